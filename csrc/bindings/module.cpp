@@ -1,0 +1,264 @@
+// specee._cpu: checks arguments, converts buffers, releases the GIL, dispatches. Nothing else lives here.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+
+#include "bindings/errors.h"
+#include "cpu/bandwidth.h"
+#include "cpu/engine.h"
+#include "cpu/isa.h"
+#include "specee/errors.h"
+
+namespace py = pybind11;
+
+namespace specee {
+namespace {
+
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;
+
+Dtype parse_dtype(const std::string& name) {
+  if (name == "fp32") return Dtype::f32;
+  if (name == "bf16") return Dtype::bf16;
+  if (name == "fp16") return Dtype::f16;
+  throw ConfigurationError("dtype '" + name + "' is unknown: choose fp32, bf16 or fp16");
+}
+
+RopeScaling parse_scaling(const std::string& name) {
+  if (name == "none") return RopeScaling::none;
+  if (name == "linear") return RopeScaling::linear;
+  if (name == "llama3") return RopeScaling::llama3;
+  throw ConfigurationError("rope scaling '" + name + "' is unknown: choose none, linear or llama3");
+}
+
+ModelConfig parse_config(const py::object& source) {
+  ModelConfig c;
+  const auto read = [&source](const char* name, auto& field) {
+    field = source.attr(name).cast<std::decay_t<decltype(field)>>();
+  };
+  read("vocab_size", c.vocab_size);
+  read("hidden_size", c.hidden_size);
+  read("intermediate_size", c.intermediate_size);
+  read("num_layers", c.num_layers);
+  read("num_heads", c.num_heads);
+  read("num_kv_heads", c.num_kv_heads);
+  read("head_dim", c.head_dim);
+  read("max_position", c.max_position);
+  read("norm_eps", c.norm_eps);
+  read("windows", c.windows);
+  read("tied_head", c.tied_head);
+  read("qkv_bias", c.qkv_bias);
+  read("o_bias", c.o_bias);
+  read("mlp_bias", c.mlp_bias);
+  read("qk_norm", c.qk_norm);
+  const py::object rope = source.attr("rope");
+  c.rope.theta = rope.attr("theta").cast<double>();
+  c.rope.scaling = parse_scaling(rope.attr("scaling").cast<std::string>());
+  c.rope.factor = rope.attr("factor").cast<double>();
+  c.rope.low_freq_factor = rope.attr("low_freq_factor").cast<double>();
+  c.rope.high_freq_factor = rope.attr("high_freq_factor").cast<double>();
+  c.rope.original_max_position = rope.attr("original_max_position").cast<int>();
+  const int smallest = std::min({c.vocab_size, c.hidden_size, c.intermediate_size, c.num_layers, c.num_heads,
+                                 c.num_kv_heads, c.head_dim, c.max_position});
+  if (smallest < 1 || c.num_heads % c.num_kv_heads != 0 || c.head_dim % 2 != 0 ||
+      static_cast<int>(c.windows.size()) != c.num_layers)
+    throw ConfigurationError(
+        "the model's shape is inconsistent: sizes must be positive, num_heads a multiple of num_kv_heads, "
+        "head_dim even, "
+        "and windows one entry a layer");
+  return c;
+}
+
+Work parse_work(const py::sequence& items) {
+  Work work;
+  for (const py::handle item : items) {
+    const auto pair = item.cast<py::sequence>();
+    work.push_back({pair[0].cast<Sequence*>(), pair[1].cast<std::vector<int>>()});
+  }
+  return work;
+}
+
+void set_weight(Engine& engine, const std::string& role, int layer, int row_begin, const py::buffer& values,
+                const std::string& dtype) {
+  const py::buffer_info info = values.request();
+  const Dtype source = parse_dtype(dtype);
+  const bool vector = info.ndim == 1;
+  const py::ssize_t columns = vector ? 1 : info.ndim == 2 ? info.shape[1] : -1;
+  const bool contiguous = columns > 0 && info.strides.back() == info.itemsize &&
+                          (vector || info.strides[0] == info.itemsize * columns);
+  if (!contiguous || info.itemsize != dtype_bytes(source))
+    throw CheckpointError("tensor '" + role + "' must be a C-contiguous vector or matrix of " + dtype);
+  py::gil_scoped_release release;
+  engine.weights().set(role, layer, row_begin, static_cast<int>(info.shape[0]), static_cast<int>(columns),
+                       info.ptr, source);
+}
+
+// Lets Python handle Ctrl-C between row blocks.
+void check_signals() {
+  py::gil_scoped_acquire acquire;
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
+void advance(Engine& engine, const py::sequence& items, int to_layer) {
+  const Work work = parse_work(items);
+  py::gil_scoped_release release;
+  engine.advance(work, to_layer, check_signals);
+}
+
+Array<float> hidden(Engine& engine, const py::sequence& items) {
+  const Work work = parse_work(items);
+  Array<float> out(
+      {static_cast<py::ssize_t>(count_rows(work)), static_cast<py::ssize_t>(engine.config().hidden_size)});
+  float* data = out.mutable_data();
+  py::gil_scoped_release release;
+  engine.hidden(work, data);
+  return out;
+}
+
+Array<float> logits(Engine& engine, const py::sequence& items) {
+  const Work work = parse_work(items);
+  Array<float> out(
+      {static_cast<py::ssize_t>(count_rows(work)), static_cast<py::ssize_t>(engine.config().vocab_size)});
+  float* data = out.mutable_data();
+  py::gil_scoped_release release;
+  engine.logits(work, data);
+  return out;
+}
+
+Array<int64_t> argmax(Engine& engine, const py::sequence& items) {
+  const Work work = parse_work(items);
+  Array<int64_t> out(static_cast<py::ssize_t>(count_rows(work)));
+  int64_t* data = out.mutable_data();
+  py::gil_scoped_release release;
+  engine.argmax(work, data);
+  return out;
+}
+
+py::tuple topk(Engine& engine, const py::sequence& items, int k) {
+  const Work work = parse_work(items);
+  const py::ssize_t rows = static_cast<py::ssize_t>(count_rows(work)), columns = std::max(k, 0);
+  Array<int64_t> ids({rows, columns});
+  Array<float> values({rows, columns});
+  int64_t* id_data = ids.mutable_data();
+  float* value_data = values.mutable_data();
+  {
+    py::gil_scoped_release release;
+    engine.topk(work, k, id_data, value_data);
+  }
+  return py::make_tuple(ids, values);
+}
+
+Array<int64_t> sample(Engine& engine, const py::sequence& items, const py::sequence& options) {
+  const Work work = parse_work(items);
+  std::vector<Sampling> sampling;
+  for (const py::handle option : options)
+    sampling.push_back({option.attr("temperature").cast<double>(), option.attr("top_k").cast<int>(),
+                        option.attr("top_p").cast<double>(), option.attr("seed").cast<uint64_t>()});
+  Array<int64_t> out(static_cast<py::ssize_t>(count_rows(work)));
+  int64_t* data = out.mutable_data();
+  py::gil_scoped_release release;
+  engine.sample(work, sampling, data);
+  return out;
+}
+
+py::tuple row(const Sequence& sequence, int slot) {
+  const Row& row = sequence.row(slot);
+  return py::make_tuple(slot, row.token, row.parent, row.position, row.done);
+}
+
+py::tuple kv(const Sequence& sequence, int layer, const std::vector<int>& slots) {
+  const KvCache& cache = sequence.cache();
+  if (layer < 0 || layer >= cache.layers())
+    throw RowError("there is no layer " + std::to_string(layer) + ": layers are 0 to " +
+                   std::to_string(cache.layers() - 1));
+  const py::ssize_t rows = static_cast<py::ssize_t>(slots.size()), heads = cache.heads(),
+                    dim = cache.head_dim();
+  Array<float> keys({rows, heads, dim}), values({rows, heads, dim});
+  for (size_t i = 0; i < slots.size(); ++i) {
+    if (sequence.row(slots[i]).done <= layer)
+      throw RowError("slot " + std::to_string(slots[i]) + " has not done layer " + std::to_string(layer));
+    for (int head = 0; head < cache.heads(); ++head)
+      cache.read(layer, head, slots[i], keys.mutable_data(static_cast<py::ssize_t>(i), head, 0),
+                 values.mutable_data(static_cast<py::ssize_t>(i), head, 0));
+  }
+  return py::make_tuple(keys, values);
+}
+
+std::vector<int> branch(Sequence& sequence, const std::vector<int>& tokens,
+                        const std::optional<std::vector<int>>& parents, std::optional<int> root) {
+  return sequence.branch(tokens, parents ? &*parents : nullptr, root.value_or(sequence.last_committed()));
+}
+
+void bind_sequence(py::module_& m) {
+  py::class_<Sequence>(m, "Sequence")
+      .def_property_readonly("length", &Sequence::length)
+      .def_property_readonly("capacity", &Sequence::capacity)
+      .def_property_readonly("frontier", &Sequence::frontier)
+      .def_property_readonly("speculative", &Sequence::speculative)
+      .def_property_readonly("cache_bytes", [](const Sequence& s) { return s.cache().bytes(); })
+      .def("row", &row)
+      .def("kv", &kv)
+      .def("append", &Sequence::append)
+      .def("branch", &branch, py::arg("tokens"), py::arg("parents") = py::none(),
+           py::arg("root") = py::none())
+      .def("prune", &Sequence::prune)
+      .def("commit", &Sequence::commit)
+      .def("rollback", &Sequence::rollback);
+}
+
+void bind_engine(py::module_& m) {
+  py::class_<Engine>(m, "Engine")
+      .def(py::init(
+               [](const py::object& config, const std::string& weights, const std::string& isa, int threads) {
+                 return std::make_unique<Engine>(parse_config(config), parse_dtype(weights), isa, threads);
+               }),
+           py::arg("config"), py::arg("weights"), py::arg("isa"), py::arg("threads"))
+      .def("set_weight", &set_weight)
+      .def("check_complete", [](Engine& engine) { engine.weights().check_complete(); })
+      .def_property_readonly("weight_bytes", [](Engine& engine) { return engine.weights().bytes(); })
+      .def_property_readonly("isa", &Engine::isa)
+      .def_property_readonly("threads", &Engine::threads)
+      .def(
+          "sequence",
+          [](Engine& engine, int capacity, const std::string& dtype, bool poison) {
+            return engine.sequence(capacity, parse_dtype(dtype), poison);
+          },
+          py::keep_alive<0, 1>())
+      .def("cache_bytes_needed",
+           [](const Engine& engine, int capacity, const std::string& dtype) {
+             return KvCache::bytes_needed(engine.config(), capacity, parse_dtype(dtype));
+           })
+      .def("advance", &advance)
+      .def("hidden", &hidden)
+      .def("logits", &logits)
+      .def("argmax", &argmax)
+      .def("topk", &topk)
+      .def("sample", &sample);
+}
+
+double bandwidth_gb(size_t bytes, int threads, const std::string& isa) {
+  py::gil_scoped_release release;
+  return measure_bandwidth(select_kernels(isa), bytes, threads, 5) / 1e9;
+}
+
+}  // namespace
+}  // namespace specee
+
+PYBIND11_MODULE(_cpu, m) {
+  using namespace specee;
+  m.doc() = "specee's C++ engine: models, sequences and the kernels of this processor";
+  register_errors();
+  bind_sequence(m);
+  bind_engine(m);
+  m.def("compiled_isas", &compiled_isas, "Instruction sets in this build, slowest first");
+  m.def("supported_isas", &supported_isas, "Those of compiled_isas() that this processor runs");
+  m.def(
+      "select_isa", [](const std::string& name) { return select_kernels(name).name; },
+      "The named instruction set, or the fastest for ''; raises ConfigurationError");
+  m.def("measure_bandwidth", &bandwidth_gb, py::arg("bytes"), py::arg("threads"), py::arg("isa") = "",
+        "GB/s of the best of five read-only sweeps over `bytes` bytes");
+}

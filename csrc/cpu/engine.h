@@ -1,0 +1,66 @@
+// One model ready to run: weights, threads, and the verbs of specee/backends/protocol.py over them.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "cpu/forward.h"
+#include "cpu/head.h"
+#include "cpu/sequence.h"
+#include "cpu/weights.h"
+
+namespace specee {
+
+struct WorkItem {
+  Sequence* sequence;
+  std::vector<int> slots;
+};
+using Work = std::vector<WorkItem>;
+
+class Engine {
+ public:
+  // `format`: f32 or bf16. `isa`: a name of isa.h, empty for the fastest.
+  Engine(const ModelConfig& config, Dtype format, const std::string& isa, int threads);
+
+  ModelWeights& weights() { return weights_; }
+  const ModelConfig& config() const { return config_; }
+  const char* isa() const { return kernels_.name; }
+  int threads() const { return pool_.size(); }
+
+  std::unique_ptr<Sequence> sequence(int capacity, Dtype dtype, bool poison);
+
+  // `between` is called between row blocks (64 rows), so that a caller can interrupt by throwing from it:
+  // every row is then at its old or its new depth, and the sequence remains usable.
+  void advance(const Work& work, int to_layer, const std::function<void()>& between);
+  void hidden(const Work& work, float* out);
+  void logits(const Work& work, float* out);
+  void argmax(const Work& work, int64_t* out);
+  void topk(const Work& work, int k, int64_t* ids, float* values);
+  void sample(const Work& work, const std::vector<Sampling>& sampling, int64_t* out);
+
+ private:
+  struct Member {
+    Sequence* sequence;
+    int slot;
+  };
+  std::vector<Member> closure(const Work& work, int to_layer) const;
+  void advance_block(const std::vector<Member>& members, int to_layer);
+  void check(const Work& work) const;
+  std::vector<const float*> states(const Work& work) const;
+
+  const ModelConfig config_;
+  const Kernels& kernels_;
+  ThreadPool pool_;
+  ModelWeights weights_;
+  Forward forward_;
+  Head head_;
+  std::mutex mutex_;  // one call at a time: buffers are shared
+};
+
+// Rows that work names.
+size_t count_rows(const Work& work);
+
+}  // namespace specee

@@ -1,0 +1,67 @@
+#include "cpu/isa.h"
+
+#include "specee/errors.h"
+
+namespace specee {
+namespace {
+
+struct Isa {
+  const Kernels& (*kernels)();
+  bool (*supported)();
+};
+
+bool always() { return true; }
+
+#ifdef SPECEE_X86
+// __builtin_cpu_supports also asks whether the operating system saves the wide registers.
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+bool has_avx512bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+
+constexpr Isa kIsas[] = {{kernels_portable, always},
+                         {kernels_avx2, has_avx2},
+                         {kernels_avx512, has_avx512},
+                         {kernels_avx512bf16, has_avx512bf16}};
+#else
+constexpr Isa kIsas[] = {{kernels_portable, always}};
+#endif
+
+std::string joined(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
+}  // namespace
+
+std::vector<std::string> compiled_isas() {
+  std::vector<std::string> names;
+  for (const Isa& isa : kIsas) names.push_back(isa.kernels().name);
+  return names;
+}
+
+std::vector<std::string> supported_isas() {
+  std::vector<std::string> names;
+  for (const Isa& isa : kIsas)
+    if (isa.supported()) names.push_back(isa.kernels().name);
+  return names;
+}
+
+const Kernels& select_kernels(const std::string& name) {
+  const Kernels* chosen = nullptr;
+  for (const Isa& isa : kIsas)
+    if (isa.supported() && (name.empty() || name == isa.kernels().name)) chosen = &isa.kernels();
+  if (chosen == nullptr)
+    throw ConfigurationError("instruction set '" + name +
+                             "' is not available: this processor and build support " +
+                             joined(supported_isas()) + " (compiled: " + joined(compiled_isas()) +
+                             "); choose one of those with SPECEE_FORCE_ISA, or unset it");
+  return *chosen;
+}
+
+}  // namespace specee

@@ -1,0 +1,41 @@
+// clang-format off: the vector type comes first, the files after it are written over it.
+#include "cpu/vec_avx512.h"
+#include "cpu/vec_math.h"
+
+#include "cpu/attention_impl.h"
+#include "cpu/linear_impl.h"
+#include "cpu/norm_impl.h"
+// clang-format on
+
+namespace {
+
+// bf16 pairs multiplied and added by one instruction, which also halves the bytes of x. Its internal rounding
+// is the processor's own, so results differ from the other instruction sets (docs/numerics.md).
+struct Bf16DotFormat {
+  using Input = uint16_t;
+  static constexpr int kInputsPerStep = 2;
+  static constexpr int kParts = 1;
+  using Weights = __m512bh;
+  template <int Part>
+  static inline __m512bh load(const char* p) {
+    return (__m512bh)_mm512_loadu_si512(p);
+  }
+  template <int Part>
+  static inline void step(__m512bh w, const uint16_t* x, Vec& acc) {
+    int pair;
+    __builtin_memcpy(&pair, x, sizeof pair);
+    acc.v = _mm512_dpbf16_ps(acc.v, w, (__m512bh)_mm512_set1_epi32(pair));
+  }
+};
+
+}  // namespace
+
+namespace specee {
+
+const Kernels& kernels_avx512bf16() {
+  static constexpr Kernels table = {"avx512bf16", true,   linear<F32Format>, linear<Bf16DotFormat>,
+                                    rms_norm,     attend, sweep_bytes};
+  return table;
+}
+
+}  // namespace specee

@@ -1,0 +1,103 @@
+#include "cpu/kv_cache.h"
+
+#include <cstring>
+#include <limits>
+
+namespace specee {
+namespace {
+
+// Whole key tiles, and room for the widest group of tiles that scoring reads at once.
+int padded_slots(int capacity) { return round_up(capacity, kLanes); }
+
+}  // namespace
+
+KvCache::KvCache(const ModelConfig& config, int capacity, Dtype dtype)
+    : layers_(config.num_layers),
+      heads_(config.num_kv_heads),
+      head_dim_(config.head_dim),
+      value_stride_(round_up(config.head_dim, kLanes)),
+      dtype_(dtype),
+      key_bytes_(static_cast<size_t>(padded_slots(capacity)) * head_dim_ * dtype_bytes(dtype)),
+      value_bytes_(static_cast<size_t>(padded_slots(capacity)) * value_stride_ * dtype_bytes(dtype)),
+      memory_(bytes_needed(config, capacity, dtype), "a KV cache") {}
+
+size_t KvCache::bytes_needed(const ModelConfig& config, int capacity, Dtype dtype) {
+  const size_t width = static_cast<size_t>(config.head_dim) + round_up(config.head_dim, kLanes);
+  return static_cast<size_t>(padded_slots(capacity)) * width * dtype_bytes(dtype) * config.num_kv_heads *
+         config.num_layers;
+}
+
+char* KvCache::key_base(int layer, int head) const {
+  return memory_.data() + (static_cast<size_t>(layer) * heads_ + head) * (key_bytes_ + value_bytes_);
+}
+
+char* KvCache::value_base(int layer, int head) const { return key_base(layer, head) + key_bytes_; }
+
+size_t KvCache::key_index(int slot, int dim) const {
+  return (static_cast<size_t>(slot / kLanes) * head_dim_ + dim) * kLanes + slot % kLanes;
+}
+
+void KvCache::put(char* base, size_t index, float value) {
+  if (dtype_ == Dtype::f32)
+    reinterpret_cast<float*>(base)[index] = value;
+  else
+    reinterpret_cast<uint16_t*>(base)[index] =
+        dtype_ == Dtype::bf16 ? float_to_bf16(value) : float_to_f16(value);
+}
+
+float KvCache::get(const char* base, size_t index) const {
+  if (dtype_ == Dtype::f32) return reinterpret_cast<const float*>(base)[index];
+  const uint16_t half = reinterpret_cast<const uint16_t*>(base)[index];
+  return dtype_ == Dtype::bf16 ? bf16_to_float(half) : f16_to_float(half);
+}
+
+void KvCache::store(int layer, int head, int slot, const float* key, const float* value) {
+  char* keys = key_base(layer, head);
+  char* values = value_base(layer, head);
+  const size_t row = static_cast<size_t>(slot) * value_stride_;
+  for (int d = 0; d < head_dim_; ++d) put(keys, key_index(slot, d), key[d]);
+  for (int d = 0; d < head_dim_; ++d) put(values, row + d, value[d]);
+  for (int d = head_dim_; d < value_stride_; ++d) put(values, row + d, 0.0f);
+}
+
+void KvCache::read(int layer, int head, int slot, float* key, float* value) const {
+  for (int d = 0; d < head_dim_; ++d) key[d] = get(key_base(layer, head), key_index(slot, d));
+  for (int d = 0; d < head_dim_; ++d)
+    value[d] = get(value_base(layer, head), static_cast<size_t>(slot) * value_stride_ + d);
+}
+
+void KvCache::move(const std::vector<int>& from, const std::vector<int>& to) {
+  if (from == to) return;
+  const size_t element = static_cast<size_t>(dtype_bytes(dtype_));
+  const size_t width = static_cast<size_t>(head_dim_ + value_stride_) * element;
+  std::vector<char> held(from.size() * width);
+  // Copies one slot's key column and value row to or from its place in `held`.
+  const auto exchange = [&](char* keys, char* values, int slot, char* buffer, bool out) {
+    const auto copy = [out](char* cache, char* side, size_t bytes) {
+      out ? std::memcpy(side, cache, bytes) : std::memcpy(cache, side, bytes);
+    };
+    for (int d = 0; d < head_dim_; ++d)
+      copy(keys + key_index(slot, d) * element, buffer + d * element, element);
+    copy(values + static_cast<size_t>(slot) * value_stride_ * element, buffer + head_dim_ * element,
+         value_stride_ * element);
+  };
+  for (int layer = 0; layer < layers_; ++layer)
+    for (int head = 0; head < heads_; ++head) {
+      char* keys = key_base(layer, head);
+      char* values = value_base(layer, head);
+      for (size_t i = 0; i < from.size(); ++i) exchange(keys, values, from[i], &held[i * width], true);
+      for (size_t i = 0; i < to.size(); ++i) exchange(keys, values, to[i], &held[i * width], false);
+    }
+}
+
+void KvCache::poison(int slot) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (int layer = 0; layer < layers_; ++layer)
+    for (int head = 0; head < heads_; ++head) {
+      for (int d = 0; d < head_dim_; ++d) put(key_base(layer, head), key_index(slot, d), nan);
+      for (int d = 0; d < value_stride_; ++d)
+        put(value_base(layer, head), static_cast<size_t>(slot) * value_stride_ + d, nan);
+    }
+}
+
+}  // namespace specee

@@ -1,0 +1,79 @@
+#include "cpu/sampling.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "specee/philox.h"
+
+namespace specee {
+namespace {
+
+struct Candidate {
+  double score;
+  int token;
+};
+
+bool better(const Candidate& a, const Candidate& b) {
+  return a.score > b.score || (a.score == b.score && a.token < b.token);
+}
+
+// Smallest logit that top-k keeps; logits equal to it are all kept.
+float kth_largest(const float* logits, int vocab, int k) {
+  std::vector<float> copy(logits, logits + vocab);
+  std::nth_element(copy.begin(), copy.begin() + (k - 1), copy.end(), [](float a, float b) { return a > b; });
+  return copy[static_cast<size_t>(k - 1)];
+}
+
+// Keeps the smallest prefix, best first, whose probability reaches top_p. Sorts only as much as it needs.
+void keep_nucleus(std::vector<Candidate>& candidates, double top_p) {
+  double best = candidates.front().score;
+  for (const Candidate& c : candidates) best = std::max(best, c.score);
+  double total = 0.0;
+  for (const Candidate& c : candidates) total += std::exp(c.score - best);
+  double reached = 0.0;
+  for (size_t sorted = 0, kept = 0; sorted < candidates.size();) {
+    const size_t more = std::min(candidates.size(), std::max<size_t>(64, sorted * 8));
+    const auto from = candidates.begin() + static_cast<std::ptrdiff_t>(sorted);
+    std::partial_sort(from, candidates.begin() + static_cast<std::ptrdiff_t>(more), candidates.end(), better);
+    for (sorted = more; kept < sorted;) {
+      reached += std::exp(candidates[kept++].score - best) / total;
+      if (reached >= top_p) return candidates.resize(kept);
+    }
+  }
+}
+
+}  // namespace
+
+int argmax_token(const float* logits, int vocab) {
+  int best = 0;
+  for (int token = 1; token < vocab; ++token)
+    if (logits[token] > logits[best]) best = token;
+  return best;
+}
+
+int sample_token(const float* logits, int vocab, const Sampling& sampling, uint64_t position) {
+  const int greedy = argmax_token(logits, vocab);
+  if (sampling.temperature == 0.0) return greedy;
+  const bool filtered = sampling.top_k > 0 && sampling.top_k < vocab;
+  const float floor = filtered ? kth_largest(logits, vocab, sampling.top_k) : -HUGE_VALF;
+  std::vector<Candidate> candidates;
+  for (int token = 0; token < vocab; ++token)
+    if (logits[token] >= floor) candidates.push_back({logits[token] / sampling.temperature, token});
+  if (sampling.top_p < 1.0) keep_nucleus(candidates, sampling.top_p);
+
+  const auto noisy = [&](const Candidate& c) {
+    return Candidate{c.score + gumbel_noise(sampling.seed, position, static_cast<uint32_t>(c.token)),
+                     c.token};
+  };
+  // Starting from the likeliest token, most others cannot win whatever their noise, and need none drawn.
+  Candidate winner = noisy({logits[greedy] / sampling.temperature, greedy});
+  for (const Candidate& c : candidates) {
+    if (c.score + kMaxGumbel < winner.score) continue;
+    const Candidate drawn = noisy(c);
+    if (better(drawn, winner)) winner = drawn;
+  }
+  return winner.token;
+}
+
+}  // namespace specee

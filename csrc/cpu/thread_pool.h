@@ -1,0 +1,68 @@
+// A team of threads that runs one function at a time, with a barrier inside it.
+//
+// Workers spin for a short while after each run, since the next token follows at once, and sleep after that.
+// Which thread does what never changes a result: work is split by output, and each output has one owner.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace specee {
+
+class ThreadPool;
+
+struct Range {
+  int begin, end;
+};
+
+// What a running function sees: which member it is, and how to wait for the others.
+class Team {
+ public:
+  Team(ThreadPool& pool, int index, int size) : pool_(pool), index_(index), size_(size) {}
+  int index() const { return index_; }
+  int size() const { return size_; }
+  // This member's contiguous share of `count` items.
+  Range share(int count) const;
+  // Returns when every member has arrived; writes before it are visible after it.
+  void barrier();
+
+ private:
+  ThreadPool& pool_;
+  int index_, size_;
+};
+
+class ThreadPool {
+ public:
+  // `threads` of at least 1, the caller of run() included.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const { return size_; }
+  // Runs body(team) on every member and returns when all are done. `body` must not throw: a member
+  // that left early would keep the others waiting at the next barrier.
+  void run(const std::function<void(Team&)>& body);
+
+ private:
+  friend class Team;
+  void work(int index);
+  void barrier();
+
+  const int size_;
+  std::vector<std::thread> workers_;
+  const std::function<void(Team&)>* body_ = nullptr;
+  std::atomic<uint64_t> epoch_{0};
+  std::atomic<int> arrived_{0};
+  std::atomic<uint64_t> phase_{0};
+  std::atomic<bool> stopping_{false};
+  std::mutex mutex_;
+  std::condition_variable wake_;
+};
+
+}  // namespace specee

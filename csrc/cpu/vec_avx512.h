@@ -1,0 +1,66 @@
+// Sixteen floats as one AVX-512 register.
+#pragma once
+
+#include <immintrin.h>
+
+#include "specee/numerics.h"
+
+namespace {
+
+struct Vec {
+  __m512 v;
+};
+
+inline Vec vzero() { return {_mm512_setzero_ps()}; }
+inline Vec vset(float value) { return {_mm512_set1_ps(value)}; }
+inline Vec vload(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline void vstore(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
+inline Vec vload_bf16(const uint16_t* p) {
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
+}
+inline Vec vload_f16(const uint16_t* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+inline Vec vload_bf16_even(const uint16_t* p) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16))};
+}
+inline Vec vload_bf16_odd(const uint16_t* p) {
+  const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+  return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), high))};
+}
+inline Vec vfma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline void vaccumulate(Vec& acc, Vec a, Vec b) { acc = vfma(a, b, acc); }
+inline Vec vadd(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline Vec vmul(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline Vec vdiv(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline Vec vmax(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline Vec vkeep(Vec a, int begin, int end, float other) {
+  const uint32_t inside = end >= 16 ? 0xffffu : end <= 0 ? 0u : (1u << end) - 1u;
+  const uint32_t below = begin >= 16 ? 0xffffu : begin <= 0 ? 0u : (1u << begin) - 1u;
+  return {_mm512_mask_blend_ps(static_cast<__mmask16>(inside & ~below), _mm512_set1_ps(other), a.v)};
+}
+inline Vec vpow2_shifted(Vec t) {
+  const __m512i exponent = _mm512_slli_epi32(_mm512_castps_si512(t.v), 23);
+  return {_mm512_castsi512_ps(_mm512_add_epi32(exponent, _mm512_set1_epi32(0x3f800000)))};
+}
+
+inline uint64_t sweep_bytes(const void* data, size_t bytes) {
+  const char* p = static_cast<const char*>(data);
+  __m512i sum[8];
+  for (int j = 0; j < 8; ++j) sum[j] = _mm512_setzero_si512();
+  for (size_t i = 0; i < bytes; i += 512)
+    for (int j = 0; j < 8; ++j) sum[j] = _mm512_add_epi64(sum[j], _mm512_loadu_si512(p + i + 64 * j));
+  for (int j = 1; j < 8; ++j) sum[0] = _mm512_add_epi64(sum[0], sum[j]);
+  alignas(64) uint64_t lane[8];
+  _mm512_store_si512(lane, sum[0]);
+  uint64_t total = 0;
+  for (int j = 0; j < 8; ++j) total += lane[j];
+  return total;
+}
+
+// 32 registers: at most 24 accumulators.
+inline constexpr int kTileRows = 8;
+inline constexpr int tile_blocks(int rows) { return rows <= 6 ? 4 : 2; }
+
+}  // namespace
