@@ -1,0 +1,92 @@
+"""Plain data shared by every layer of the package; nothing here imports numpy, torch or a backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+WeightFormat = Literal["fp32", "bf16"]
+KVDtype = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """Rotary position embedding (rotate-half convention).
+
+    ``scaling`` is ``"none"``, ``"linear"`` (positions divided by ``factor``) or ``"llama3"`` (the
+    wavelength-dependent rule of Llama 3.1, which uses the remaining fields).
+    """
+
+    theta: float = 10000.0
+    scaling: Literal["none", "linear", "llama3"] = "none"
+    factor: float = 1.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_position: int = 8192
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of a decoder-only transformer, the same for every family and file format.
+
+    ``windows[l]`` is the sliding window of layer ``l`` in positions (a row at position p attends to
+    positions ``max(0, p - window + 1) .. p``), 0 for full attention.
+    """
+
+    family: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    max_position: int
+    norm_eps: float
+    rope: RopeConfig
+    windows: tuple[int, ...]
+    tied_head: bool
+    qkv_bias: bool = False
+    o_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+
+    @property
+    def q_dim(self) -> int:
+        """Rows of the query projection: ``num_heads * head_dim``."""
+        return self.num_heads * self.head_dim
+
+    @property
+    def kv_dim(self) -> int:
+        """Rows of the key (and value) projection: ``num_kv_heads * head_dim``."""
+        return self.num_kv_heads * self.head_dim
+
+
+@dataclass(frozen=True)
+class RowInfo:
+    """One row of a sequence, named by its cache ``slot``.
+
+    A committed position p lives in slot p. A speculative row lives in a slot at or past the committed
+    length. ``parent`` is the slot of the row before it on its path (-1 for position 0), ``position``
+    its depth in the text, ``done`` the number of layers it has been through.
+    """
+
+    slot: int
+    token: int
+    parent: int
+    position: int
+    done: int
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw a token from logits.
+
+    ``temperature == 0`` is greedy (the other fields are then ignored). ``top_k == 0`` and
+    ``top_p == 1`` switch those filters off. The noise depends on (``seed``, position, token id) only.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
