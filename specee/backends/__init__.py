@@ -1,0 +1,6 @@
+"""Interpreters of the same verbs: ``reference`` (torch, plain) and ``cpu`` (C++)."""
+
+from specee.backends.protocol import Backend, SequenceState
+from specee.backends.select import make_backend, missing
+
+__all__ = ["Backend", "SequenceState", "make_backend", "missing"]

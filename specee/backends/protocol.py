@@ -1,0 +1,145 @@
+"""What every backend offers: sequences of rows, and verbs that move rows through layers.
+
+A *row* is one token at one position. Rows are named by their cache slot: the committed position p
+lives in slot p, speculative rows live in slots at or past the committed length. For one sequence
+``frontier[l]`` counts the committed positions whose layer ``l`` is done; it never grows with depth.
+
+Row results do not depend on the rows beside them, on the number of threads, or on how a prompt is
+cut into calls (same backend, same instruction set, same build): hidden states, cache entries and
+logits are identical to the bit. An accepted branch of a tree has the very bits of a plain chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from specee.types import KVDtype, ModelConfig, RowInfo, Sampling, WeightFormat
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+class SequenceState(Protocol):
+    """Rows and KV cache of one sequence."""
+
+    @property
+    def length(self) -> int:
+        """Committed positions."""
+
+    @property
+    def capacity(self) -> int:
+        """Slots reserved: committed positions plus live speculative rows may not exceed it."""
+
+    @property
+    def frontier(self) -> tuple[int, ...]:
+        """Committed positions done, per layer; ``num_layers`` entries, never increasing."""
+
+    @property
+    def speculative(self) -> tuple[int, ...]:
+        """Slots of the live speculative rows, parents before children."""
+
+    def row(self, slot: int) -> RowInfo:
+        """The row in ``slot``. Raises RowError if there is none."""
+
+    def append(self, tokens: Seq[int]) -> range:
+        """Add committed positions (no layer done yet) and return their slots.
+
+        Raises RowError while speculative rows are live or for a token outside the vocabulary,
+        CapacityError if there is no room.
+        """
+
+    def branch(self, tokens: Seq[int], parents: Seq[int] | None = None, root: int | None = None) -> list[int]:
+        """Add speculative rows and return their slots.
+
+        ``parents[i]`` is the index *within this call* of row i's parent (less than i), or -1 for
+        ``root``; None makes a chain. ``root`` is the slot of the last committed position (the
+        default) or of a live speculative row. Raises RowError, CapacityError.
+        """
+
+    def prune(self, rows: Seq[int]) -> None:
+        """Drop speculative rows and all their descendants. Raises RowError for a slot not live."""
+
+    def commit(self, path: Seq[int]) -> None:
+        """Make a path of speculative rows committed, and drop every other speculative row.
+
+        ``path[0]`` must be a child of the last committed position and each next one a child of the
+        one before; the cache is compacted so that position p is in slot p again. Rows may still be
+        pending at any layer. An empty path drops all speculative rows. Raises RowError.
+        """
+
+    def rollback(self, n: int) -> None:
+        """Drop the last ``n`` committed positions and all speculative rows. Raises RowError."""
+
+    def kv(self, layer: int, slots: Seq[int]) -> tuple[Floats, Floats]:
+        """Keys (after rotation) and values of ``slots`` at ``layer``, each widened to fp32.
+
+        Shapes (len(slots), num_kv_heads, head_dim). For tests and export.
+        Raises RowError if a slot has not done that layer.
+        """
+
+
+Work = Seq[tuple[SequenceState, Seq[int]]]
+"""Rows of several sequences: (sequence, slots) pairs; results are concatenated in this order.
+
+A sequence may appear once only; its slots must be distinct.
+"""
+
+
+class Backend(Protocol):
+    """Runs rows through the layers of one model."""
+
+    @property
+    def name(self) -> str:
+        """``"reference"``, ``"cpu"``, ..."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Shape of the model."""
+
+    @property
+    def weights(self) -> WeightFormat:
+        """Format the products are computed in."""
+
+    def sequence(
+        self, capacity: int, kv_dtype: KVDtype | None = None, *, poison: bool = False
+    ) -> SequenceState:
+        """Reserve a sequence of ``capacity`` slots.
+
+        ``kv_dtype`` defaults to fp32 for fp32 weights and to bf16 for bf16 weights. With ``poison``
+        every unused slot holds NaN, now and after each prune, commit and rollback (for tests).
+        Raises CapacityError if ``capacity`` is over the model's context, OutOfMemoryError.
+        """
+
+    def advance(self, work: Work, to_layer: int) -> None:
+        """Bring the given rows to ``to_layer`` layers done (1..num_layers).
+
+        Rows they attend to that are not there yet (ancestors, pending committed positions) come
+        along. Rows already past ``to_layer`` are left alone. Raises RowError.
+        """
+
+    def hidden(self, work: Work) -> Floats:
+        """Hidden state after each row's last done layer, before the final norm: (rows, hidden_size).
+
+        Kept for every row that is not complete, for every live speculative row, and for the rows
+        *named* in their sequence's latest ``advance``. Raises RowError for any other row, and for a
+        row with no layer done.
+        """
+
+    def logits(self, work: Work) -> Floats:
+        """Final norm and head on :meth:`hidden`: (rows, vocab_size)."""
+
+    def argmax(self, work: Work) -> Ints:
+        """Greedy token of each row, the lowest id among equals: (rows,)."""
+
+    def topk(self, work: Work, k: int) -> tuple[Ints, Floats]:
+        """Ids and logits of the k best tokens, best first, lower id first among equals: (rows, k)."""
+
+    def sample(self, work: Work, sampling: Seq[Sampling]) -> Ints:
+        """Draw the token *after* each row, with noise at the row's position + 1: (rows,).
+
+        One ``Sampling`` per row. Same function as :func:`specee.sampling.sample` on :meth:`logits`.
+        """

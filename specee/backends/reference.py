@@ -1,0 +1,185 @@
+"""The reference backend: torch eager, one row at a time, any device.
+
+Slow and plain on purpose. It interprets the same verbs as the native backends and is what they are
+checked against; every row is computed by itself, so batch invariance needs no further care.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Sequence as Seq
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from specee.backends.protocol import Floats, Ints, Work
+from specee.backends.reference_math import attend, inverse_frequencies, linear, rms_norm, rotate, swiglu
+from specee.backends.reference_sequence import ReferenceSequence, Row
+from specee.backends.reference_weights import ReferenceWeights
+from specee.errors import CapacityError, ConfigurationError, RowError
+from specee.models.table import Slab
+from specee.sampling import sample
+from specee.types import KVDtype, ModelConfig, Sampling, WeightFormat
+
+Named = list[tuple[ReferenceSequence, list[Row]]]
+
+
+class ReferenceBackend:
+    """See :class:`specee.backends.protocol.Backend`, which documents every verb.
+
+    fp32: everything fp32. bf16: matrices bf16, the input of each product rounded to bf16 once,
+    accumulation fp32; residual stream, norms, rotation and softmax stay fp32. Keys and values are
+    rounded to ``kv_dtype`` before any row reads them.
+    """
+
+    name = "reference"
+
+    def __init__(
+        self, config: ModelConfig, slabs: Iterable[Slab], weights: WeightFormat, *, device: str = "cpu"
+    ) -> None:
+        self.config = config
+        self.weights = weights
+        self._device = torch.device(device)
+        self._table = ReferenceWeights(config, slabs, weights, self._device)
+        self._speeds = inverse_frequencies(config.rope, config.head_dim).to(self._device)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights that a decoding step reads."""
+        return self._table.weight_bytes
+
+    def sequence(
+        self, capacity: int, kv_dtype: KVDtype | None = None, *, poison: bool = False
+    ) -> ReferenceSequence:
+        """Reserve a sequence. Raises CapacityError, OutOfMemoryError, ConfigurationError."""
+        kv_dtype = kv_dtype or ("bf16" if self.weights == "bf16" else "fp32")
+        if kv_dtype not in ("fp32", "bf16", "fp16"):
+            raise ConfigurationError(f"kv_dtype {kv_dtype!r}: allowed are 'fp32', 'bf16', 'fp16'")
+        if not 1 <= capacity <= self.config.max_position:
+            raise CapacityError(
+                f"a sequence of {capacity} positions: allowed are 1..{self.config.max_position}, the context"
+            )
+        return ReferenceSequence(self.config, capacity, kv_dtype, poison=poison, device=self._device)
+
+    @torch.no_grad()
+    def advance(self, work: Work, to_layer: int) -> None:
+        """Bring rows, and what they attend to, to ``to_layer`` layers done. Raises RowError."""
+        if not 1 <= to_layer <= self.config.num_layers:
+            raise RowError(f"to_layer {to_layer}: allowed are 1..{self.config.num_layers}")
+        named = self._named(work)
+        for sequence, rows in named:
+            sequence.name(rows)
+        needed = [(sequence, _with_ancestors(rows, to_layer)) for sequence, rows in named]
+        for layer in range(to_layer):
+            for sequence, rows in needed:
+                self._layer(sequence, [row for row in rows if row.done == layer], layer)
+        for sequence, rows in named:
+            sequence.name(rows)
+
+    def _named(self, work: Work) -> Named:
+        """The row objects of ``work``, after every check and before any change."""
+        named: Named = []
+        for sequence, slots in work:
+            if not isinstance(sequence, ReferenceSequence) or sequence.config is not self.config:
+                raise RowError(f"{type(sequence).__name__} does not belong to this {self.name} backend")
+            if any(sequence is other for other, _ in named):
+                raise RowError("a sequence appears twice in one call: merge its slots into one entry")
+            if len(set(slots)) != len(slots):
+                raise RowError(f"slots {list(slots)} are not distinct: name each row once")
+            named.append((sequence, [sequence.find(slot) for slot in slots]))
+        return named
+
+    def _layer(self, sequence: ReferenceSequence, rows: list[Row], layer: int) -> None:
+        """Run ``rows``, parents first, through ``layer``."""
+        if not rows:
+            return
+        block = _Layer(self.config, self._table, layer, self.weights == "bf16")
+        for row in rows:
+            x = self._table.embedding(row.token) if row.hidden is None else row.hidden
+            query, key, value = block.project(x, row.position, self._speeds)
+            sequence.keys[layer, row.slot] = key.to(sequence.keys.dtype)
+            sequence.values[layer, row.slot] = value.to(sequence.values.dtype)
+            slots = [ancestor.slot for ancestor in row.path()]
+            window = self.config.windows[layer]
+            slots = slots[-window:] if window else slots
+            keys, values = sequence.keys[layer, slots].float(), sequence.values[layer, slots].float()
+            row.hidden, row.done = block.finish(x, attend(query, keys, values)), layer + 1
+
+    def hidden(self, work: Work) -> Floats:
+        """Hidden states: (rows, hidden_size) fp32. Raises RowError."""
+        states = [sequence.hidden(row.slot) for sequence, rows in self._named(work) for row in rows]
+        return np.array([state.cpu().numpy() for state in states], np.float32).reshape(
+            len(states), self.config.hidden_size
+        )
+
+    @torch.no_grad()
+    def logits(self, work: Work) -> Floats:
+        """Final norm and head: (rows, vocab_size) fp32. Raises RowError."""
+        norm, head = self._table.get("final_norm"), self._table.head()
+        rows = [
+            linear(rms_norm(x, norm, self.config.norm_eps), head, None, round_input=self.weights == "bf16")
+            for x in torch.from_numpy(self.hidden(work)).to(self._device)
+        ]
+        return np.array([row.cpu().numpy() for row in rows], np.float32).reshape(
+            len(rows), self.config.vocab_size
+        )
+
+    def argmax(self, work: Work) -> Ints:
+        """Greedy tokens, lowest id among equals: (rows,)."""
+        best: Ints = np.argmax(self.logits(work), axis=1).astype(np.int64)
+        return best
+
+    def topk(self, work: Work, k: int) -> tuple[Ints, Floats]:
+        """Ids and logits of the k best, lower id first among equals: (rows, k) each."""
+        if not 1 <= k <= self.config.vocab_size:
+            raise RowError(f"k {k}: allowed are 1..{self.config.vocab_size}")
+        logits = self.logits(work)
+        ids = np.argsort(-logits, axis=1, kind="stable")[:, :k].astype(np.int64)
+        return ids, np.take_along_axis(logits, ids, axis=1)
+
+    def sample(self, work: Work, sampling: Seq[Sampling]) -> Ints:
+        """The token after each row, with noise at its position + 1: (rows,)."""
+        positions = [row.position + 1 for _, rows in self._named(work) for row in rows]
+        if len(sampling) != len(positions):
+            raise RowError(f"{len(sampling)} samplings for {len(positions)} rows: give one a row")
+        drawn = map(sample, self.logits(work), sampling, positions)
+        return np.array(list(drawn), np.int64)
+
+
+class _Layer:
+    """One decoder layer with its tensors at hand."""
+
+    def __init__(self, config: ModelConfig, table: ReferenceWeights, layer: int, round_input: bool) -> None:
+        self._config, self._table, self._index, self._round = config, table, layer, round_input
+        self._matrix = {role: table.get(role, layer) for role in ("q", "k", "v", "o", "gate", "up", "down")}
+
+    def _linear(self, role: str, x: Tensor) -> Tensor:
+        bias = self._table.maybe(f"{role}_bias", self._index)
+        return linear(x, self._matrix[role], bias, round_input=self._round)
+
+    def _norm(self, role: str, x: Tensor) -> Tensor:
+        return rms_norm(x, self._table.get(role, self._index), self._config.norm_eps)
+
+    def project(self, x: Tensor, position: int, speeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated query (heads, d) and key (kv_heads, d), and value (kv_heads, d), of one row."""
+        config = self._config
+        normed = self._norm("attn_norm", x)
+        query = self._linear("q", normed).view(config.num_heads, config.head_dim)
+        key = self._linear("k", normed).view(config.num_kv_heads, config.head_dim)
+        value = self._linear("v", normed).view(config.num_kv_heads, config.head_dim)
+        if config.qk_norm:
+            query, key = self._norm("q_norm", query), self._norm("k_norm", key)
+        return rotate(query, position, speeds), rotate(key, position, speeds), value
+
+    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """Output projection, then the feed-forward half: the row's hidden state after the layer."""
+        x = x + self._linear("o", mixed)
+        normed = self._norm("mlp_norm", x)
+        return x + self._linear("down", swiglu(self._linear("gate", normed), self._linear("up", normed)))
+
+
+def _with_ancestors(rows: list[Row], to_layer: int) -> list[Row]:
+    """``rows`` and all they attend to that are short of ``to_layer``, parents first."""
+    needed = {row for last in rows for row in last.path() if row.done < to_layer}
+    return sorted(needed, key=lambda row: row.position)

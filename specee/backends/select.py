@@ -1,0 +1,84 @@
+"""Which backend to use, and why another cannot be: the one place that knows them all."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+
+from specee import env
+from specee.backends.protocol import Backend
+from specee.errors import BackendUnavailableError, ConfigurationError
+from specee.models.table import Slab
+from specee.types import ModelConfig, WeightFormat
+
+
+def missing(name: str) -> str | None:
+    """Why backend ``name`` cannot run here, or None when it can. Raises ConfigurationError if unknown."""
+    _known(name)
+    module, advice = {
+        "cpu": ("specee._cpu", "reinstall specee from a wheel, or with a C++17 compiler present"),
+        "reference": ("torch", 'install it with: pip install "specee[hf]"'),
+    }[name]
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        return f"{module} cannot be imported ({error}); {advice}"
+    return None
+
+
+def choose(device: str = "cpu", backend: str | None = None) -> str:
+    """The backend's name: the argument, else SPECEE_BACKEND, else ``cpu`` (``reference`` for ``cuda``).
+
+    Raises ConfigurationError for a name or device that does not exist, BackendUnavailableError for one
+    that this machine or build does not have.
+    """
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise ConfigurationError(f"device={device!r}: allowed are 'cpu', 'cuda' and 'cuda:<index>'")
+    name = _known(backend) if backend is not None else env.backend()
+    name = name or ("cpu" if kind == "cpu" else "reference")
+    if kind == "cuda" and name == "cpu":
+        raise ConfigurationError(
+            "backend='cpu' cannot run on device='cuda': use backend='reference' or device='cpu'"
+        )
+    reason = missing(name) or (cuda_missing() if kind == "cuda" else None)
+    if reason is not None:
+        raise BackendUnavailableError(f"backend {name!r} on device {device!r} is not available: {reason}")
+    return name
+
+
+def make_backend(
+    config: ModelConfig,
+    slabs: Iterable[Slab],
+    weights: WeightFormat,
+    *,
+    device: str = "cpu",
+    backend: str | None = None,
+    threads: int | None = None,
+) -> Backend:
+    """Load ``slabs`` into the backend that :func:`choose` picks. ``threads`` is for the native one."""
+    name = choose(device, backend)
+    if name == "reference":
+        from specee.backends.reference import ReferenceBackend
+
+        return ReferenceBackend(config, slabs, weights, device=device)
+    from specee.backends.cpu import CpuBackend
+
+    return CpuBackend(config, slabs, weights, threads=threads)
+
+
+def _known(name: str) -> str:
+    if name not in env.BACKENDS:
+        raise ConfigurationError(f"backend={name!r}: allowed are {', '.join(env.BACKENDS)}")
+    return name
+
+
+def cuda_missing() -> str | None:
+    """Why device ``cuda`` cannot be used, or None when it can."""
+    try:
+        import torch
+    except ImportError as error:
+        return f'torch cannot be imported ({error}); install it with: pip install "specee[hf]"'
+    if torch.cuda.is_available():
+        return None
+    return "torch finds no CUDA device" if torch.version.cuda else "this torch is built without CUDA"

@@ -1,0 +1,95 @@
+"""Drawing a token as a pure function of (logits, options, seed, position).
+
+The noise of a token id at a position comes from a counter-based generator, so a draw does not depend
+on the policy, the batch, or what was drawn before. Adding Gumbel noise to log-probabilities and taking
+the argmax draws exactly from the softmax (Gumbel, 1954; Maddison et al., 2014).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from specee.types import Sampling
+
+Doubles = npt.NDArray[np.float64]
+
+_ROUNDS = 10
+_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+
+
+def philox(counter: npt.NDArray[np.uint32], key: tuple[int, int]) -> npt.NDArray[np.uint32]:
+    """Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
+
+    ``counter`` (n, 4) uint32 and a key of two 32-bit words -> (n, 4) uint32 of random bits.
+    """
+    c0, c1, c2, c3 = (counter[:, i].astype(np.uint64) for i in range(4))
+    for turn in range(_ROUNDS):
+        k0, k1 = ((key[i] + turn * _WEYL[i]) & 0xFFFFFFFF for i in range(2))
+        first, second = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (
+            (second >> _HALF) ^ c1 ^ np.uint64(k0),
+            second & _LOW,
+            (first >> _HALF) ^ c3 ^ np.uint64(k1),
+            first & _LOW,
+        )
+    return np.stack([c0, c1, c2, c3], axis=1).astype(np.uint32)
+
+
+def uniforms(seed: int, position: int, token_ids: npt.ArrayLike) -> Doubles:
+    """One number in (0, 1) for each token id at a position: float64, the shape of ``token_ids``.
+
+    key = (seed mod 2^32, (seed >> 32) mod 2^32); counter = (id >> 2, position mod 2^32, position >> 32, 0);
+    word ``id & 3`` of the output, u = (word + 0.5) / 2^32, which is exact and never 0 or 1.
+    """
+    ids = np.asarray(token_ids, dtype=np.int64)
+    blocks, index = np.unique(ids.reshape(-1) >> 2, return_inverse=True)
+    counter = np.zeros((len(blocks), 4), np.uint32)
+    counter[:, 0] = blocks
+    counter[:, 1] = position & 0xFFFFFFFF
+    counter[:, 2] = (position >> 32) & 0xFFFFFFFF
+    words = philox(counter, (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF))
+    chosen = words[index, ids.reshape(-1) & 3].reshape(ids.shape)
+    numbers: Doubles = (chosen.astype(np.float64) + 0.5) * 2.0**-32
+    return numbers
+
+
+def gumbel(seed: int, position: int, token_ids: npt.ArrayLike) -> Doubles:
+    """Standard Gumbel noise ``-log(-log(u))`` for each token id: float64."""
+    noise: Doubles = -np.log(-np.log(uniforms(seed, position, token_ids)))
+    return noise
+
+
+def kept(logits: npt.ArrayLike, sampling: Sampling) -> tuple[npt.NDArray[np.int64], Doubles]:
+    """Ids that survive top-k then top-p, and their scores ``logit / temperature`` (float64).
+
+    top-k keeps every id that scores at least the k-th largest (ties stay). top-p sorts what is left
+    by falling score, lower id first among equals, and keeps the smallest prefix that holds at least
+    ``top_p`` of the softmax mass, one id at least.
+    """
+    scores = np.asarray(logits, np.float32).astype(np.float64) / sampling.temperature
+    ids = np.arange(len(scores), dtype=np.int64)
+    if 0 < sampling.top_k < len(scores):
+        threshold = np.partition(scores, -sampling.top_k)[-sampling.top_k]
+        ids = ids[scores >= threshold]
+    if sampling.top_p < 1.0:
+        ids = ids[np.argsort(-scores[ids], kind="stable")]
+        mass = np.cumsum(np.exp(scores[ids] - scores[ids[0]]))
+        ids = ids[: int(np.searchsorted(mass, sampling.top_p * mass[-1], side="left")) + 1]
+    return ids, scores[ids]
+
+
+def sample(logits: npt.ArrayLike, sampling: Sampling, position: int) -> int:
+    """The token at ``position``, given (vocab_size,) fp32 logits of the row before it.
+
+    Greedy at temperature 0; otherwise the argmax over the kept ids of score plus Gumbel noise. The
+    lowest id wins among equals in both.
+    """
+    if sampling.temperature == 0:
+        return int(np.argmax(np.asarray(logits)))
+    ids, scores = kept(logits, sampling)
+    noisy = scores + gumbel(sampling.seed, position, ids)
+    return int(ids[noisy == noisy.max()].min())

@@ -1,0 +1,54 @@
+"""The backends present, for tests that run against every one; and how tests build them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import pytest
+
+from specee.backends.protocol import Backend
+from tests.random_model import RandomModel
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A backend, and for the native one the instruction set to run it with."""
+
+    backend: str
+    isa: str = ""
+
+    @property
+    def id(self) -> str:
+        """Name for test ids."""
+        return f"{self.backend}-{self.isa}" if self.isa else self.backend
+
+    def load(self, model: RandomModel, weights: str = "fp32", threads: int = 1) -> Backend:
+        """``model`` in this backend."""
+        if self.backend == "reference":
+            from specee.backends.reference import ReferenceBackend
+
+            return ReferenceBackend(model.config, model.slabs(), weights)
+        from specee.backends.cpu import CpuBackend
+
+        return CpuBackend(model.config, model.slabs(), weights, threads=threads, isa=self.isa or None)
+
+
+def native_engines() -> list[object]:
+    """The C++ backend once for each instruction set of this machine, as pytest parameters.
+
+    Without the extension: one parameter that is skipped, or that fails if SPECEE_REQUIRE_CPU=1.
+    """
+    try:
+        from specee import _cpu
+    except ImportError as error:
+        marks = []
+        if os.environ.get("SPECEE_REQUIRE_CPU") != "1":
+            marks = [pytest.mark.skip(reason=f"specee._cpu is not built: {error}")]
+        return [pytest.param(Engine("cpu"), id="cpu", marks=marks)]
+    return [pytest.param(Engine("cpu", isa), id=f"cpu-{isa}") for isa in _cpu.supported_isas()]
+
+
+def all_engines() -> list[object]:
+    """Reference and native, as pytest parameters."""
+    return [pytest.param(Engine("reference"), id="reference"), *native_engines()]

@@ -1,0 +1,1 @@
+"""Results to the bit, or to a derived tolerance."""

@@ -1,0 +1,350 @@
+"""One suite for every backend: each verb, each error, each result against the naive oracle."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from specee.backends.protocol import Backend, SequenceState
+from specee.errors import CapacityError, CheckpointError, ConfigurationError, RowError
+from specee.models.table import Slab
+from specee.sampling import sample
+from specee.types import RowInfo, Sampling
+from tests.engines import Engine, all_engines
+from tests.oracle import expected
+from tests.random_model import BASE, CONFIGS, random_model
+
+LAYERS = BASE.num_layers
+pytestmark = pytest.mark.parametrize("engine", all_engines())
+
+
+def load(engine: Engine, name: str = "llama", weights: str = "fp32") -> Backend:
+    return engine.load(random_model(CONFIGS[name], seed=1, bf16=weights == "bf16"), weights)
+
+
+def started(backend: Backend, tokens: int = 4, capacity: int = 16) -> SequenceState:
+    """A poisoned sequence with ``tokens`` complete positions."""
+    sequence = backend.sequence(capacity, poison=True)
+    slots = sequence.append(range(1, tokens + 1))
+    backend.advance([(sequence, slots)], LAYERS)
+    return sequence
+
+
+@pytest.mark.parametrize("cache", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("weights", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_results_match_the_oracle(engine: Engine, name: str, weights: str, cache: str) -> None:
+    config = CONFIGS[name]
+    model = random_model(config, seed=1, bf16=weights == "bf16")
+    backend = engine.load(model, weights)
+    tokens = tuple(np.random.default_rng(2).integers(0, config.vocab_size, 20).tolist())
+    wanted = expected(model, tokens, weights, cache)
+    sequence = backend.sequence(24, cache, poison=True)
+    work = [(sequence, sequence.append(tokens))]
+    for layer in range(config.num_layers):
+        backend.advance(work, layer + 1)
+        states = backend.hidden(work)
+        keys, values = sequence.kv(layer, range(20))
+        for position in range(20):
+            wanted.check("hidden", position, states[position], layer)
+            wanted.check("keys", position, keys[position], layer)
+            wanted.check("values", position, values[position], layer)
+    for position, logits in enumerate(backend.logits(work)):
+        wanted.check("logits", position, logits)
+
+
+@pytest.mark.parametrize(
+    ("weights", "cache"), [("fp32", "bf16"), ("fp32", "fp16"), ("bf16", "fp32"), ("bf16", "bf16")]
+)
+def test_roundings_are_where_promised(engine: Engine, weights: str, cache: str) -> None:
+    """Most short paths agree to fp32 accuracy, which one rounding too many or too few would break for all."""
+    model = random_model(BASE, seed=3, bf16=weights == "bf16")
+    backend = engine.load(model, weights)
+    paths = [tuple(range(seed, seed + 3)) for seed in range(0, 96, 4)]
+    agree = 0
+    for tokens in paths:
+        sequence = backend.sequence(3, cache)
+        work = [(sequence, sequence.append(tokens))]
+        backend.advance(work, LAYERS)
+        wanted, logits = expected(model, tokens, weights, cache), backend.logits(work)
+        agree += all(wanted.error("logits", p, logits[p]) <= wanted.tight["logits"] for p in range(3))
+    assert agree > len(paths) // 2
+
+
+def test_default_cache_dtype_follows_the_weights(engine: Engine) -> None:
+    for weights in ("fp32", "bf16"):
+        backend = load(engine, weights=weights)
+        caches = []
+        for kv_dtype in (None, weights):
+            sequence = backend.sequence(4, kv_dtype)
+            backend.advance([(sequence, sequence.append([5, 6]))], 1)
+            caches.append(sequence.kv(0, [0, 1])[0])
+        assert np.array_equal(*caches)
+
+
+def test_describes_itself(engine: Engine) -> None:
+    backend = load(engine)
+    assert (backend.name, backend.config, backend.weights) == (engine.backend, BASE, "fp32")
+
+
+def test_rows_and_frontier_follow_a_partial_advance(engine: Engine) -> None:
+    backend = load(engine)
+    sequence = started(backend)
+    assert (sequence.length, sequence.capacity, sequence.frontier) == (4, 16, (4, 4, 4))
+    assert sequence.append([7, 8]) == range(4, 6)
+    backend.advance([(sequence, [4])], 1)
+    assert sequence.frontier == (5, 4, 4)
+    backend.advance([(sequence, [5])], 2)
+    assert sequence.frontier == (6, 6, 4)
+    assert sequence.row(5) == RowInfo(slot=5, token=8, parent=4, position=5, done=2)
+    assert sequence.row(0) == RowInfo(slot=0, token=1, parent=-1, position=0, done=3)
+    backend.advance([(sequence, [4])], 1)
+    assert sequence.row(4).done == 2
+
+
+def test_branches_are_rows_on_top(engine: Engine) -> None:
+    backend = load(engine)
+    sequence = started(backend)
+    chain = sequence.branch([10, 11])
+    tree = sequence.branch([12, 13, 14], [-1, -1, 0], root=chain[0])
+    assert sequence.speculative == (*chain, *tree)
+    assert all(slot >= sequence.length for slot in sequence.speculative)
+    assert [sequence.row(s).parent for s in (*chain, *tree)] == [3, chain[0], chain[0], chain[0], tree[0]]
+    assert [sequence.row(s).position for s in (*chain, *tree)] == [4, 5, 5, 5, 6]
+    backend.advance([(sequence, [tree[2]])], 2)
+    assert [sequence.row(s).done for s in (*chain, *tree)] == [2, 0, 2, 0, 2]
+
+
+def test_prune_takes_descendants(engine: Engine) -> None:
+    sequence = started(load(engine))
+    slots = sequence.branch([10, 11, 12, 13], [-1, 0, -1, 2])
+    sequence.prune([slots[0]])
+    assert sequence.speculative == (slots[2], slots[3])
+    with pytest.raises(RowError):
+        sequence.row(slots[1])
+
+
+def test_commit_compacts_a_branch(engine: Engine) -> None:
+    backend = load(engine)
+    sequence = started(backend)
+    slots = sequence.branch([10, 11, 12, 13], [-1, -1, 1, 2])
+    backend.advance([(sequence, [slots[2]])], LAYERS)
+    backend.advance([(sequence, [slots[3]])], 1)
+    pending = backend.hidden([(sequence, [slots[3]])])
+    keys, values = sequence.kv(1, [slots[1], slots[2]])
+    sequence.commit(slots[1:])
+    assert (sequence.length, sequence.speculative, sequence.frontier) == (7, (), (7, 6, 6))
+    assert [sequence.row(s).token for s in range(4, 7)] == [11, 12, 13]
+    assert np.array_equal(np.stack(sequence.kv(1, [4, 5])), np.stack([keys, values]))
+    assert np.array_equal(backend.hidden([(sequence, [6])]), pending)
+
+
+def test_commit_of_nothing_drops_all(engine: Engine) -> None:
+    sequence = started(load(engine))
+    sequence.branch([10, 11])
+    sequence.commit([])
+    assert (sequence.length, sequence.speculative) == (4, ())
+
+
+def test_rollback_drops_positions_and_branches(engine: Engine) -> None:
+    backend = load(engine)
+    sequence = started(backend)
+    sequence.branch([10])
+    sequence.rollback(2)
+    assert (sequence.length, sequence.speculative, sequence.frontier) == (2, (), (2, 2, 2))
+    sequence.rollback(0)
+    sequence.rollback(2)
+    assert (sequence.length, sequence.frontier) == (0, (0, 0, 0))
+    backend.advance([(sequence, sequence.append([1, 2]))], LAYERS)
+    assert sequence.frontier == (2, 2, 2)
+
+
+def test_rollback_leaves_no_trace(engine: Engine) -> None:
+    backend = load(engine)
+    plain, rolled = started(backend), started(backend)
+    backend.advance([(rolled, rolled.append([50, 51, 52]))], 2)
+    rolled.rollback(3)
+    for sequence in (plain, rolled):
+        backend.advance([(sequence, sequence.append([60, 61]))], LAYERS)
+    assert np.array_equal(backend.logits([(plain, [5])]), backend.logits([(rolled, [5])]))
+
+
+def test_hidden_of_rows_named_last(engine: Engine) -> None:
+    backend = load(engine)
+    sequence = started(backend)
+    first = backend.hidden([(sequence, [3])])
+    sequence.append([7])
+    backend.advance([(sequence, [4])], LAYERS)
+    assert backend.hidden([(sequence, [4])]).shape == (1, BASE.hidden_size)
+    with pytest.raises(RowError):
+        backend.hidden([(sequence, [3])])
+    assert first.dtype == np.float32
+
+
+def test_hidden_of_pending_and_speculative_rows_stays(engine: Engine) -> None:
+    backend = load(engine)
+    sequence = started(backend)
+    (branch,) = sequence.branch([9])
+    backend.advance([(sequence, [branch])], LAYERS)
+    whole = backend.hidden([(sequence, [branch])])
+    (other,) = sequence.branch([8], root=3)
+    backend.advance([(sequence, [other])], 1)
+    assert np.array_equal(backend.hidden([(sequence, [branch])]), whole)
+    sequence.commit([other])
+    assert backend.hidden([(sequence, [4])]).shape == (1, BASE.hidden_size)
+
+
+def test_results_follow_the_order_of_work(engine: Engine) -> None:
+    backend = load(engine)
+    first, second = started(backend), started(backend, tokens=3)
+    both = backend.logits([(second, [2, 0]), (first, [1])])
+    alone = [backend.logits([(s, [slot])])[0] for s, slot in ((second, 2), (second, 0), (first, 1))]
+    assert np.array_equal(both, np.stack(alone))
+    assert backend.hidden([]).shape == (0, BASE.hidden_size)
+    assert backend.logits([(first, [])]).shape == (0, BASE.vocab_size)
+
+
+@pytest.mark.parametrize("name", ["llama", "llama-tied", "odd"])
+@pytest.mark.parametrize("weights", ["fp32", "bf16"])
+def test_head_verbs_agree_with_logits(engine: Engine, name: str, weights: str) -> None:
+    backend = load(engine, name, weights)
+    sequence = started(backend, tokens=6)
+    work = [(sequence, range(6))]
+    logits = backend.logits(work)
+    order = np.argsort(-logits, axis=1, kind="stable")
+    assert np.array_equal(backend.argmax(work), order[:, 0])
+    for k in (1, 7, backend.config.vocab_size):
+        ids, values = backend.topk(work, k)
+        assert np.array_equal(ids, order[:, :k])
+        assert np.array_equal(values, np.take_along_axis(logits, order[:, :k], axis=1))
+
+
+def test_equal_logits_give_the_lowest_id(engine: Engine) -> None:
+    model = random_model(BASE, seed=4)
+    model.weights["head", -1][:] = model.weights["head", -1][0]
+    backend = engine.load(model)
+    work = [(started(backend), [3])]
+    assert backend.argmax(work).tolist() == [0]
+    assert backend.topk(work, 5)[0].tolist() == [[0, 1, 2, 3, 4]]
+    assert backend.sample(work, [Sampling()]).tolist() == [0]
+
+
+def test_sampling_is_the_shared_function(engine: Engine) -> None:
+    backend = load(engine)
+    sequence = started(backend, tokens=8)
+    grid = itertools.product((0.0, 0.3, 1.0, 5.0), (0, 1, 7, 500), (0.1, 0.8, 1.0), (0, 12345, 2**63 + 17))
+    options = [Sampling(*combination) for combination in grid]
+    logits = backend.logits([(sequence, range(8))])
+    for begin in range(0, len(options), 8):
+        batch = options[begin : begin + 8]
+        slots = range(len(batch))
+        drawn = backend.sample([(sequence, slots)], batch)
+        assert drawn.dtype == np.int64
+        assert drawn.tolist() == [sample(logits[p], batch[p], p + 1) for p in slots]
+
+
+def wrong_calls() -> dict[str, tuple[type[Exception], object]]:
+    """Name -> (error, call on (backend, sequence)), the sequence having 4 complete and 2 live rows in 8 slots."""
+    return {
+        "row of an empty slot": (RowError, lambda b, s: s.row(7)),
+        "row of a negative slot": (RowError, lambda b, s: s.row(-1)),
+        "append over live rows": (RowError, lambda b, s: s.append([1])),
+        "append of an unknown token": (RowError, lambda b, s: (s.prune(s.speculative), s.append([101]))),
+        "append of a negative token": (RowError, lambda b, s: (s.prune(s.speculative), s.append([-1]))),
+        "append over capacity": (CapacityError, lambda b, s: (s.prune(s.speculative), s.append([1] * 5))),
+        "branch over capacity": (CapacityError, lambda b, s: s.branch([1, 2, 3])),
+        "branch of an unknown token": (RowError, lambda b, s: s.branch([101])),
+        "branch with a later parent": (RowError, lambda b, s: s.branch([1, 2], [-1, 1])),
+        "branch with a wrong parent count": (RowError, lambda b, s: s.branch([1, 2], [-1])),
+        "branch from an old position": (RowError, lambda b, s: s.branch([1], root=2)),
+        "branch from nowhere": (RowError, lambda b, s: s.branch([1], root=7)),
+        "prune of a committed row": (RowError, lambda b, s: s.prune([3])),
+        "commit that skips a row": (RowError, lambda b, s: s.commit([s.speculative[1]])),
+        "commit of a committed row": (RowError, lambda b, s: s.commit([3])),
+        "rollback too far": (RowError, lambda b, s: s.rollback(5)),
+        "rollback of less than nothing": (RowError, lambda b, s: s.rollback(-1)),
+        "kv of a layer not done": (RowError, lambda b, s: s.kv(0, [s.speculative[0]])),
+        "kv of no layer": (RowError, lambda b, s: s.kv(LAYERS, [0])),
+        "kv of an empty slot": (RowError, lambda b, s: s.kv(0, [7])),
+        "advance to no layer": (RowError, lambda b, s: b.advance([(s, [3])], 0)),
+        "advance past the end": (RowError, lambda b, s: b.advance([(s, [3])], LAYERS + 1)),
+        "advance of an empty slot": (RowError, lambda b, s: b.advance([(s, [7])], 1)),
+        "advance of a slot twice": (RowError, lambda b, s: b.advance([(s, [3, 3])], 1)),
+        "advance of a sequence twice": (RowError, lambda b, s: b.advance([(s, [3]), (s, [2])], 1)),
+        "hidden before any layer": (RowError, lambda b, s: b.hidden([(s, [s.speculative[0]])])),
+        "logits of an empty slot": (RowError, lambda b, s: b.logits([(s, [7])])),
+        "topk of nothing": (RowError, lambda b, s: b.topk([(s, [3])], 0)),
+        "topk over the vocabulary": (RowError, lambda b, s: b.topk([(s, [3])], 102)),
+        "too few samplings": (RowError, lambda b, s: b.sample([(s, [3])], [])),
+        "sequence over the context": (CapacityError, lambda b, s: b.sequence(BASE.max_position + 1)),
+        "sequence of nothing": (CapacityError, lambda b, s: b.sequence(0)),
+        "unknown kv_dtype": (ConfigurationError, lambda b, s: b.sequence(4, "fp8")),
+    }
+
+
+@pytest.mark.parametrize("case", wrong_calls())
+def test_wrong_calls_raise_and_change_nothing(engine: Engine, case: str) -> None:
+    backend = load(engine)
+    sequence = started(backend, capacity=8)
+    sequence.branch([10, 11])
+    error, call = wrong_calls()[case]
+    if "append" in case and "live" not in case:
+        sequence.prune(sequence.speculative)
+    before = (sequence.length, sequence.frontier, sequence.speculative)
+    with pytest.raises(error) as caught:
+        call(backend, sequence)
+    assert len(str(caught.value)) > 10
+    assert (sequence.length, sequence.frontier, sequence.speculative) == before
+
+
+def test_a_foreign_sequence_is_refused(engine: Engine) -> None:
+    backend, other = load(engine), load(engine, "odd")
+    with pytest.raises(RowError):
+        backend.advance([(started(other), [3])], 1)
+
+
+def test_incomplete_or_misfitting_weights_are_refused(engine: Engine) -> None:
+    from dataclasses import replace
+
+    model = random_model(BASE, seed=1)
+    partial = replace(model, weights={key: a for key, a in model.weights.items() if key != ("up", 1)})
+    with pytest.raises(CheckpointError, match="up"):
+        engine.load(partial)
+    wide = replace(
+        model, weights=model.weights | {("up", 1): np.zeros((BASE.intermediate_size, 33), np.float32)}
+    )
+    with pytest.raises(CheckpointError, match="up"):
+        engine.load(wide)
+
+
+@pytest.mark.parametrize("weights", ["fp32", "bf16"])
+@pytest.mark.parametrize("kind", ["bf16", "fp16"])
+def test_slabs_of_sixteen_bits_are_read_exactly(engine: Engine, kind: str, weights: str) -> None:
+    """bf16 bit patterns and fp16 values give what their fp32 widenings give."""
+    model = random_model(BASE, seed=5)
+    narrow, wide = {}, {}
+    for key, array in model.weights.items():
+        if kind == "bf16":
+            bits = (np.ascontiguousarray(array).view(np.uint32) >> 16).astype(np.uint16)
+            narrow[key], wide[key] = bits, (bits.astype(np.uint32) << 16).view(np.float32)
+        else:
+            narrow[key] = array.astype(np.float16)
+            wide[key] = narrow[key].astype(np.float32)
+    logits = []
+    for arrays in (narrow, wide):
+        backend = engine.load(_WithSlabs(BASE, arrays), weights)
+        sequence = started(backend)
+        logits.append(backend.logits([(sequence, [3])]))
+    assert np.array_equal(*logits)
+
+
+class _WithSlabs:
+    """Arrays of any slab dtype under a configuration, one slab a tensor."""
+
+    def __init__(self, config: object, arrays: dict[tuple[str, int], np.ndarray]) -> None:
+        self.config, self._arrays = config, arrays
+
+    def slabs(self) -> list[Slab]:
+        return [Slab(role, layer, 0, array) for (role, layer), array in self._arrays.items()]
