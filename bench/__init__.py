@@ -1,0 +1,1 @@
+"""Measurements: what README and the issues quote is made here. Nothing in tests/ is timed."""
