@@ -40,7 +40,7 @@ inline void score_tiles(const typename Cache::Element* keys, const AttendCall& c
     for (int t = 0; t < T; ++t) {
       const Vec k = Cache::load(keys + (t * dim + d) * L);
 #pragma GCC unroll 4
-      for (int g = 0; g < G; ++g) acc[t][g] = vfma(vset(call.q[g * dim + d]), k, acc[t][g]);
+      for (int g = 0; g < G; ++g) vaccumulate(acc[t][g], k, vset(call.q[g * dim + d]));
     }
   }
   for (int t = 0; t < T; ++t)
@@ -118,7 +118,7 @@ inline void weigh_values(const AttendCall& call, int dim, const float* sums) {
       const Vec value = Cache::load(v + d * L);
 #pragma GCC unroll 4
       for (int g = 0; g < G; ++g)
-        acc[g][d] = vfma(vset(call.scores[g * call.score_stride + p]), value, acc[g][d]);
+        vaccumulate(acc[g][d], value, vset(call.scores[g * call.score_stride + p]));
     }
   };
   const int split = call.end < call.identity ? call.end : call.identity;

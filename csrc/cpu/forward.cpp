@@ -106,14 +106,14 @@ void Forward::rotate_and_store(Team& team, std::vector<PassRow>& rows, int count
 void Forward::attend(Team& team, std::vector<PassRow>& rows, int count, int layer) {
   const int group = config_.num_heads / config_.num_kv_heads, dim = config_.head_dim;
   // Heads of a group share their reads of keys and values, unless that would leave members idle.
-  const bool enough = count * config_.num_kv_heads >= 4 * team.size();
+  const bool enough = count * config_.num_kv_heads >= team.size();
   const int together = enough ? std::min(group, kMaxHeadGroup) : 1;
   const int per_group = (group + together - 1) / together;
   const int tasks = config_.num_kv_heads * per_group;
   Scratch& scratch = scratch_[static_cast<size_t>(team.index())];
   const Range range = team.share(count * tasks);
   for (int i = range.begin; i < range.end; ++i) {
-    const int r = i / tasks, task = i % tasks;
+    const int r = i % count, task = i / count;  // rows inside: a head's keys and values stay in the cache
     const int kv_head = task / per_group;
     const int first = kv_head * group + task % per_group * together;
     const int heads = std::min(together, (kv_head + 1) * group - first);
