@@ -8,10 +8,11 @@ How far an engine may be from it (:func:`expected`):
 * ``tight``: different summation orders. The float32 run of this oracle has the operations of an fp32 engine
   and errs against the float64 run by ``e``, one draw of the rounding error. Another order of an n-term sum
   errs by between log2(n) and n units in the last place; for the n <= 64 terms of the tests these are
-  at most 64 / 6 < 11 apart. So 16 e, where e is the largest error in the array, plus 4 ulp of its largest value.
+  at most 64 / 6 < 11 apart. So 16 e, where e is the largest error in the array, plus 4 ulp of its
+  largest value.
 * ``loose``: 16-bit roundings that fall differently. Engine and oracle round at the same places, but an
-  element within e of a tie (one in about 2^14) may go up in one and down in the other, and what follows is then
-  two draws of the rounding noise. One draw moves the result by ``r`` (oracle with roundings minus oracle
+  element within e of a tie (one in about 2^14) may go up in one and down in the other, and what follows is
+  then two draws of the rounding noise. One draw moves the result by ``r`` (oracle with roundings minus oracle
   without); the largest difference of two draws over an array is taken to be within 4 r.
 
 Loose holds always; that roundings sit where they are promised shows in most short paths being tight.
@@ -29,7 +30,7 @@ from tests.random_model import RandomModel, round_bf16
 
 @dataclass(frozen=True)
 class Trace:
-    """Per layer: hidden (layers, path, hidden), keys and values (layers, path, kv_heads, d); logits (path, vocab)."""
+    """hidden (layers, path, hidden), keys and values (layers, path, kv_heads, d), logits (path, vocab)."""
 
     hidden: np.ndarray
     keys: np.ndarray
@@ -127,7 +128,7 @@ def _attention(window: int, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.n
 
 @dataclass(frozen=True)
 class Expected:
-    """The float64 run with the format's roundings, and how far from it an engine may be, by field of Trace."""
+    """The float64 run with the format's roundings, and how far off an engine may be, by field of Trace."""
 
     trace: Trace
     tight: dict[str, float]

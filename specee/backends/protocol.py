@@ -125,8 +125,8 @@ class Backend(Protocol):
         """Hidden state after each row's last done layer, before the final norm: (rows, hidden_size).
 
         Kept for every row that is not complete, for every live speculative row, and for the rows
-        *named* in their sequence's latest ``advance``. Raises RowError for any other row, and for a
-        row with no layer done.
+        *named* in their sequence's latest ``advance`` (naming a complete row whose state was let go
+        does not bring it back). Raises RowError for any other row, and for a row with no layer done.
         """
 
     def logits(self, work: Work) -> Floats:

@@ -37,8 +37,9 @@ class ReferenceWeights:
         short = [key for key, rows in covered.items() if rows != self._shapes[key][0]]
         if short:
             role, layer = short[0]
+            wanted = self._shapes[role, layer][0]
             raise CheckpointError(
-                f"tensor {role!r} of layer {layer}: got {covered[short[0]]} rows of {self._shapes[short[0]][0]} "
+                f"tensor {role!r} of layer {layer}: got {covered[role, layer]} rows of {wanted} "
                 f"({len(short)} tensors incomplete); the checkpoint must cover every tensor exactly once"
             )
 

@@ -133,7 +133,7 @@ def test_company_of_other_sequences(case: Case) -> None:
 
 
 def test_accepted_branch_of_a_tree(case: Case) -> None:
-    """The true text hides among wrong branches; its rows, then its committed positions, have plain decoding's bits."""
+    """The true text hides among wrong branches; its rows, committed or not, have plain decoding's bits."""
     rng = np.random.default_rng(4)
     sequence, vocab = case.sequence(capacity=2 * LENGTH), case.model.config.vocab_size
     case.backend.advance([(sequence, sequence.append(case.tokens[:10]))], case.layers)
@@ -188,7 +188,7 @@ def test_head_in_a_batch(case: Case) -> None:
 
 
 class BatchDependent:
-    """A backend whose results move by one unit in the last place when the batch is even: the negative control."""
+    """The negative control: a backend whose results move by one ulp when the batch is even."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend

@@ -246,7 +246,7 @@ def test_sampling_is_the_shared_function(engine: Engine) -> None:
 
 
 def wrong_calls() -> dict[str, tuple[type[Exception], object]]:
-    """Name -> (error, call on (backend, sequence)), the sequence having 4 complete and 2 live rows in 8 slots."""
+    """Name -> (error, call on (backend, sequence)); of 8 slots 4 are complete and 2 live."""
     return {
         "row of an empty slot": (RowError, lambda b, s: s.row(7)),
         "row of a negative slot": (RowError, lambda b, s: s.row(-1)),

@@ -7,7 +7,7 @@ frontier, no cache. Every cache slot not in use holds NaN, so reading one shows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache as cache_calls
 
 import numpy as np
 import pytest
@@ -100,7 +100,7 @@ class Shadow:
         """Slots for an advance, in any order; and what that will bring along."""
         nodes = self.committed[-6:] + self.live
         self.named = [nodes[i] for i in rng.permutation(len(nodes)) if rng.random() < 0.5]
-        for node in {above for node in self.named for above in node.ancestors()}:
+        for node in {above for chosen in self.named for above in chosen.ancestors()}:
             node.done = max(node.done, to_layer)
         return [node.slot for node in self.named]
 
@@ -117,7 +117,7 @@ class Machine:
             for _ in range(sequences)
         ]
 
-        @lru_cache(maxsize=None)
+        @cache_calls
         def oracle(path: tuple[int, ...]) -> Expected:
             return expected(model, path, backend.weights, cache)
 
@@ -212,10 +212,9 @@ def test_a_broken_rollback_is_noticed() -> None:
     model = random_model(CONFIGS["llama"], seed=7)
     machine = Machine(Engine("reference").load(model), model, "fp32", 1)
     machine.shadows[0].sequence = StaleRollback(machine.shadows[0].sequence)  # type: ignore[assignment]
+    machine.step("append", 0)
     with pytest.raises(AssertionError):
-        for seed in range(20):
-            machine.step("append", seed)
-            machine.step("rollback", seed)
+        machine.step("rollback", 1)
 
 
 def test_a_wrong_parent_is_noticed() -> None:

@@ -1,0 +1,42 @@
+"""Plans into backend calls. The only place that knows what a plan means."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from specee.backends.protocol import Backend, Work
+from specee.engine.sequence import ActiveSequence
+from specee.policies import NextToken, Outcome, Plan
+
+
+class Executor:
+    """Runs plans on the sequences of one generation."""
+
+    def __init__(self, backend: Backend, sequences: Mapping[int, ActiveSequence]) -> None:
+        self._backend = backend
+        self._sequences = sequences
+        self._handlers: dict[type, Callable[[Any], dict[int, tuple[int, ...]]]] = {
+            NextToken: self._next_token
+        }
+
+    def run(self, plan: Plan) -> Outcome:
+        """Carry out a plan. Tokens it gives are not committed yet."""
+        begin = time.perf_counter()
+        before = self._complete()
+        tokens = self._handlers[type(plan)](plan)
+        return Outcome(tokens, rows=self._complete() - before, seconds=time.perf_counter() - begin)
+
+    def _next_token(self, plan: NextToken) -> dict[int, tuple[int, ...]]:
+        sequences = [self._sequences[index] for index in plan.sequences]
+        work: Work = [(sequence.state, [sequence.state.length - 1]) for sequence in sequences]
+        self._backend.advance(work, self._backend.config.num_layers)
+        sampling = [sequence.request.sampling for sequence in sequences]
+        greedy = all(option.temperature == 0 for option in sampling)
+        drawn = self._backend.argmax(work) if greedy else self._backend.sample(work, sampling)
+        return {sequence.id: (int(token),) for sequence, token in zip(sequences, drawn, strict=True)}
+
+    def _complete(self) -> int:
+        """Positions done at the last layer, over all sequences."""
+        return sum(sequence.state.frontier[-1] for sequence in self._sequences.values())

@@ -1,0 +1,18 @@
+"""Plain decoding: one token a step for every sequence, through every layer."""
+
+from __future__ import annotations
+
+from specee.policies.plans import NextToken, Observation, Outcome
+
+
+class Autoregressive:
+    """The yardstick of all other policies. It learns nothing."""
+
+    name = "autoregressive"
+
+    def plan(self, observation: Observation) -> NextToken:
+        """The next token of every sequence."""
+        return NextToken(tuple(sequence.id for sequence in observation.sequences))
+
+    def observe(self, outcome: Outcome) -> None:
+        """Nothing to learn: the plan never changes."""

@@ -1,0 +1,27 @@
+"""Settings of the whole suite."""
+
+from __future__ import annotations
+
+import hypothesis
+import pytest
+
+# Wall-clock limits on examples make tests depend on the machine's load.
+hypothesis.settings.register_profile("specee", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("specee")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's settings must not steer a test; those of the test run itself stay."""
+    for name in ("SPECEE_NUM_THREADS", "SPECEE_BACKEND", "SPECEE_FORCE_ISA"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def few_torch_threads() -> None:
+    """Tiny models gain nothing from torch's threads and suffer when tests share the machine."""
+    try:
+        import torch
+    except ImportError:
+        return
+    torch.set_num_threads(1)

@@ -1,0 +1,73 @@
+"""Generation options: precedence, limits, and what is said about values without effect."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from specee.errors import ConfigurationError
+from specee.options import Options, resolve
+
+NAMES = ("max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "seed", "eos_token_id")
+
+
+def options(defaults: dict | None = None, rows: int = 1, width: int = 5, **given: object) -> Options:
+    return resolve({name: given.get(name) for name in NAMES}, defaults or {}, (2,), rows, width)
+
+
+def test_defaults_are_those_of_transformers() -> None:
+    plain = options()
+    assert (plain.max_new_tokens, plain.temperature, plain.eos) == (20, 0.0, {2})
+    sampled = options(do_sample=True)
+    assert (sampled.temperature, sampled.top_k, sampled.top_p) == (1.0, 50, 1.0)
+
+
+def test_argument_beats_checkpoint_beats_default() -> None:
+    defaults = {"do_sample": True, "temperature": 0.6, "top_k": 20, "max_new_tokens": 7}
+    assert options(defaults).sampling(0).temperature == 0.6
+    assert (options(defaults).top_k, options(defaults).max_new_tokens) == (20, 7)
+    assert options(defaults, temperature=0.9, top_k=0).top_k == 0
+    assert options(defaults, do_sample=False).temperature == 0.0
+    assert options({"max_length": 30}).max_new_tokens == 25
+    assert options({"max_length": 3}).max_new_tokens == 1
+
+
+def test_temperature_zero_is_greedy() -> None:
+    assert options(do_sample=True, temperature=0).temperature == 0.0
+
+
+def test_seeds() -> None:
+    assert options(do_sample=True, seed=5, rows=3).seeds == (5, 5, 5)
+    assert options(do_sample=True, seed=np.int64(5), rows=1).seeds == (5,)
+    assert options(do_sample=True, seed=[1, 2], rows=2).seeds == (1, 2)
+    assert len(set(options(do_sample=True, rows=4).seeds)) == 4
+
+
+@pytest.mark.parametrize("value", [7, [7, 9], (7, 9), np.array([7, 9])])
+def test_eos_is_one_or_several(value: object) -> None:
+    assert options(eos_token_id=value).eos == ({7} if isinstance(value, int) else {7, 9})
+    assert options(eos_token_id=[]).eos == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_new_tokens", 0), ("max_new_tokens", 1.5), ("max_new_tokens", True), ("temperature", -0.1),
+        ("temperature", float("nan")), ("temperature", "hot"), ("temperature", float("inf")), ("top_k", -1),
+        ("top_k", 2.0), ("top_p", 0), ("top_p", 1.01), ("do_sample", "yes"), ("seed", -1), ("seed", 2**64),
+        ("seed", [1, 2]), ("seed", 0.5), ("eos_token_id", -1), ("eos_token_id", "</s>"),
+    ],
+)  # fmt: skip
+def test_wrong_values_name_themselves(name: str, value: object) -> None:
+    with pytest.raises(ConfigurationError, match=name):
+        options(**{"do_sample": True, name: value})
+
+
+def test_options_without_effect_are_mentioned() -> None:
+    with pytest.warns(UserWarning, match="temperature.*no effect"):
+        options(temperature=0.5)
+
+
+def test_checkpoint_options_that_are_not_applied_are_mentioned() -> None:
+    with pytest.warns(UserWarning, match="repetition_penalty=1.1"):
+        options({"repetition_penalty": 1.1})
