@@ -1,4 +1,4 @@
-"""A streamer that notes when each token came out: the same stopwatch for every contender."""
+"""A streamer that notes when each token came out: the same stopwatch for ours and for transformers."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import time
 from typing import Any
 
 
-class Clock:
-    """Pass as ``streamer``; reads off time to first token and the rate after it.
+class Stopwatch:
+    """Pass as ``streamer``; then read off the time to the first token and the rate after it.
 
-    The prompt's ids, which transformers puts first, are not counted.
+    The prompt's ids, which come first, are not counted.
     """
 
     def __init__(self) -> None:
         self.start = time.perf_counter()
-        self.marks: list[float] = []
+        self.tokens: list[int] = []
+        self._marks: list[float] = []
         self._prompt_seen = False
 
     def put(self, value: Any) -> None:
-        """One new token (or the prompt, the first time)."""
+        """The prompt, the first time; then ids of one new token, any shape."""
         if self._prompt_seen:
-            self.marks.append(time.perf_counter())
+            self._marks.append(time.perf_counter())
+            self.tokens += value.reshape(-1).tolist()
         self._prompt_seen = True
 
     def end(self) -> None:
@@ -28,10 +30,11 @@ class Clock:
 
     @property
     def first_token_s(self) -> float:
-        """Seconds from the call to the first new token: processing of the prompt and one head."""
-        return self.marks[0] - self.start
+        """Seconds from the start to the first new token: the prompt's processing and one head."""
+        return self._marks[0] - self.start
 
     @property
     def tokens_per_s(self) -> float:
-        """Rate of the tokens after the first."""
-        return (len(self.marks) - 1) / (self.marks[-1] - self.marks[0])
+        """Rate of the tokens after the first; 0 if there are none."""
+        later = len(self._marks) - 1
+        return later / (self._marks[-1] - self._marks[0]) if later > 0 else 0.0

@@ -1,0 +1,47 @@
+"""Faster decoding of causal language models by speculative early exit.
+
+::
+
+    import specee
+
+    model = specee.load()
+    print(model.generate_text("What is the capital of France?", max_new_tokens=32))
+"""
+
+from specee._version import __version__
+from specee.chat import Chat
+from specee.engine import Generation
+from specee.errors import (
+    BackendUnavailableError,
+    CapacityError,
+    CheckpointError,
+    ConfigurationError,
+    DownloadError,
+    OutOfMemoryError,
+    RowError,
+    SpeceeError,
+    UnsupportedModelError,
+)
+from specee.model import Model, load
+from specee.result import GenerationResult
+from specee.types import ModelConfig, Sampling
+
+__all__ = [
+    "BackendUnavailableError",
+    "CapacityError",
+    "Chat",
+    "CheckpointError",
+    "ConfigurationError",
+    "DownloadError",
+    "Generation",
+    "GenerationResult",
+    "Model",
+    "ModelConfig",
+    "OutOfMemoryError",
+    "RowError",
+    "Sampling",
+    "SpeceeError",
+    "UnsupportedModelError",
+    "__version__",
+    "load",
+]

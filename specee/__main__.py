@@ -1,0 +1,7 @@
+"""``python -m specee``."""
+
+import sys
+
+from specee.cli import main
+
+sys.exit(main())

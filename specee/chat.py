@@ -1,0 +1,65 @@
+"""A conversation that keeps its KV cache: each turn computes only what the previous ones did not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+
+from specee.backends.protocol import Backend, SequenceState
+from specee.engine import ActiveSequence, Generation, Request
+from specee.errors import CapacityError
+from specee.options import Options
+from specee.policies import make_policy
+from specee.types import KVDtype
+
+_FIRST_CAPACITY = 1024
+
+
+class Chat:
+    """One growing text in one cache. Interrupted answers leave it usable."""
+
+    def __init__(self, backend: Backend, kv_dtype: KVDtype | None = None) -> None:
+        self._backend = backend
+        self._kv_dtype = kv_dtype
+        self._state: SequenceState | None = None
+        self.reused = 0
+
+    def reset(self) -> None:
+        """Forget everything and give the cache back."""
+        self._state, self.reused = None, 0
+
+    def answer(self, prompt: Seq[int], options: Options, policy: str = "autoregressive") -> Generation:
+        """A generation that continues ``prompt``, the whole conversation in tokens so far.
+
+        Positions that the cache already holds are kept (``reused`` says how many); from the first token
+        that differs on they are computed. Raises CapacityError if prompt and answer exceed the context.
+        """
+        request = Request(tuple(prompt), options.max_new_tokens, options.sampling(0), options.eos)
+        chosen = make_policy(policy)
+        state = self._with_room(request.capacity)
+        # The last token always runs again: its logits are where the answer begins.
+        self.reused = min(_common_prefix(state, request.prompt), len(request.prompt) - 1)
+        state.rollback(state.length - self.reused)
+        state.append(request.prompt[self.reused :])
+        return Generation(self._backend, [ActiveSequence(0, request, state)], chosen)
+
+    def _with_room(self, needed: int) -> SequenceState:
+        """A state of enough capacity: the one there is, or a larger one (then nothing is reused)."""
+        context = self._backend.config.max_position
+        if needed > context:
+            raise CapacityError(
+                f"the conversation and its answer need {needed} positions, and the context holds {context}: "
+                "reset the conversation or ask for fewer new tokens"
+            )
+        if self._state is None or self._state.capacity < needed:
+            capacity = min(context, max(2 * needed, _FIRST_CAPACITY))
+            self._state = None  # give the old cache back before asking for the new one
+            self._state = self._backend.sequence(capacity, self._kv_dtype)
+        return self._state
+
+
+def _common_prefix(state: SequenceState, tokens: Seq[int]) -> int:
+    """How many leading tokens of the cache, read from its rows, are those of ``tokens``."""
+    same = 0
+    while same < min(state.length, len(tokens)) and state.row(same).token == tokens[same]:
+        same += 1
+    return same

@@ -1,0 +1,106 @@
+"""``specee generate --compare``: ours and plain transformers in turns, on the same weights and prompt."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from specee.cli import bandwidth
+from specee.cli.common import print_stream
+from specee.integrations.stopwatch import Stopwatch
+from specee.integrations.transformers_model import to_transformers
+from specee.model import Model
+from specee.options import Options
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ROUNDS = 2
+
+
+@dataclass(frozen=True)
+class Run:
+    """New tokens, and tokens per second of prompt and decoding."""
+
+    tokens: list[int]
+    prompt: float
+    decode: float
+
+
+def compare(model: Model, prompt: list[int], given: dict[str, Any], policy: str) -> int:
+    """Print our text, then both speeds and where the texts part; returns the exit code."""
+    theirs_model = to_transformers(model.checkpoint, model.backend.weights)
+    options = model.options(1, len(prompt), **given)
+    ours: list[Run] = []
+    theirs: list[Run] = []
+    for turn in range(ROUNDS):
+        ours.append(_run_ours(model, prompt, given, policy, show=turn == 0))
+        theirs.append(_run_theirs(theirs_model, prompt, options, getattr(model.backend, "threads", None)))
+    best_ours = max(ours, key=lambda run: run.decode)
+    best_theirs = max(theirs, key=lambda run: run.decode)
+    lines = [
+        "",
+        f"best of {ROUNDS}      prompt tokens/s  decode tokens/s",
+        f"specee         {max(r.prompt for r in ours):15.1f}  {best_ours.decode:15.1f}",
+        f"transformers   {max(r.prompt for r in theirs):15.1f}  {best_theirs.decode:15.1f}",
+    ]
+    if best_theirs.decode and best_ours.decode:
+        lines.append(
+            f"decoding ratio {best_ours.decode / best_theirs.decode:.2f}x, weights {model.backend.weights}"
+        )
+    if used := bandwidth.share(model.backend, best_ours.decode):
+        lines.append(f"specee reads   {used}")
+    lines.append(_agreement(model, ours[0].tokens, theirs[0].tokens, greedy=options.temperature == 0))
+    print("\n".join(lines), file=sys.stderr)
+    return 0
+
+
+def _run_ours(model: Model, prompt: list[int], given: dict[str, Any], policy: str, *, show: bool) -> Run:
+    generation = model.start(prompt, policy=policy, **given)
+    if show:
+        print_stream(generation, model.tokenizer)
+    for _ in generation:
+        pass
+    tokens, timing = generation.sequences[0].generated, generation.timing
+    return Run(
+        tokens, len(prompt) / timing.prompt, (len(tokens) - 1) / timing.decode if timing.decode else 0.0
+    )
+
+
+def _run_theirs(model: PreTrainedModel, prompt: list[int], options: Options, threads: int | None) -> Run:
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    ids = torch.tensor([prompt])
+    sampling: dict[str, Any] = {"do_sample": False}
+    if options.temperature:
+        sampling = {"do_sample": True, "temperature": options.temperature}
+        sampling |= {"top_k": options.top_k, "top_p": options.top_p}
+    ends = sorted(options.eos) or None
+    watch = Stopwatch()
+    with torch.inference_mode():
+        model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=options.max_new_tokens,
+            streamer=watch, eos_token_id=ends, pad_token_id=ends[0] if ends else 0, **sampling,
+        )  # fmt: skip
+    return Run(watch.tokens, len(prompt) / watch.first_token_s, watch.tokens_per_s)
+
+
+def _agreement(model: Model, ours: list[int], theirs: list[int], *, greedy: bool) -> str:
+    if not greedy:
+        return "texts          not compared: the two sample with different noise"
+    same = first_difference(ours, theirs)
+    if same is None:
+        return f"texts          equal, {len(ours)} tokens"
+    parts = [model.tokenizer.decode(tokens[same : same + 8]) for tokens in (ours, theirs)]
+    return f"texts          part at token {same + 1}: specee {parts[0]!r}, transformers {parts[1]!r}"
+
+
+def first_difference(ours: list[int], theirs: list[int]) -> int | None:
+    """Index of the first token that only one has or that differs, None if all are equal."""
+    if ours == theirs:
+        return None
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(ours), len(theirs)))

@@ -1,0 +1,44 @@
+"""``specee generate``: stream an answer, then say how fast it was."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from specee.cli import bandwidth
+from specee.cli.common import decoding, load_model, print_stream
+from specee.engine import Generation
+from specee.model import Model
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit code."""
+    model = load_model(options)
+    text = sys.stdin.read() if options.prompt == "-" else options.prompt
+    prompt = model.encode(text, raw=options.raw)
+    if options.compare:
+        from specee.cli.compare import compare
+
+        return compare(model, prompt, decoding(options), options.policy)
+    generation = model.start(prompt, policy=options.policy, **decoding(options))
+    try:
+        print_stream(generation, model.tokenizer)
+    finally:
+        report(model, generation)
+    return 0
+
+
+def report(model: Model, generation: Generation) -> None:
+    """Speed of a generation on stderr, so that stdout is the text alone."""
+    sequence, timing = generation.sequences[0], generation.timing
+    if generation.steps == 0:
+        return
+    later = len(sequence.generated) - 1
+    prompt_speed = len(sequence.request.prompt) / timing.prompt
+    lines = [f"prompt  {len(sequence.request.prompt)} tokens, {prompt_speed:.1f} tokens/s"]
+    if later > 0:
+        speed = later / timing.decode
+        lines.append(f"decode  {later + 1} tokens, {speed:.1f} tokens/s")
+        if used := bandwidth.share(model.backend, speed):
+            lines.append(f"        {used}")
+    print("\n" + "\n".join(lines), file=sys.stderr)

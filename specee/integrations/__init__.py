@@ -1,0 +1,1 @@
+"""Where specee meets other libraries."""

@@ -1,0 +1,99 @@
+"""A plain transformers model with the very weights of one of our checkpoints, for comparisons."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from specee.errors import BackendUnavailableError
+from specee.models.checkpoint import Checkpoint
+from specee.models.families import by_name
+from specee.models.table import Slab
+from specee.types import ModelConfig, WeightFormat
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+def to_transformers(checkpoint: Checkpoint, weights: WeightFormat) -> PreTrainedModel:
+    """A ``PreTrainedModel`` in evaluation mode, every parameter rounded to ``weights``.
+
+    Built in memory from the checkpoint's slabs, whatever file they come from, GGUF included.
+    Raises BackendUnavailableError without torch and transformers, CheckpointError like the checkpoint.
+    """
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f'torch and transformers are needed ({error}): install them with pip install "specee[hf]"'
+        ) from error
+    family = by_name(checkpoint.config.family)
+    architecture = getattr(transformers, family.architecture)
+    major = int(transformers.__version__.split(".")[0])
+    settings = architecture.config_class(**_settings(checkpoint.config, major))
+    model = architecture(settings).to(torch.bfloat16 if weights == "bf16" else torch.float32)
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for slab in checkpoint.slabs():
+            target = parameters[family.hf_names[slab.role].format(slab.layer)]
+            target[slab.row_begin : slab.row_begin + len(slab.array)] = _tensor(slab)
+    model.eval()
+    return model
+
+
+def _tensor(slab: Slab) -> torch.Tensor:
+    import torch
+
+    if slab.array.dtype == np.uint16:
+        return torch.from_numpy(slab.array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(slab.array)
+
+
+def _settings(config: ModelConfig, major: int) -> dict[str, Any]:
+    """Arguments of the configuration class, in the words of transformers 4 or 5."""
+    settings = {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "max_position_embeddings": config.max_position,
+        "rms_norm_eps": config.norm_eps,
+        "tie_word_embeddings": config.tied_head,
+        "attention_bias": config.qkv_bias,
+        "mlp_bias": config.mlp_bias,
+        # Special tokens are the caller's business; the classes' defaults may not exist in a small vocabulary.
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
+    }
+    return settings | _windows(config) | _rope(config, major)
+
+
+def _windows(config: ModelConfig) -> dict[str, Any]:
+    window = max(config.windows, default=0)
+    if config.family == "mistral":
+        return {"sliding_window": window or None}
+    if not window:
+        return {}
+    kinds = ["sliding_attention" if size else "full_attention" for size in config.windows]
+    return {"use_sliding_window": True, "sliding_window": window, "layer_types": kinds}
+
+
+def _rope(config: ModelConfig, major: int) -> dict[str, Any]:
+    rope = config.rope
+    scaling: dict[str, Any] = {"rope_type": {"none": "default"}.get(rope.scaling, rope.scaling)}
+    if rope.scaling != "none":
+        scaling["factor"] = rope.factor
+    if rope.scaling == "llama3":
+        scaling["low_freq_factor"] = rope.low_freq_factor
+        scaling["high_freq_factor"] = rope.high_freq_factor
+        scaling["original_max_position_embeddings"] = rope.original_max_position
+    if major >= 5:
+        return {"rope_parameters": {"rope_theta": rope.theta, **scaling}}
+    return {"rope_theta": rope.theta, "rope_scaling": None if rope.scaling == "none" else scaling}

@@ -1,0 +1,250 @@
+"""The public model: load a checkpoint into a backend, generate from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from collections.abc import Sequence as Seq
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from specee import env
+from specee.backends import Backend, make_backend
+from specee.backends.select import choose
+from specee.chat import Chat
+from specee.engine import ActiveSequence, Generation, Request, reserve
+from specee.errors import ConfigurationError
+from specee.models.checkpoint import Checkpoint, open_checkpoint
+from specee.models.tokenizer import Tokenizer
+from specee.options import Options, listed, resolve
+from specee.policies import make_policy
+from specee.prompts import Prompts, read_prompts
+from specee.result import GenerationResult
+from specee.types import KVDtype, ModelConfig, WeightFormat
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Message = Mapping[str, Any]
+_SINGLE = {"f32", "fp32", "float32"}
+
+
+class Streamer(Protocol):
+    """What transformers' streamers are: ``put`` gets the prompt's ids, then each new token."""
+
+    def put(self, value: Any) -> None:
+        """Take ids of shape (tokens,)."""
+
+    def end(self) -> None:
+        """The generation is over, also when it failed."""
+
+
+def load(
+    source: str | Path | PreTrainedModel | None = None,
+    *,
+    weights: Literal["auto", "fp32", "bf16"] = "auto",
+    device: str = "cpu",
+    backend: str | None = None,
+    kv_dtype: KVDtype | None = None,
+    max_context: int | None = None,
+    threads: int | None = None,
+) -> Model:
+    """Load a model.
+
+    ``source``: None for the default model (fetched on first use), a Hugging Face folder, a GGUF file, a hub
+    id, or a ``PreTrainedModel``. ``weights``: the format products are computed in; ``auto`` is fp32
+    for fp32 checkpoints and bf16 for all others. ``kv_dtype``: fp32, bf16 or fp16; None follows the
+    weights. ``max_context``: positions a sequence may have, at most the model's. ``threads``: of the
+    native engine; None is SPECEE_NUM_THREADS or the physical cores.
+
+    Raises ConfigurationError, BackendUnavailableError, CheckpointError, UnsupportedModelError,
+    CapacityError, DownloadError or OutOfMemoryError; nothing stays half-loaded.
+    """
+    if weights not in ("auto", "fp32", "bf16"):
+        raise ConfigurationError(f"weights={weights!r}: allowed are 'auto', 'fp32', 'bf16'")
+    if kv_dtype not in (None, "fp32", "bf16", "fp16"):
+        raise ConfigurationError(f"kv_dtype={kv_dtype!r}: allowed are None, 'fp32', 'bf16', 'fp16'")
+    threads = env.resolve_threads(threads)
+    choose(device, backend)  # a missing backend is found out before anything is fetched
+    checkpoint = open_checkpoint(source, max_context=max_context)
+    chosen: WeightFormat = _natural_format(checkpoint) if weights == "auto" else weights
+    engine = make_backend(
+        checkpoint.config, checkpoint.slabs(), chosen, device=device, backend=backend, threads=threads
+    )
+    return Model(checkpoint, engine, kv_dtype=kv_dtype)
+
+
+def _natural_format(checkpoint: Checkpoint) -> WeightFormat:
+    """fp32 for a checkpoint that is fp32 throughout, bf16 for all others."""
+    container, _, dtypes = checkpoint.format.partition(" ")
+    return "fp32" if container != "gguf" and set(dtypes.lower().split("/")) <= _SINGLE else "bf16"
+
+
+class Model:
+    """A loaded model. Made by :func:`load`."""
+
+    def __init__(self, checkpoint: Checkpoint, backend: Backend, *, kv_dtype: KVDtype | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.backend = backend
+        self.kv_dtype = kv_dtype
+
+    @property
+    def config(self) -> ModelConfig:
+        """Shape of the model; ``max_position`` is its context in positions."""
+        return self.backend.config
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The checkpoint's tokenizer. Raises ConfigurationError if it has none."""
+        if self.checkpoint.tokenizer is None:
+            raise ConfigurationError(
+                f"{self.checkpoint.source} has no tokenizer: pass token ids to generate()"
+            )
+        return self.checkpoint.tokenizer
+
+    def generate(  # noqa: PLR0913 - the arguments are transformers'
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        *,
+        max_new_tokens: int | None = None,
+        do_sample: bool | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | Seq[int] | None = None,
+        eos_token_id: int | Seq[int] | None = None,
+        pad_token_id: int | None = None,
+        streamer: Streamer | None = None,
+        policy: str = "autoregressive",
+        return_dict: bool = False,
+        **unknown: Any,
+    ) -> Any:
+        """Continue prompts, with the meanings of transformers' ``generate``.
+
+        ``input_ids`` and ``attention_mask`` are (batch, width) tensors, arrays or lists, padded on the
+        left; one flat list is one prompt. Returns prompts and new tokens in the same kind, rows that
+        end early filled with ``pad_token_id``; with ``return_dict`` a :class:`GenerationResult`.
+        Options not given come from the checkpoint's generation_config.json, then from transformers'
+        defaults.
+
+        Noise of a sampled token depends on its row's ``seed``, its position and id alone: with one
+        ``seed`` every row draws what it would draw by itself (equal prompts give equal texts); a list
+        gives one seed a row; None a random one each. ``streamer`` needs a single prompt.
+
+        Raises ConfigurationError for a value that is not allowed, CapacityError if prompt and
+        ``max_new_tokens`` exceed the context, TypeError for unknown arguments.
+        """
+        if unknown:
+            raise TypeError(f"generate() does not know {', '.join(sorted(unknown))}")
+        if input_ids is None:
+            raise ConfigurationError(
+                "input_ids is missing: pass token ids, or use generate_text() for a text"
+            )
+        given = {
+            "max_new_tokens": max_new_tokens, "do_sample": do_sample, "temperature": temperature,
+            "top_k": top_k, "top_p": top_p, "seed": seed, "eos_token_id": eos_token_id,
+        }  # fmt: skip
+        pad, maskable = self._padding(pad_token_id, eos_token_id)
+        prompts = read_prompts(input_ids, attention_mask, maskable, self.config.vocab_size)
+        rows, width = prompts.ids.shape
+        options = resolve(
+            given, self.checkpoint.generation_defaults, self.checkpoint.eos_token_ids, rows, width
+        )
+        if streamer is not None and rows != 1:
+            raise ConfigurationError(f"a streamer takes one prompt, and input_ids has {rows}")
+        generation = self._start(prompts.rows, options, policy)
+        _run(generation, prompts, streamer)
+        result = _result(generation, prompts, pad if pad is not None else min(options.eos, default=0))
+        return result if return_dict else result.sequences
+
+    def generate_text(self, prompt: str | Seq[Message], *, raw: bool = False, **options: Any) -> str:
+        """The answer to a text or to chat messages, special tokens left out.
+
+        A text becomes the user's message in the chat template; with ``raw``, or without a template, it is
+        continued as it is. ``options`` are those of :meth:`generate`.
+        """
+        result = self.generate(self.encode(prompt, raw=raw), return_dict=True, **options)
+        return self.tokenizer.decode(result.tokens[0], skip_special_tokens=True)
+
+    def stream(self, prompt: str | Seq[Message], *, raw: bool = False, **options: Any) -> Iterator[str]:
+        """Like :meth:`generate_text`, in pieces as they become certain; leaving the iterator stops it."""
+        generation = self.start(self.encode(prompt, raw=raw), **options)
+        decoder = self.tokenizer.stream(skip_special_tokens=True)
+        for step in generation:
+            if piece := "".join(decoder.push(token) for token in step[0]):
+                yield piece
+        if piece := decoder.finish():
+            yield piece
+
+    def encode(self, prompt: str | Seq[Message], *, raw: bool = False) -> list[int]:
+        """Token ids of a text or of chat messages, as :meth:`generate_text` uses them."""
+        tokenizer = self.tokenizer
+        if isinstance(prompt, str):
+            if raw or tokenizer.chat_template is None:
+                return tokenizer.encode(prompt)
+            prompt = [{"role": "user", "content": prompt}]
+        elif raw:
+            raise ConfigurationError("raw=True needs a text, not chat messages")
+        ids: list[int] = list(tokenizer.apply_chat_template(prompt, return_dict=False))
+        return ids
+
+    def chat(self) -> Chat:
+        """A conversation whose KV cache is kept from turn to turn."""
+        return Chat(self.backend, self.kv_dtype)
+
+    def options(self, rows: int, width: int, **given: Any) -> Options:
+        """Options of :meth:`generate` by name, resolved for ``rows`` prompts of ``width`` tokens."""
+        names = ("max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "seed", "eos_token_id")
+        unknown = sorted(set(given) - set(names))
+        if unknown:
+            raise TypeError(f"unknown generation options: {', '.join(unknown)}")
+        said = {name: given.get(name) for name in names}
+        return resolve(said, self.checkpoint.generation_defaults, self.checkpoint.eos_token_ids, rows, width)
+
+    def start(self, prompt: Seq[int], *, policy: str = "autoregressive", **options: Any) -> Generation:
+        """A generation of one prompt, for callers that drive the steps themselves: iterate over it."""
+        prompts = read_prompts(list(prompt), None, None, self.config.vocab_size)
+        return self._start(prompts.rows, self.options(1, len(prompt), **options), policy)
+
+    def _start(self, rows: list[tuple[int, ...]], options: Options, policy: str) -> Generation:
+        chosen = make_policy(policy)
+        requests = [
+            Request(prompt, options.max_new_tokens, options.sampling(index), options.eos)
+            for index, prompt in enumerate(rows)
+        ]
+        return Generation(self.backend, reserve(self.backend, requests, self.kv_dtype), chosen)
+
+    def _padding(self, given: int | None, eos: int | Seq[int] | None) -> tuple[int | None, int | None]:
+        """The padding token, and the same where it can be told from the text: not if it also ends texts."""
+        pad = given if given is not None else self.checkpoint.pad_token_id
+        if pad is not None and not 0 <= pad < self.config.vocab_size:
+            raise ConfigurationError(f"pad_token_id={pad}: allowed are 0..{self.config.vocab_size - 1}")
+        ends = self.checkpoint.eos_token_ids if eos is None else listed(eos)
+        return pad, None if pad in ends else pad
+
+
+def _run(generation: Generation, prompts: Prompts, streamer: Streamer | None) -> None:
+    if streamer is None:
+        for _ in generation:
+            pass
+        return
+    try:
+        streamer.put(prompts.for_streamer(prompts.rows[0]))
+        for step in generation:
+            for token in step[0]:
+                streamer.put(prompts.for_streamer([token]))
+    finally:
+        streamer.end()
+
+
+def _result(generation: Generation, prompts: Prompts, pad: int) -> GenerationResult:
+    sequences: list[ActiveSequence] = list(generation.sequences.values())
+    tokens = tuple(tuple(sequence.generated) for sequence in sequences)
+    return GenerationResult(
+        sequences=prompts.completed(tokens, pad),
+        tokens=tokens,
+        finish_reasons=tuple(s.finish_reason for s in sequences if s.finish_reason is not None),
+        prompt_tokens=sum(len(sequence.request.prompt) for sequence in sequences),
+        prompt_seconds=generation.timing.prompt,
+        decode_seconds=generation.timing.decode,
+    )

@@ -1,0 +1,151 @@
+"""Options of a generation: what the caller said, else the checkpoint's defaults, else transformers'."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import secrets
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from specee.errors import ConfigurationError
+from specee.types import Sampling
+
+DEFAULT_NEW_TOKENS = 20
+DEFAULT_TOP_K = 50
+
+# Options of a generation_config.json that change what is generated, and the values that change nothing.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "num_beams": (None, 1),
+    "repetition_penalty": (None, 1.0),
+    "no_repeat_ngram_size": (None, 0),
+    "min_p": (None, 0.0),
+    "typical_p": (None, 1.0),
+    "epsilon_cutoff": (None, 0.0),
+    "eta_cutoff": (None, 0.0),
+    "penalty_alpha": (None, 0.0),
+    "bad_words_ids": (None, []),
+    "suppress_tokens": (None, []),
+    "begin_suppress_tokens": (None, []),
+    "min_new_tokens": (None, 0),
+    "min_length": (None, 0),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything decided. ``seeds`` has one entry a row; greedy if ``temperature`` is 0."""
+
+    max_new_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    seeds: tuple[int, ...]
+    eos: frozenset[int]
+
+    def sampling(self, row: int) -> Sampling:
+        """How to draw the tokens of one row."""
+        return Sampling(self.temperature, self.top_k, self.top_p, self.seeds[row])
+
+
+def resolve(
+    given: Mapping[str, Any], defaults: Mapping[str, Any], eos_defaults: Iterable[int], rows: int, width: int
+) -> Options:
+    """Options for ``rows`` prompts padded to ``width``.
+
+    ``given`` holds the arguments of ``generate`` (None: not said), ``defaults`` the content of
+    generation_config.json. Sampling without a top_k from either uses 50, as transformers does.
+    Raises ConfigurationError for a value that is not allowed.
+    """
+    _warn_ineffective(given, defaults)
+
+    def choose(name: str, otherwise: Any) -> Any:
+        said = given[name] if given[name] is not None else defaults.get(name)
+        return otherwise if said is None else said
+
+    sampled = choose("do_sample", False)
+    if not isinstance(sampled, bool):
+        raise ConfigurationError(f"do_sample={sampled!r}: allowed are True and False")
+    temperature = _number("temperature", choose("temperature", 1.0), "0 or more", lambda t: t >= 0)
+    top_k = _whole("top_k", choose("top_k", DEFAULT_TOP_K), 0, "0 (off) or more")
+    top_p = _number("top_p", choose("top_p", 1.0), "over 0 and up to 1", lambda p: 0 < p <= 1)
+    eos = given["eos_token_id"] if given["eos_token_id"] is not None else tuple(eos_defaults)
+    return Options(
+        max_new_tokens=_whole("max_new_tokens", _budget(given, defaults, width), 1, "1 or more"),
+        temperature=temperature if sampled else 0.0,
+        top_k=top_k,
+        top_p=top_p,
+        seeds=_seeds(given["seed"], rows),
+        eos=frozenset(_whole("eos_token_id", token, 0, "0 or more") for token in listed(eos)),
+    )
+
+
+def _budget(given: Mapping[str, Any], defaults: Mapping[str, Any], width: int) -> Any:
+    """max_new_tokens: said, or the checkpoint's, or what its max_length leaves, or 20."""
+    for value in (given["max_new_tokens"], defaults.get("max_new_tokens")):
+        if value is not None:
+            return value
+    whole = defaults.get("max_length")
+    return DEFAULT_NEW_TOKENS if whole is None else max(1, int(whole) - width)
+
+
+def _seeds(seed: Any, rows: int) -> tuple[int, ...]:
+    """One seed a row: the one given for all, so that a row does not depend on its batch; random if none."""
+    if seed is None:
+        return tuple(secrets.randbits(63) for _ in range(rows))
+    if isinstance(seed, numbers.Integral):
+        seeds: list[Any] = [seed] * rows
+    else:
+        seeds = list(listed(seed))
+    if len(seeds) != rows:
+        raise ConfigurationError(
+            f"seed has {len(seeds)} values for {rows} prompts: give one, or one a prompt"
+        )
+    limit = 2**64
+    if any(not 0 <= _whole("seed", value, 0, f"0..{limit - 1}") < limit for value in seeds):
+        raise ConfigurationError(f"seed={seed!r}: allowed are 0..{limit - 1}")
+    return tuple(int(value) for value in seeds)
+
+
+def listed(value: Any) -> list[Any]:
+    """A value or several, as a list; tensors and arrays become plain numbers."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return list(value) if isinstance(value, (list, tuple, set, frozenset, range)) else [value]
+
+
+def _whole(name: str, value: Any, least: int, allowed: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
+        raise ConfigurationError(f"{name}={value!r}: allowed are whole numbers, {allowed}")
+    return int(value)
+
+
+def _number(name: str, value: Any, allowed: str, test: Any) -> float:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, numbers.Real)
+        or not math.isfinite(value)
+        or not test(value)
+    ):
+        raise ConfigurationError(f"{name}={value!r}: allowed are numbers {allowed}")
+    return float(value)
+
+
+def _warn_ineffective(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Say what will not be done: neither the caller nor the checkpoint is ignored in silence."""
+    sampled = given["do_sample"] if given["do_sample"] is not None else defaults.get("do_sample")
+    said = [name for name in ("temperature", "top_k", "top_p", "seed") if given[name] is not None]
+    # A temperature of 0 asks for what happens anyway.
+    idle = [name for name in said if name != "temperature" or given[name] != 0]
+    if idle and not sampled:
+        warnings.warn(
+            f"{', '.join(idle)}: no effect without do_sample=True; decoding is greedy", stacklevel=5
+        )
+    for name, neutral in _NEUTRAL.items():
+        if defaults.get(name) not in neutral:
+            warnings.warn(
+                f"the checkpoint's generation_config.json asks for {name}={defaults[name]!r}, "
+                "which specee does not apply",
+                stacklevel=5,
+            )
