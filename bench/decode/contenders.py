@@ -6,17 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import specee
-from bench.decode.clock import Clock
+from specee.integrations.stopwatch import Stopwatch
 from specee.models.checkpoint import Checkpoint
 
-Run = Callable[[list[int], int, Clock], list[int]]
+Run = Callable[[list[int], int, Stopwatch], list[int]]
 
 
 def ours(source: str | None, weights: str, threads: int) -> Run:
     """specee's C++ backend."""
     model = specee.load(source, weights=weights, backend="cpu", threads=threads)
 
-    def run(prompt: list[int], tokens: int, clock: Clock) -> list[int]:
+    def run(prompt: list[int], tokens: int, clock: Stopwatch) -> list[int]:
         output = model.generate(
             [prompt], max_new_tokens=tokens, do_sample=False, eos_token_id=[], streamer=clock
         )
@@ -35,7 +35,7 @@ def transformers_plain(checkpoint: Checkpoint, weights: str, threads: int) -> Ru
     model: Any = to_transformers(checkpoint, "fp32" if weights == "fp32" else "bf16")
     model.generation_config.eos_token_id = None  # every run has the same number of tokens
 
-    def run(prompt: list[int], tokens: int, clock: Clock) -> list[int]:
+    def run(prompt: list[int], tokens: int, clock: Stopwatch) -> list[int]:
         ids = torch.tensor([prompt])
         mask = torch.ones_like(ids)
         output = model.generate(

@@ -75,8 +75,8 @@ def main() -> None:
     assert checkpoint.tokenizer is not None
     ours = specee.load(options.model, weights="fp32", backend="cpu")
     theirs = to_transformers(checkpoint, "fp32")
-    texts = [checkpoint.tokenizer.encode(text) for text in prompts.load(options.prompts)]
-    longest = sorted(prompts_of_length(checkpoint.tokenizer, 200), key=len)[-5:]
+    texts = prompts.encoded(checkpoint.tokenizer, options.prompts)
+    longest = sorted(prompts.encoded(checkpoint.tokenizer), key=len)[-5:]
     differences = [largest_difference(ours.backend, theirs, text) for text in longest]
     found: list[Divergence] = []
     compared = 0
@@ -99,11 +99,6 @@ def main() -> None:
     print(result)
     if options.save:
         print("saved", machine.save(options.save, result))
-
-
-def prompts_of_length(tokenizer: Any, least: int) -> list[list[int]]:
-    """The project's own prompts of at least that many tokens."""
-    return [ids for ids in map(tokenizer.encode, prompts.load()) if len(ids) >= least]
 
 
 if __name__ == "__main__":

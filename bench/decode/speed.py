@@ -16,8 +16,8 @@ from typing import Any
 
 from bench import machine, prompts
 from bench.decode import contenders
-from bench.decode.clock import Clock
 from specee import _cpu
+from specee.integrations.stopwatch import Stopwatch
 from specee.models.checkpoint import open_checkpoint
 from specee.models.table import shapes
 
@@ -38,7 +38,7 @@ def take_turn(runs: dict[str, contenders.Run], prompt: list[int], tokens: int, t
     """Every contender once on one prompt."""
     turn = Turn(len(prompt), _cpu.measure_bandwidth(SWEEP_BYTES, threads))
     for name, run in runs.items():
-        clock = Clock()
+        clock = Stopwatch()
         produced = run(prompt, tokens, clock)
         if len(produced) != tokens:
             raise RuntimeError(f"{name} made {len(produced)} tokens of {tokens}: rates would not compare")
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=96)
-    parser.add_argument("--prompts", type=Path, action="append")
+    parser.add_argument("--prompts", type=Path, action="append", help="may be given again")
     parser.add_argument("--save", metavar="NAME", help="write bench/results/NAME.json")
     options = parser.parse_args()
 
@@ -99,9 +99,9 @@ def main() -> None:
         "specee": contenders.ours(options.model, options.weights, options.threads),
         "transformers": contenders.transformers_plain(checkpoint, options.weights, options.threads),
     }
-    texts = [checkpoint.tokenizer.encode(text) for text in prompts.load(options.prompts)]
+    texts = prompts.encoded(checkpoint.tokenizer, options.prompts)
     for run in runs.values():
-        run(texts[0], 8, Clock())  # not counted
+        run(texts[0], 8, Stopwatch())  # not counted
     turns = [
         take_turn(runs, text, options.tokens, options.threads)
         for _ in range(options.rounds)

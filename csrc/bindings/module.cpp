@@ -259,6 +259,6 @@ PYBIND11_MODULE(_cpu, m) {
   m.def(
       "select_isa", [](const std::string& name) { return select_kernels(name).name; },
       "The named instruction set, or the fastest for ''; raises ConfigurationError");
-  m.def("measure_bandwidth", &bandwidth_gb, py::arg("bytes"), py::arg("threads"), py::arg("isa") = "",
-        "GB/s of the best of five read-only sweeps over `bytes` bytes");
+  m.def("measure_bandwidth", &bandwidth_gb, py::arg("size"), py::arg("threads"), py::arg("isa") = "",
+        "GB/s of the best of five read-only sweeps over `size` bytes");
 }
