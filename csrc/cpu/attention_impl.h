@@ -117,8 +117,7 @@ inline void weigh_values(const AttendCall& call, int dim, const float* sums) {
     for (int d = 0; d < D; ++d) {
       const Vec value = Cache::load(v + d * L);
 #pragma GCC unroll 4
-      for (int g = 0; g < G; ++g)
-        vaccumulate(acc[g][d], value, vset(call.scores[g * call.score_stride + p]));
+      for (int g = 0; g < G; ++g) vaccumulate(acc[g][d], value, vset(call.scores[g * call.score_stride + p]));
     }
   };
   const int split = call.end < call.identity ? call.end : call.identity;
