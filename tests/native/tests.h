@@ -1,0 +1,19 @@
+// The native tests, each over random cases made from a seed.
+#pragma once
+
+#include <string>
+
+#include "check.h"
+#include "cpu/kernels.h"
+
+namespace native {
+
+void test_linear(const specee::Kernels& kernels, Random& random);
+void test_rms_norm(const specee::Kernels& kernels, Random& random);
+void test_attention(const specee::Kernels& kernels, Random& random);
+void test_sweep(const specee::Kernels& kernels, Random& random);
+void test_thread_pool(Random& random);
+// A whole engine with arbitrary interleavings of the verbs, against plain decoding of the same text.
+void test_sequences(const std::string& isa, Random& random);
+
+}  // namespace native

@@ -1,0 +1,19 @@
+// Engines of a few thousand random weights.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "check.h"
+#include "cpu/engine.h"
+
+namespace native {
+
+// Random shape: odd sizes, grouped heads, windows, biases, q/k norms, tied or not.
+specee::ModelConfig tiny_config(Random& random);
+
+// Engines made with the same config and seed have the same weights.
+std::unique_ptr<specee::Engine> tiny_engine(const specee::ModelConfig& config, specee::Dtype format,
+                                            const std::string& isa, int threads, uint64_t seed);
+
+}  // namespace native

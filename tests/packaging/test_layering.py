@@ -1,0 +1,150 @@
+"""Dependencies point one way; read from the sources, so that imports inside functions count too."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.project import ROOT
+
+# Package -> what no module of it may import, anywhere. A package that is not listed may import all.
+OUTER = ["specee.integrations", "specee.cli"]
+HEAVY = ["numpy", "torch", "transformers"]
+FORBIDDEN = {
+    "specee.errors": ["specee", *HEAVY],
+    "specee.types": [
+        *("specee.models", "specee.sampling", "specee.policies", "specee.backends", "specee.engine"),
+        *OUTER,
+        *HEAVY,
+    ],
+    "specee.policies": [
+        "specee.models",
+        "specee.sampling",
+        "specee.backends",
+        "specee.engine",
+        *OUTER,
+        *HEAVY,
+    ],
+    "specee.models": ["specee.policies", "specee.backends", "specee.engine", *OUTER],
+    "specee.backends": ["specee.policies", "specee.engine", *OUTER],
+    "specee.engine": OUTER,
+    "specee.integrations": ["specee.cli"],
+}
+# Modules that may import the optional extras when they are imported themselves.
+NEEDS_EXTRAS = re.compile(r"specee\.(backends\.reference|integrations)")
+EXTRAS = ("torch", "transformers")
+
+
+def inside(name: str, package: str) -> bool:
+    """Whether module ``name`` is ``package`` or in it."""
+    return name == package or name.startswith(package + ".")
+
+
+def imported(node: ast.AST, module: str) -> list[str]:
+    """Absolute names of the modules that one node imports (``from a import b`` gives a and a.b)."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    base = node.module or ""
+    if node.level:
+        parents = module.split(".")[: -node.level]
+        base = ".".join([*parents, *([node.module] if node.module else [])])
+    return [base, *(f"{base}.{alias.name}" for alias in node.names)]
+
+
+def at_import_time(tree: ast.AST) -> Iterator[ast.AST]:
+    """Nodes that run when the module is imported: not inside functions, not for type checkers only."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        yield from at_import_time(node)
+
+
+def violations(module: str, source: str) -> list[str]:
+    """What ``module`` imports against the rules."""
+    tree = ast.parse(source)
+    banned = [f for package, names in FORBIDDEN.items() if inside(module, package) for f in names]
+    every = [name for node in ast.walk(tree) for name in imported(node, module)]
+    wrong = [name for name in every if any(inside(name, package) for package in banned)]
+    if not NEEDS_EXTRAS.match(module):
+        early = [name for node in at_import_time(tree) for name in imported(node, module)]
+        wrong += [name for name in early if any(inside(name, extra) for extra in EXTRAS)]
+    return wrong
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by dotted name (an ``__init__`` keeps its last part)."""
+    files = (ROOT / "specee").rglob("*.py")
+    return {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in sorted(files)}
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_point_one_way(module: str) -> None:
+    assert violations(module, modules()[module].read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("specee.policies.greedy", "import numpy as np"),
+        ("specee.policies.greedy", "def f():\n    from specee.backends import cpu"),
+        ("specee.policies.greedy", "from ..backends import cpu"),
+        ("specee.policies.greedy", "from specee import engine"),
+        ("specee.types", "import numpy"),
+        ("specee.backends.cpu", "from specee.engine.loop import Loop"),
+        ("specee.backends.cpu", "import torch.nn"),
+        ("specee.engine.loop", "from specee import cli"),
+        ("specee.models.hf", "class A:\n    import transformers"),
+    ],
+)
+def test_a_wrong_import_is_noticed(module: str, source: str) -> None:
+    assert violations(module, source)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("specee.engine.loop", "from specee.backends.protocol import Backend"),
+        ("specee.models.hf", "def f():\n    import torch"),
+        ("specee.models.hf", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
+        ("specee.backends.reference.ops", "import torch"),
+        ("specee.policies.greedy", "from specee.types import Sampling"),
+    ],
+)
+def test_a_right_import_passes(module: str, source: str) -> None:
+    assert violations(module, source) == []
+
+
+INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
+NATIVE_FORBIDDEN = {
+    "csrc/include": r"cpu/|bindings/|cuda/|\.\./|Python\.h|pybind11|torch/|ATen/|c10/",
+    "csrc/cpu": r"bindings/|cuda/|Python\.h|pybind11|torch/|ATen/|c10/",
+    "csrc/bindings": r"torch/|ATen/|c10/",
+}
+
+
+def wrong_includes(folder: str, text: str) -> list[str]:
+    """Headers that a file in ``folder`` may not include."""
+    return [name for name in INCLUDE.findall(text) if re.match(NATIVE_FORBIDDEN[folder], name)]
+
+
+@pytest.mark.parametrize("folder", NATIVE_FORBIDDEN)
+def test_native_includes_point_one_way(folder: str) -> None:
+    files = [p for p in (ROOT / folder).rglob("*") if p.suffix in {".h", ".hpp", ".cpp", ".cuh"}]
+    assert files
+    wrong = {p.name: wrong_includes(folder, p.read_text()) for p in files}
+    assert {name: headers for name, headers in wrong.items() if headers} == {}
+
+
+def test_a_wrong_include_is_noticed() -> None:
+    assert wrong_includes("csrc/include", '#include "cpu/kernels.h"\n') == ["cpu/kernels.h"]
+    assert wrong_includes("csrc/cpu", "#  include <pybind11/pybind11.h>\n") == ["pybind11/pybind11.h"]
+    assert wrong_includes("csrc/include", '#include "specee/numerics.h"\n#include <vector>\n') == []
