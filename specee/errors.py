@@ -40,5 +40,9 @@ class CapacityError(SpeceeError, ValueError):
     """A sequence has no room for the rows asked for, or a context is longer than the model's."""
 
 
+class NumericalError(SpeceeError, ArithmeticError):
+    """A computation left the range of its number format: a hidden state is infinite or not a number."""
+
+
 class OutOfMemoryError(SpeceeError, MemoryError):
     """Memory for weights or a KV cache could not be reserved; nothing was started."""

@@ -76,9 +76,11 @@ def kept(logits: npt.ArrayLike, sampling: Sampling) -> tuple[npt.NDArray[np.int6
         threshold = np.partition(scores, -sampling.top_k)[-sampling.top_k]
         ids = ids[scores >= threshold]
     if sampling.top_p < 1.0:
+        # Sums run one by one, the total in order of ids, so that the native version can add alike.
+        total = np.cumsum(np.exp(scores[ids] - scores[ids].max()))[-1]
         ids = ids[np.argsort(-scores[ids], kind="stable")]
         mass = np.cumsum(np.exp(scores[ids] - scores[ids[0]]))
-        ids = ids[: int(np.searchsorted(mass, sampling.top_p * mass[-1], side="left")) + 1]
+        ids = ids[: int(np.searchsorted(mass, sampling.top_p * total, side="left")) + 1]
     return ids, scores[ids]
 
 

@@ -5,12 +5,13 @@
 Logits: every position of the project's five longest prompts. Continuations: ours are made first, then
 transformers reads prompt and continuation in one pass; at the first position where its argmax differs
 from our token, the gap between its two best logits is reported. A gap under 1e-3 is a near-tie, which
-rounding decides.
+rounding decides. Exits with 1 if a logit differs by more than 2e-3 or a continuation beyond a near-tie.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from specee.integrations.transformers_model import to_transformers
 from specee.models.checkpoint import open_checkpoint
 
 NEAR_TIE = 1e-3
+LOGIT_LIMIT = 2e-3
 
 
 @dataclass
@@ -99,6 +101,8 @@ def main() -> None:
     print(result)
     if options.save:
         print("saved", machine.save(options.save, result))
+    if max(differences) > LOGIT_LIMIT or any(d.gap >= NEAR_TIE for d in found):
+        sys.exit(f"not exact: a logit differs by over {LOGIT_LIMIT}, or a token beyond a near-tie")
 
 
 if __name__ == "__main__":

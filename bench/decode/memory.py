@@ -2,7 +2,8 @@
 
     python -m bench.decode.memory [--weights bf16] [--context 2048]
 
-Peak memory is the greatest resident set less that after imports, against 1.3 x (weights + cache).
+Peak memory is the greatest resident set less that after imports. Exits with 1 if it is over
+1.3 x (weights + cache).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import time
 from typing import Any
 
 from bench import machine
+
+LIMIT = 1.3
 
 
 def resident_bytes() -> int:
@@ -71,6 +74,8 @@ def main() -> None:
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         runs.append(json.loads(output.splitlines()[-1]))
         print(runs[-1])
+    if any(run["ratio"] > LIMIT for run in runs):
+        sys.exit(f"peak memory is over {LIMIT} x (weights + cache)")
     if options.save:
         result = {"what": "load and peak memory", "weights": options.weights, "context": options.context}
         print("saved", machine.save(options.save, {**result, "runs": runs}))

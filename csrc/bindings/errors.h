@@ -24,6 +24,8 @@ inline void register_errors() {
       raise_python("ConfigurationError", error.what());
     } catch (const CheckpointError& error) {
       raise_python("CheckpointError", error.what());
+    } catch (const NumericalError& error) {
+      raise_python("NumericalError", error.what());
     } catch (const OutOfMemoryError& error) {
       raise_python("OutOfMemoryError", error.what());
     }

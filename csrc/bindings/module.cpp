@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <climits>
 #include <memory>
 #include <optional>
 
@@ -62,22 +63,37 @@ ModelConfig parse_config(const py::object& source) {
   c.rope.low_freq_factor = rope.attr("low_freq_factor").cast<double>();
   c.rope.high_freq_factor = rope.attr("high_freq_factor").cast<double>();
   c.rope.original_max_position = rope.attr("original_max_position").cast<int>();
-  const int smallest = std::min({c.vocab_size, c.hidden_size, c.intermediate_size, c.num_layers, c.num_heads,
-                                 c.num_kv_heads, c.head_dim, c.max_position});
-  if (smallest < 1 || c.num_heads % c.num_kv_heads != 0 || c.head_dim % 2 != 0 ||
-      static_cast<int>(c.windows.size()) != c.num_layers)
+  const auto [smallest, largest] =
+      std::minmax({c.vocab_size, c.hidden_size, c.intermediate_size, c.num_layers, c.num_heads,
+                   c.num_kv_heads, c.head_dim, c.max_position});
+  const int64_t widest = static_cast<int64_t>(c.num_heads) * c.head_dim;
+  if (smallest < 1 || largest > (1 << 24) || widest > (1 << 24) || c.num_heads % c.num_kv_heads != 0 ||
+      c.head_dim % 2 != 0 || static_cast<int>(c.windows.size()) != c.num_layers)
     throw ConfigurationError(
-        "the model's shape is inconsistent: sizes must be positive, num_heads a multiple of num_kv_heads, "
-        "head_dim even, "
-        "and windows one entry a layer");
+        "the model's shape is inconsistent: sizes must be 1 to 2^24, num_heads a multiple of num_kv_heads, "
+        "head_dim even, and windows one entry a layer");
   return c;
+}
+
+// Slots and tokens as Python has them; what no int holds cannot be one.
+std::vector<int> narrow(const std::vector<int64_t>& values) {
+  std::vector<int> narrowed;
+  narrowed.reserve(values.size());
+  for (const int64_t value : values) {
+    if (value != static_cast<int>(value))
+      throw RowError(std::to_string(value) + " is no slot and no token id: it does not fit 32 bits");
+    narrowed.push_back(static_cast<int>(value));
+  }
+  return narrowed;
 }
 
 Work parse_work(const py::sequence& items) {
   Work work;
   for (const py::handle item : items) {
     const auto pair = item.cast<py::sequence>();
-    work.push_back({pair[0].cast<Sequence*>(), pair[1].cast<std::vector<int>>()});
+    Sequence* sequence = pair[0].cast<Sequence*>();
+    if (sequence == nullptr) throw RowError("got None where a sequence is needed");
+    work.push_back({sequence, narrow(pair[1].cast<std::vector<int64_t>>())});
   }
   return work;
 }
@@ -90,7 +106,7 @@ void set_weight(Engine& engine, const std::string& role, int layer, int row_begi
   const py::ssize_t columns = vector ? 1 : info.ndim == 2 ? info.shape[1] : -1;
   const bool contiguous = columns > 0 && info.strides.back() == info.itemsize &&
                           (vector || info.strides[0] == info.itemsize * columns);
-  if (!contiguous || info.itemsize != dtype_bytes(source))
+  if (!contiguous || info.itemsize != dtype_bytes(source) || info.shape[0] > INT_MAX || columns > INT_MAX)
     throw CheckpointError("tensor '" + role + "' must be a C-contiguous vector or matrix of " + dtype);
   py::gil_scoped_release release;
   engine.weights().set(role, layer, row_begin, static_cast<int>(info.shape[0]), static_cast<int>(columns),
@@ -138,18 +154,26 @@ Array<int64_t> argmax(Engine& engine, const py::sequence& items) {
   return out;
 }
 
-py::tuple topk(Engine& engine, const py::sequence& items, int k) {
+py::tuple topk(Engine& engine, const py::sequence& items, int64_t k) {
+  engine.check_topk(k);  // before memory is asked for
   const Work work = parse_work(items);
-  const py::ssize_t rows = static_cast<py::ssize_t>(count_rows(work)), columns = std::max(k, 0);
+  const py::ssize_t rows = static_cast<py::ssize_t>(count_rows(work)), columns = k;
   Array<int64_t> ids({rows, columns});
   Array<float> values({rows, columns});
   int64_t* id_data = ids.mutable_data();
   float* value_data = values.mutable_data();
   {
     py::gil_scoped_release release;
-    engine.topk(work, k, id_data, value_data);
+    engine.topk(work, static_cast<int>(k), id_data, value_data);
   }
   return py::make_tuple(ids, values);
+}
+
+// The low 64 bits of any whole number, as the plain version takes them.
+uint64_t seed_bits(const py::object& seed) {
+  const uint64_t bits = PyLong_AsUnsignedLongLongMask(seed.ptr());
+  if (PyErr_Occurred() != nullptr) throw py::error_already_set();
+  return bits;
 }
 
 Array<int64_t> sample(Engine& engine, const py::sequence& items, const py::sequence& options) {
@@ -157,7 +181,7 @@ Array<int64_t> sample(Engine& engine, const py::sequence& items, const py::seque
   std::vector<Sampling> sampling;
   for (const py::handle option : options)
     sampling.push_back({option.attr("temperature").cast<double>(), option.attr("top_k").cast<int>(),
-                        option.attr("top_p").cast<double>(), option.attr("seed").cast<uint64_t>()});
+                        option.attr("top_p").cast<double>(), seed_bits(option.attr("seed"))});
   Array<int64_t> out(static_cast<py::ssize_t>(count_rows(work)));
   int64_t* data = out.mutable_data();
   py::gil_scoped_release release;
@@ -165,12 +189,21 @@ Array<int64_t> sample(Engine& engine, const py::sequence& items, const py::seque
   return out;
 }
 
-py::tuple row(const Sequence& sequence, int slot) {
-  const Row& row = sequence.row(slot);
+// Everything that reads what advance() changes, or changes rows, takes the sequence first.
+py::tuple row(Sequence& sequence, int64_t slot) {
+  const SequenceUse use(sequence);
+  const Row& row = sequence.row(narrow({slot})[0]);
   return py::make_tuple(slot, row.token, row.parent, row.position, row.done);
 }
 
-py::tuple kv(const Sequence& sequence, int layer, const std::vector<int>& slots) {
+std::vector<int> frontier(Sequence& sequence) {
+  const SequenceUse use(sequence);
+  return sequence.frontier();
+}
+
+py::tuple kv(Sequence& sequence, int layer, const std::vector<int64_t>& wide) {
+  const SequenceUse use(sequence);
+  const std::vector<int> slots = narrow(wide);
   const KvCache& cache = sequence.cache();
   if (layer < 0 || layer >= cache.layers())
     throw RowError("there is no layer " + std::to_string(layer) + ": layers are 0 to " +
@@ -188,26 +221,64 @@ py::tuple kv(const Sequence& sequence, int layer, const std::vector<int>& slots)
   return py::make_tuple(keys, values);
 }
 
-std::vector<int> branch(Sequence& sequence, const std::vector<int>& tokens,
-                        const std::optional<std::vector<int>>& parents, std::optional<int> root) {
-  return sequence.branch(tokens, parents ? &*parents : nullptr, root.value_or(sequence.last_committed()));
+int append(Sequence& sequence, const std::vector<int64_t>& tokens) {
+  const SequenceUse use(sequence);
+  return sequence.append(narrow(tokens));
+}
+
+std::vector<int> branch(Sequence& sequence, const std::vector<int64_t>& tokens,
+                        const std::optional<std::vector<int64_t>>& parents, std::optional<int64_t> root) {
+  const SequenceUse use(sequence);
+  const std::vector<int> before = parents ? narrow(*parents) : std::vector<int>{};
+  const int start = root ? narrow({*root})[0] : sequence.last_committed();
+  return sequence.branch(narrow(tokens), parents ? &before : nullptr, start);
+}
+
+void prune(Sequence& sequence, const std::vector<int64_t>& slots) {
+  const SequenceUse use(sequence);
+  sequence.prune(narrow(slots));
+}
+
+void commit(Sequence& sequence, const std::vector<int64_t>& path) {
+  const SequenceUse use(sequence);
+  sequence.commit(narrow(path));
+}
+
+void rollback(Sequence& sequence, int64_t n) {
+  const SequenceUse use(sequence);
+  sequence.rollback(narrow({n})[0]);
 }
 
 void bind_sequence(py::module_& m) {
   py::class_<Sequence>(m, "Sequence")
       .def_property_readonly("length", &Sequence::length)
       .def_property_readonly("capacity", &Sequence::capacity)
-      .def_property_readonly("frontier", &Sequence::frontier)
+      .def_property_readonly("frontier", &frontier)
       .def_property_readonly("speculative", &Sequence::speculative)
       .def_property_readonly("cache_bytes", [](const Sequence& s) { return s.cache().bytes(); })
       .def("row", &row)
       .def("kv", &kv)
-      .def("append", &Sequence::append)
+      .def("append", &append)
       .def("branch", &branch, py::arg("tokens"), py::arg("parents") = py::none(),
            py::arg("root") = py::none())
-      .def("prune", &Sequence::prune)
-      .def("commit", &Sequence::commit)
-      .def("rollback", &Sequence::rollback);
+      .def("prune", &prune)
+      .def("commit", &commit)
+      .def("rollback", &rollback);
+}
+
+// The sequence keeps its engine alive.
+py::object make_sequence(const py::object& self, int64_t capacity, const std::string& dtype, bool poison) {
+  Engine& engine = self.cast<Engine&>();
+  engine.check_capacity(capacity);
+  const Dtype kv_dtype = parse_dtype(dtype);
+  std::unique_ptr<Sequence> sequence;
+  {
+    py::gil_scoped_release release;  // the engine's lock is never awaited under Python's
+    sequence = engine.sequence(static_cast<int>(capacity), kv_dtype, poison);
+  }
+  py::object made = py::cast(std::move(sequence));
+  py::detail::keep_alive_impl(made, self);
+  return made;
 }
 
 void bind_engine(py::module_& m) {
@@ -220,14 +291,10 @@ void bind_engine(py::module_& m) {
       .def("set_weight", &set_weight)
       .def("check_complete", [](Engine& engine) { engine.weights().check_complete(); })
       .def_property_readonly("weight_bytes", [](Engine& engine) { return engine.weights().bytes(); })
+      .def_property_readonly("step_bytes", [](Engine& engine) { return engine.weights().step_bytes(); })
       .def_property_readonly("isa", &Engine::isa)
       .def_property_readonly("threads", &Engine::threads)
-      .def(
-          "sequence",
-          [](Engine& engine, int capacity, const std::string& dtype, bool poison) {
-            return engine.sequence(capacity, parse_dtype(dtype), poison);
-          },
-          py::keep_alive<0, 1>())
+      .def("sequence", &make_sequence)
       .def("cache_bytes_needed",
            [](const Engine& engine, int capacity, const std::string& dtype) {
              return KvCache::bytes_needed(engine.config(), capacity, parse_dtype(dtype));

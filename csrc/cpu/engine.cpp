@@ -1,6 +1,7 @@
 #include "cpu/engine.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <set>
 
@@ -9,19 +10,32 @@
 
 namespace specee {
 
+namespace {
+
+Dtype checked(Dtype format) {
+  if (format == Dtype::f16) throw ConfigurationError("weights in fp16 have no kernels: choose fp32 or bf16");
+  return format;
+}
+
+}  // namespace
+
 Engine::Engine(const ModelConfig& config, Dtype format, const std::string& isa, int threads)
     : config_(config),
       kernels_(select_kernels(isa)),
       pool_(threads),
-      weights_(config_, format),
+      weights_(config_, checked(format)),
       forward_(config_, weights_, kernels_, pool_),
       head_(config_, weights_, kernels_, pool_) {}
 
-std::unique_ptr<Sequence> Engine::sequence(int capacity, Dtype dtype, bool poison) {
+void Engine::check_capacity(int64_t capacity) const {
   if (capacity < 1 || capacity > config_.max_position)
     throw CapacityError("a sequence of " + std::to_string(capacity) +
                         " positions does not fit this model: 1 to " + std::to_string(config_.max_position) +
                         " are possible");
+}
+
+std::unique_ptr<Sequence> Engine::sequence(int capacity, Dtype dtype, bool poison) {
+  check_capacity(capacity);
   const std::lock_guard<std::mutex> lock(mutex_);
   auto made = std::make_unique<Sequence>(config_, capacity, dtype, poison);
   forward_.reserve(capacity);
@@ -34,13 +48,18 @@ size_t count_rows(const Work& work) {
   return rows;
 }
 
-void Engine::check(const Work& work) const {
+// Takes every sequence for this call and checks that the rows exist and are named once.
+std::vector<SequenceUse> Engine::take(const Work& work) const {
   std::set<const Sequence*> seen;
   for (const WorkItem& item : work) {
     if (item.sequence->model() != &config_)
       throw RowError("a sequence of another model; make sequences with this backend's sequence()");
     if (!seen.insert(item.sequence).second)
       throw RowError("a sequence appears twice in one call; name all its rows in one entry");
+  }
+  std::vector<SequenceUse> uses;
+  for (const WorkItem& item : work) {
+    uses.emplace_back(*item.sequence);
     std::set<int> slots;
     for (const int slot : item.slots) {
       item.sequence->row(slot);
@@ -48,50 +67,46 @@ void Engine::check(const Work& work) const {
         throw RowError("slot " + std::to_string(slot) + " appears twice in one call; name each row once");
     }
   }
+  return uses;
 }
 
 // The rows to move, ancestors first: the named ones and every row before them that is not at to_layer yet.
 std::vector<Engine::Member> Engine::closure(const Work& work, int to_layer) const {
   std::vector<Member> members;
   for (const WorkItem& item : work) {
-    std::vector<int> slots;
-    std::vector<char> seen(static_cast<size_t>(item.sequence->capacity()), 0);
-    for (const int named : item.slots)
-      for (int slot = named; slot >= 0 && !seen[static_cast<size_t>(slot)];) {
+    std::vector<Member> own;
+    std::vector<char> named(static_cast<size_t>(item.sequence->capacity()), 0), seen = named;
+    for (const int slot : item.slots) named[static_cast<size_t>(slot)] = 1;
+    item.sequence->release_hidden(named);
+    for (const int start : item.slots)
+      for (int slot = start; slot >= 0 && !seen[static_cast<size_t>(slot)];) {
         const Row& row = item.sequence->row(slot);
         if (row.done >= to_layer) break;  // so are all rows before it
         seen[static_cast<size_t>(slot)] = 1;
-        slots.push_back(slot);
+        own.push_back({item.sequence, slot, named[static_cast<size_t>(slot)] != 0});
         slot = row.parent;
       }
-    std::stable_sort(slots.begin(), slots.end(), [&](int a, int b) {
-      return item.sequence->row(a).position < item.sequence->row(b).position;
+    std::stable_sort(own.begin(), own.end(), [](const Member& a, const Member& b) {
+      return a.sequence->row(a.slot).position < b.sequence->row(b.slot).position;
     });
-    for (const int slot : slots) members.push_back({item.sequence, slot});
+    members.insert(members.end(), own.begin(), own.end());
   }
   return members;
 }
 
 void Engine::advance(const Work& work, int to_layer, const std::function<void()>& between) {
-  const std::lock_guard<std::mutex> lock(mutex_);
   if (to_layer < 1 || to_layer > config_.num_layers)
     throw RowError("cannot advance to layer " + std::to_string(to_layer) + ": 1 to " +
                    std::to_string(config_.num_layers) + " layers can be done");
-  check(work);
-  for (const WorkItem& item : work) item.sequence->release_hidden(item.slots);
+  const std::vector<SequenceUse> uses = take(work);
   const std::vector<Member> members = closure(work, to_layer);
   for (size_t begin = 0; begin < members.size(); begin += kMaxRows) {
-    if (begin > 0) {
-      // Rows that only came along keep no hidden state once they are complete.
-      for (const WorkItem& item : work) item.sequence->release_hidden(item.slots);
-      between();
-    }
+    if (begin > 0) between();
     const size_t end = std::min(members.size(), begin + kMaxRows);
-    advance_block({members.begin() + static_cast<std::ptrdiff_t>(begin),
-                   members.begin() + static_cast<std::ptrdiff_t>(end)},
-                  to_layer);
+    const auto at = [&](size_t i) { return members.begin() + static_cast<std::ptrdiff_t>(i); };
+    const std::lock_guard<std::mutex> lock(mutex_);
+    advance_block({at(begin), at(end)}, to_layer);
   }
-  for (const WorkItem& item : work) item.sequence->release_hidden(item.slots);
 }
 
 void Engine::advance_block(const std::vector<Member>& members, int to_layer) {
@@ -118,11 +133,10 @@ void Engine::advance_block(const std::vector<Member>& members, int to_layer) {
     rows.push_back(std::move(pass));
   }
   forward_.run(rows, to_layer);
-  for (const Member& member : order) member.sequence->note_done(member.slot, to_layer);
+  for (const Member& member : order) member.sequence->note_done(member.slot, to_layer, member.named);
 }
 
 std::vector<const float*> Engine::states(const Work& work) const {
-  check(work);
   std::vector<const float*> pointers;
   for (const WorkItem& item : work)
     for (const int slot : item.slots) {
@@ -139,8 +153,20 @@ std::vector<const float*> Engine::states(const Work& work) const {
   return pointers;
 }
 
+// Weights are finite, so logits are numbers if the state is.
+std::vector<const float*> Engine::finite_states(const Work& work) const {
+  std::vector<const float*> pointers = states(work);
+  for (const float* state : pointers)
+    for (int i = 0; i < config_.hidden_size; ++i)
+      if (!std::isfinite(state[i]))
+        throw NumericalError(
+            "a hidden state is infinite or not a number: the model overflows its formats; load "
+            "it with weights='fp32' and kv_dtype='fp32', or check the checkpoint");
+  return pointers;
+}
+
 void Engine::hidden(const Work& work, float* out) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::vector<SequenceUse> uses = take(work);
   for (const float* state : states(work)) {
     std::memcpy(out, state, static_cast<size_t>(config_.hidden_size) * sizeof(float));
     out += config_.hidden_size;
@@ -148,26 +174,34 @@ void Engine::hidden(const Work& work, float* out) {
 }
 
 void Engine::logits(const Work& work, float* out) {
+  const std::vector<SequenceUse> uses = take(work);
   const std::lock_guard<std::mutex> lock(mutex_);
-  head_.logits(states(work), out);
+  head_.logits(finite_states(work), out);
 }
 
 void Engine::argmax(const Work& work, int64_t* out) {
+  const std::vector<SequenceUse> uses = take(work);
   const std::lock_guard<std::mutex> lock(mutex_);
-  head_.argmax(states(work), out);
+  head_.argmax(finite_states(work), out);
 }
 
-void Engine::topk(const Work& work, int k, int64_t* ids, float* values) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+void Engine::check_topk(int64_t k) const {
   if (k < 1 || k > config_.vocab_size)
     throw RowError("top-k of " + std::to_string(k) + " tokens: 1 to " + std::to_string(config_.vocab_size) +
                    " are possible");
-  head_.topk(states(work), k, ids, values);
+}
+
+void Engine::topk(const Work& work, int k, int64_t* ids, float* values) {
+  check_topk(k);
+  const std::vector<SequenceUse> uses = take(work);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  head_.topk(finite_states(work), k, ids, values);
 }
 
 void Engine::sample(const Work& work, const std::vector<Sampling>& sampling, int64_t* out) {
+  const std::vector<SequenceUse> uses = take(work);
   const std::lock_guard<std::mutex> lock(mutex_);
-  const std::vector<const float*> pointers = states(work);
+  const std::vector<const float*> pointers = finite_states(work);
   if (sampling.size() != pointers.size())
     throw RowError("got " + std::to_string(sampling.size()) + " Sampling for " +
                    std::to_string(pointers.size()) + " rows; give one a row");

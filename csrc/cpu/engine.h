@@ -30,14 +30,17 @@ class Engine {
   const char* isa() const { return kernels_.name; }
   int threads() const { return pool_.size(); }
 
+  void check_capacity(int64_t capacity) const;  // throws CapacityError
   std::unique_ptr<Sequence> sequence(int capacity, Dtype dtype, bool poison);
 
   // `between` is called between row blocks (64 rows), so that a caller can interrupt by throwing from it:
-  // every row is then at its old or its new depth, and the sequence remains usable.
+  // every row is then at its old or its new depth, and the sequence remains usable. Other sequences may be
+  // used from it.
   void advance(const Work& work, int to_layer, const std::function<void()>& between);
   void hidden(const Work& work, float* out);
   void logits(const Work& work, float* out);
   void argmax(const Work& work, int64_t* out);
+  void check_topk(int64_t k) const;  // throws RowError
   void topk(const Work& work, int k, int64_t* ids, float* values);
   void sample(const Work& work, const std::vector<Sampling>& sampling, int64_t* out);
 
@@ -45,11 +48,13 @@ class Engine {
   struct Member {
     Sequence* sequence;
     int slot;
+    bool named;  // in the caller's work, not only needed by it
   };
   std::vector<Member> closure(const Work& work, int to_layer) const;
   void advance_block(const std::vector<Member>& members, int to_layer);
-  void check(const Work& work) const;
+  std::vector<SequenceUse> take(const Work& work) const;
   std::vector<const float*> states(const Work& work) const;
+  std::vector<const float*> finite_states(const Work& work) const;
 
   const ModelConfig config_;
   const Kernels& kernels_;

@@ -107,8 +107,9 @@ void Forward::attend(Team& team, std::vector<PassRow>& rows, int count, int laye
   const int group = config_.num_heads / config_.num_kv_heads, dim = config_.head_dim;
   // Heads of a group share their reads of keys and values, unless that would leave members idle.
   const bool enough = count * config_.num_kv_heads >= team.size();
-  const int together = enough ? std::min(group, kMaxHeadGroup) : 1;
-  const int per_group = (group + together - 1) / together;
+  const int most = enough ? kMaxHeadGroup : 1;
+  const int per_group = (group + most - 1) / most;           // tasks of a group
+  const int together = (group + per_group - 1) / per_group;  // heads of a task, evenly
   const int tasks = config_.num_kv_heads * per_group;
   Scratch& scratch = scratch_[static_cast<size_t>(team.index())];
   const Range range = team.share(count * tasks);

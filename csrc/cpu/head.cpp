@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <exception>
 #include <limits>
 
 namespace specee {
@@ -62,6 +63,7 @@ void Head::stream(const std::vector<const float*>& hidden, const Consume& consum
             linear_call(matrix, inputs, rows, matrix.outputs(), piece.data(), kPieceColumns, Epilogue::store);
         call.block_begin = block;
         call.block_end = end;
+        call.ahead_end = range.end;
         call.column_origin = begin;
         run_linear(kernels_, matrix, call);
         const int columns = std::min(end * kLanes, matrix.outputs()) - begin;
@@ -103,6 +105,7 @@ void Head::argmax(const std::vector<const float*>& hidden, int64_t* out) {
 void Head::topk(const std::vector<const float*>& hidden, int k, int64_t* ids, float* values) {
   const size_t rows = hidden.size(), wanted = static_cast<size_t>(k);
   std::vector<std::vector<Scored>> best(rows * static_cast<size_t>(pool_.size()));
+  for (std::vector<Scored>& list : best) list.reserve(wanted);  // nothing may throw in a team
   stream(hidden, [&](int member, const Piece& p) {
     for (int r = 0; r < p.rows; ++r)
       for (int i = 0; i < p.columns; ++i)
@@ -123,16 +126,23 @@ void Head::topk(const std::vector<const float*>& hidden, int k, int64_t* ids, fl
 
 void Head::sample(const std::vector<const float*>& hidden, const std::vector<Sampling>& sampling,
                   const std::vector<uint64_t>& positions, int64_t* out) {
+  const auto is_greedy = [](const Sampling& s) { return s.temperature == 0.0; };
+  if (std::all_of(sampling.begin(), sampling.end(), is_greedy)) return argmax(hidden, out);
   const size_t vocab = static_cast<size_t>(config_.vocab_size);
   std::vector<float> all(hidden.size() * vocab);
   logits(hidden, all.data());
+  std::vector<std::exception_ptr> failures(static_cast<size_t>(pool_.size()));  // a team must not throw
   pool_.run([&](Team& team) {
     const Range range = team.share(static_cast<int>(hidden.size()));
-    for (int r = range.begin; r < range.end; ++r) {
-      const size_t i = static_cast<size_t>(r);
-      out[i] = sample_token(all.data() + i * vocab, config_.vocab_size, sampling[i], positions[i]);
+    try {
+      for (size_t r = static_cast<size_t>(range.begin); r < static_cast<size_t>(range.end); ++r)
+        out[r] = sample_token(all.data() + r * vocab, config_.vocab_size, sampling[r], positions[r]);
+    } catch (...) {
+      failures[static_cast<size_t>(team.index())] = std::current_exception();
     }
   });
+  for (const std::exception_ptr& failure : failures)
+    if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace specee

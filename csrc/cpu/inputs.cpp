@@ -37,6 +37,7 @@ LinearCall linear_call(const PackedMatrix& matrix, const InputRows& inputs, int 
   call.rows = rows;
   call.block_begin = 0;
   call.block_end = matrix.blocks();
+  call.ahead_end = matrix.blocks();
   call.outputs = outputs;
   call.y = y;
   call.column_origin = 0;
@@ -57,6 +58,7 @@ void linear_share(Team& team, const Kernels& kernels, const PackedMatrix& matrix
   const Range range = team.share(matrix.blocks() / together);
   call.block_begin = range.begin * together;
   call.block_end = range.end * together;
+  call.ahead_end = call.block_end;
   run_linear(kernels, matrix, call);
 }
 

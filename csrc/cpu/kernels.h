@@ -37,8 +37,9 @@ struct LinearCall {
   ptrdiff_t x_stride;  // in elements of x
   int rows;            // 1..kMaxRows
   int block_begin, block_end;
-  int outputs;  // outputs at or past this are padding and not written
-  float* y;     // y[r * y_stride + n - column_origin] is output n (swiglu: half as many outputs as weights)
+  int ahead_end;  // the caller goes on to blocks up to here: they may be fetched ahead
+  int outputs;    // outputs at or past this are padding and not written
+  float* y;       // y[r * y_stride + n - column_origin] is output n (swiglu: half as many outputs as weights)
   int column_origin;
   ptrdiff_t y_stride;  // in floats
   Epilogue epilogue;
@@ -57,7 +58,7 @@ struct AttendCall {
   const int32_t* path;  // slot of position identity + i
   float scale;
   float* scores;     // scratch: heads x score_stride
-  int score_stride;  // at least end rounded up to 64
+  int score_stride;  // at least end rounded up to 16
   void* tile;        // scratch: head_dim x 16 elements, 4 bytes each
   float* out;        // heads x head_dim
 };

@@ -1,12 +1,12 @@
 #include "cpu/kv_cache.h"
 
-#include <cstring>
+#include <algorithm>
 #include <limits>
 
 namespace specee {
 namespace {
 
-// Whole key tiles, and room for the widest group of tiles that scoring reads at once.
+// Whole key tiles.
 int padded_slots(int capacity) { return round_up(capacity, kLanes); }
 
 }  // namespace
@@ -66,28 +66,32 @@ void KvCache::read(int layer, int head, int slot, float* key, float* value) cons
     value[d] = get(value_base(layer, head), static_cast<size_t>(slot) * value_stride_ + d);
 }
 
-void KvCache::move(const std::vector<int>& from, const std::vector<int>& to) {
-  if (from == to) return;
-  const size_t element = static_cast<size_t>(dtype_bytes(dtype_));
-  const size_t width = static_cast<size_t>(head_dim_ + value_stride_) * element;
-  std::vector<char> held(from.size() * width);
-  // Copies one slot's key column and value row to or from its place in `held`.
-  const auto exchange = [&](char* keys, char* values, int slot, char* buffer, bool out) {
-    const auto copy = [out](char* cache, char* side, size_t bytes) {
-      out ? std::memcpy(side, cache, bytes) : std::memcpy(cache, side, bytes);
-    };
-    for (int d = 0; d < head_dim_; ++d)
-      copy(keys + key_index(slot, d) * element, buffer + d * element, element);
-    copy(values + static_cast<size_t>(slot) * value_stride_ * element, buffer + head_dim_ * element,
-         value_stride_ * element);
-  };
-  for (int layer = 0; layer < layers_; ++layer)
+template <class Element>
+void KvCache::move_elements(const std::vector<int>& from, const std::vector<int>& to, int layers) {
+  const size_t width = static_cast<size_t>(head_dim_ + value_stride_);
+  std::vector<Element> held(from.size() * width);
+  for (int layer = 0; layer < layers; ++layer)
     for (int head = 0; head < heads_; ++head) {
-      char* keys = key_base(layer, head);
-      char* values = value_base(layer, head);
-      for (size_t i = 0; i < from.size(); ++i) exchange(keys, values, from[i], &held[i * width], true);
-      for (size_t i = 0; i < to.size(); ++i) exchange(keys, values, to[i], &held[i * width], false);
+      Element* keys = reinterpret_cast<Element*>(key_base(layer, head));
+      Element* values = reinterpret_cast<Element*>(value_base(layer, head));
+      for (size_t i = 0; i < from.size(); ++i) {
+        Element* row = &held[i * width];
+        for (int d = 0; d < head_dim_; ++d) row[d] = keys[key_index(from[i], d)];
+        std::copy_n(values + static_cast<size_t>(from[i]) * value_stride_, value_stride_, row + head_dim_);
+      }
+      for (size_t i = 0; i < to.size(); ++i) {
+        const Element* row = &held[i * width];
+        for (int d = 0; d < head_dim_; ++d) keys[key_index(to[i], d)] = row[d];
+        std::copy_n(row + head_dim_, value_stride_, values + static_cast<size_t>(to[i]) * value_stride_);
+      }
     }
+}
+
+void KvCache::move(const std::vector<int>& from, const std::vector<int>& to, int layers) {
+  if (dtype_ == Dtype::f32)
+    move_elements<uint32_t>(from, to, layers);
+  else
+    move_elements<uint16_t>(from, to, layers);
 }
 
 void KvCache::poison(int slot) {

@@ -22,8 +22,8 @@ class KvCache {
   // Rounds head_dim floats of key and value into a slot.
   void store(int layer, int head, int slot, const float* key, const float* value);
   void read(int layer, int head, int slot, float* key, float* value) const;
-  // Slot from[i] moves to slot to[i], all at once: the lists may overlap.
-  void move(const std::vector<int>& from, const std::vector<int>& to);
+  // In the first `layers` layers slot from[i] moves to slot to[i], all at once: the lists may overlap.
+  void move(const std::vector<int>& from, const std::vector<int>& to, int layers);
   // Fills a slot with NaN, so that any use of it shows.
   void poison(int slot);
 
@@ -40,6 +40,8 @@ class KvCache {
   char* key_base(int layer, int head) const;
   char* value_base(int layer, int head) const;
   size_t key_index(int slot, int dim) const;
+  template <class Element>
+  void move_elements(const std::vector<int>& from, const std::vector<int>& to, int layers);
   void put(char* base, size_t index, float value);
   float get(const char* base, size_t index) const;
 

@@ -9,7 +9,8 @@ using specee::Epilogue;
 using specee::kLanes;
 using specee::LinearCall;
 
-inline constexpr int kGroupBlocks = 4;  // blocks whose weights stay in the first-level cache across row tiles
+inline constexpr int kGroupBlocks =
+    4;  // most blocks taken together: their weights stay cached across row tiles
 inline constexpr ptrdiff_t kStepBytes = 64;  // weight bytes of one block and one step, in every format
 
 // A format says how a step's 64 weight bytes are read. A step has one or more parts, taken in order, so that
@@ -52,8 +53,12 @@ using TileOut = float (*)[kTileRows][kLanes];
 // group's row tiles. Hardware prefetchers alone let memory and arithmetic take turns as soon as a tile has
 // more than two rows.
 struct Ahead {
-  const char* from;
+  uintptr_t from;      // an address, not a pointer: a short last group leaves part of it past the weights
   ptrdiff_t per_step;  // bytes
+
+  void fetch(ptrdiff_t offset) const {
+    __builtin_prefetch(reinterpret_cast<const void*>(from + static_cast<uintptr_t>(offset)), 0, 2);
+  }
 };
 
 template <class Format, int Part, int R, int B>
@@ -77,7 +82,7 @@ inline void tile(const char* w, ptrdiff_t block_bytes, const typename Format::In
     for (int r = 0; r < R; ++r) acc[b][r] = vzero();
   for (int s = 0; s < steps; ++s) {
 #pragma GCC unroll 4
-    for (int b = 0; b < B; ++b) __builtin_prefetch(ahead.from + b * block_bytes + s * ahead.per_step, 0, 2);
+    for (int b = 0; b < B; ++b) ahead.fetch(b * block_bytes + s * ahead.per_step);
     tile_part<Format, 0, R, B>(w + s * kStepBytes, block_bytes, x + s * Format::kInputsPerStep, x_stride,
                                acc);
     if constexpr (Format::kParts > 1)
@@ -94,8 +99,8 @@ inline int tile_run(int b, const char* w, int blocks, const typename Format::Inp
   const ptrdiff_t block_bytes = steps * kStepBytes;
   for (; b + B <= blocks; b += B) {
     const ptrdiff_t offset = b * block_bytes;
-    tile<Format, R, B>(w + offset, block_bytes, x, x_stride, steps, {ahead.from + offset, ahead.per_step},
-                       out + b);
+    const Ahead from_here = {ahead.from + static_cast<uintptr_t>(offset), ahead.per_step};
+    tile<Format, R, B>(w + offset, block_bytes, x, x_stride, steps, from_here, out + b);
   }
   return b;
 }
@@ -159,6 +164,12 @@ inline void finish(const LinearCall& call, TileOut out, int block, int blocks, i
   }
 }
 
+// Two groups, the one in use and the next, should fit the second-level cache; gate and up blocks go together.
+inline int group_blocks(ptrdiff_t block_bytes, Epilogue epilogue) {
+  if (block_bytes <= 64 * 1024) return kGroupBlocks;
+  return block_bytes <= 256 * 1024 || epilogue == Epilogue::swiglu ? 2 : 1;
+}
+
 template <class Format>
 void linear(const LinearCall& call) {
   const int steps = call.k / Format::kInputsPerStep;
@@ -166,14 +177,16 @@ void linear(const LinearCall& call) {
   const typename Format::Input* x = static_cast<const typename Format::Input*>(call.x);
   const int tiles = (call.rows + kTileRows - 1) / kTileRows;
   const ptrdiff_t block_bytes = steps * kStepBytes;
-  for (int block = call.block_begin; block < call.block_end; block += kGroupBlocks) {
+  const int group = group_blocks(block_bytes, call.epilogue);
+  for (int block = call.block_begin; block < call.block_end; block += group) {
     const int left = call.block_end - block;
-    const int blocks = left < kGroupBlocks ? left : kGroupBlocks;
+    const int blocks = left < group ? left : group;
     const char* w = weights + block * block_bytes;
-    const char* next = left > kGroupBlocks ? w + kGroupBlocks * block_bytes : w;
+    const char* next = block + group < call.ahead_end ? w + group * block_bytes : w;
     for (int t = 0, row = 0; t < tiles; ++t) {
       const int rows = (call.rows - row + tiles - t - 1) / (tiles - t);  // rows shared evenly among tiles
-      const Ahead ahead = {next + t * (block_bytes / tiles), kStepBytes / tiles};
+      const uintptr_t part = static_cast<uintptr_t>(t * (block_bytes / tiles));
+      const Ahead ahead = {reinterpret_cast<uintptr_t>(next) + part, kStepBytes / tiles};
       float out[kGroupBlocks][kTileRows][kLanes];
       RowTiles<Format, kTileRows>::pick(rows)(w, blocks, x + row * call.x_stride, call.x_stride, steps, ahead,
                                               out);

@@ -33,7 +33,7 @@ Rope::Rope(const RopeConfig& config, int head_dim) : half_(head_dim / 2) {
 }
 
 void Rope::reserve(int positions) {
-  for (int p = static_cast<int>(cosine_.size()) / (half_ > 0 ? half_ : 1); half_ > 0 && p < positions; ++p)
+  for (int p = static_cast<int>(cosine_.size()) / half_; p < positions; ++p)
     for (const float frequency : frequency_) {
       const double angle = static_cast<float>(p) * frequency;
       cosine_.push_back(static_cast<float>(std::cos(angle)));

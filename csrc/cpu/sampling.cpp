@@ -29,7 +29,7 @@ float kth_largest(const float* logits, int vocab, int k) {
 void keep_nucleus(std::vector<Candidate>& candidates, double top_p) {
   double best = candidates.front().score;
   for (const Candidate& c : candidates) best = std::max(best, c.score);
-  double total = 0.0;
+  double total = 0.0;  // in order of ids, as the plain version adds
   for (const Candidate& c : candidates) total += std::exp(c.score - best);
   double reached = 0.0;
   for (size_t sorted = 0, kept = 0; sorted < candidates.size();) {
@@ -37,8 +37,8 @@ void keep_nucleus(std::vector<Candidate>& candidates, double top_p) {
     const auto from = candidates.begin() + static_cast<std::ptrdiff_t>(sorted);
     std::partial_sort(from, candidates.begin() + static_cast<std::ptrdiff_t>(more), candidates.end(), better);
     for (sorted = more; kept < sorted;) {
-      reached += std::exp(candidates[kept++].score - best) / total;
-      if (reached >= top_p) return candidates.resize(kept);
+      reached += std::exp(candidates[kept++].score - best);
+      if (reached >= top_p * total) return candidates.resize(kept);
     }
   }
 }
@@ -57,22 +57,26 @@ int sample_token(const float* logits, int vocab, const Sampling& sampling, uint6
   if (sampling.temperature == 0.0) return greedy;
   const bool filtered = sampling.top_k > 0 && sampling.top_k < vocab;
   const float floor = filtered ? kth_largest(logits, vocab, sampling.top_k) : -HUGE_VALF;
-  std::vector<Candidate> candidates;
-  for (int token = 0; token < vocab; ++token)
-    if (logits[token] >= floor) candidates.push_back({logits[token] / sampling.temperature, token});
-  if (sampling.top_p < 1.0) keep_nucleus(candidates, sampling.top_p);
-
   const auto noisy = [&](const Candidate& c) {
-    return Candidate{c.score + gumbel_noise(sampling.seed, position, static_cast<uint32_t>(c.token)),
-                     c.token};
+    const double noise = gumbel_noise(sampling.seed, position, static_cast<uint32_t>(c.token));
+    return Candidate{c.score + noise, c.token};
   };
   // Starting from the likeliest token, most others cannot win whatever their noise, and need none drawn.
   Candidate winner = noisy({logits[greedy] / sampling.temperature, greedy});
-  for (const Candidate& c : candidates) {
-    if (c.score + kMaxGumbel < winner.score) continue;
+  const auto offer = [&](const Candidate& c) {
+    if (c.score + kMaxGumbel < winner.score) return;
     const Candidate drawn = noisy(c);
     if (better(drawn, winner)) winner = drawn;
+  };
+  std::vector<Candidate> candidates;
+  if (sampling.top_p < 1.0) candidates.reserve(static_cast<size_t>(vocab));
+  for (int token = 0; token < vocab; ++token) {
+    if (logits[token] < floor) continue;
+    const Candidate candidate = {logits[token] / sampling.temperature, token};
+    sampling.top_p < 1.0 ? candidates.push_back(candidate) : offer(candidate);
   }
+  if (sampling.top_p < 1.0) keep_nucleus(candidates, sampling.top_p);
+  for (const Candidate& candidate : candidates) offer(candidate);
   return winner.token;
 }
 

@@ -1,6 +1,7 @@
 #include "cpu/sequence.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "specee/errors.h"
 
@@ -157,7 +158,9 @@ void Sequence::commit(const std::vector<int>& path) {
     target.push_back(length_ + static_cast<int>(kept.size()));
     kept.push_back(std::move(rows_[static_cast<size_t>(slot)]));
   }
-  cache_.move(path, target);
+  int layers = poison_ ? num_layers_ : 0;  // poisoned tests want the rest of a slot to be NaN still
+  for (const Row& row : kept) layers = std::max(layers, row.done);
+  cache_.move(path, target, layers);
   const int end = length_ + static_cast<int>(path.size());
   for (const int slot : live) rows_[static_cast<size_t>(slot)] = Row{};
   if (poison_)
@@ -169,14 +172,14 @@ void Sequence::commit(const std::vector<int>& path) {
     ++length_;
   }
   speculative_ = 0;
-  for (const int slot : target) note_done(slot, rows_[static_cast<size_t>(slot)].done);
+  for (const int slot : target) note_done(slot, rows_[static_cast<size_t>(slot)].done, true);
 }
 
 void Sequence::rollback(int n) {
   if (n < 0 || n > length_)
     throw RowError("cannot roll back " + std::to_string(n) + " positions: the sequence has " +
                    std::to_string(length_));
-  commit({});
+  drop_speculative();
   for (int slot = length_ - n; slot < length_; ++slot) drop(slot);
   length_ -= n;
   complete_ = std::min(complete_, length_);
@@ -191,10 +194,15 @@ std::vector<int32_t> Sequence::path(int slot) const {
   return slots;
 }
 
-void Sequence::release_hidden(const std::vector<int>& keep) {
+void Sequence::drop_speculative() {
+  for (const int slot : speculative()) drop(slot);
+  speculative_ = 0;
+}
+
+void Sequence::release_hidden(const std::vector<char>& keep) {
   std::vector<int> still;
   for (const int slot : held_) {
-    if (std::find(keep.begin(), keep.end(), slot) != keep.end())
+    if (keep[static_cast<size_t>(slot)])
       still.push_back(slot);
     else
       rows_[static_cast<size_t>(slot)].hidden.reset();
@@ -202,12 +210,24 @@ void Sequence::release_hidden(const std::vector<int>& keep) {
   held_ = std::move(still);
 }
 
-void Sequence::note_done(int slot, int done) {
+void Sequence::note_done(int slot, int done, bool keep) {
   Row& row = rows_[static_cast<size_t>(slot)];
   row.done = done;
   if (slot >= length_ || done < num_layers_) return;
+  if (!keep) row.hidden.reset();
   if (row.hidden != nullptr) held_.push_back(slot);
   while (complete_ < length_ && rows_[static_cast<size_t>(complete_)].done == num_layers_) ++complete_;
 }
+
+SequenceUse::SequenceUse(Sequence& sequence) : sequence_(&sequence) {
+  if (!sequence.try_use())
+    throw RowError("the sequence is in use by a call that has not returned; use one thread a sequence");
+}
+
+SequenceUse::~SequenceUse() {
+  if (sequence_ != nullptr) sequence_->end_use();
+}
+
+SequenceUse::SequenceUse(SequenceUse&& other) noexcept : sequence_(std::exchange(other.sequence_, nullptr)) {}
 
 }  // namespace specee

@@ -5,6 +5,7 @@
 // nothing can attend to keys that are not there yet. frontier() follows from that.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -30,7 +31,6 @@ class Sequence {
   const ModelConfig* model() const { return model_; }
   int length() const { return length_; }
   int capacity() const { return capacity_; }
-  int live_speculative() const { return speculative_; }
   std::vector<int> frontier() const;
   std::vector<int> speculative() const;  // parents before children
   const Row& row(int slot) const;        // throws RowError if the slot is not live
@@ -45,10 +45,17 @@ class Sequence {
 
   // Slots of the speculative rows from the committed text to `slot`, in position order (empty if committed).
   std::vector<int32_t> path(int slot) const;
-  // Lets go of hidden states of complete committed rows, but for those listed.
-  void release_hidden(const std::vector<int>& keep);
-  // The row has been through `done` layers; its hidden state is in row.hidden.
-  void note_done(int slot, int done);
+  // Lets go of the hidden states of complete committed rows whose slot is not marked in `keep` (one mark a
+  // slot).
+  void release_hidden(const std::vector<char>& keep);
+  // The row has been through `done` layers. Its hidden state stays in row.hidden unless it is committed,
+  // complete and not to be kept.
+  void note_done(int slot, int done, bool keep);
+
+  // One user at a time: native calls run without Python's lock, so another thread, or a signal handler in the
+  // middle of a long call, could change rows under them. True if the sequence was free and is now taken.
+  bool try_use() { return !busy_.exchange(true, std::memory_order_acquire); }
+  void end_use() { busy_.store(false, std::memory_order_release); }
 
   KvCache& cache() { return cache_; }
   const KvCache& cache() const { return cache_; }
@@ -59,6 +66,7 @@ class Sequence {
   void check_room(size_t rows) const;
   void place(int slot, int token, int parent, int position);
   void drop(int slot);
+  void drop_speculative();
   bool is_speculative(int slot) const;
   void check_path(const std::vector<int>& path) const;
 
@@ -71,6 +79,19 @@ class Sequence {
   std::vector<Row> rows_;
   std::vector<int> held_;  // complete committed rows that may still have a hidden state
   KvCache cache_;
+  std::atomic<bool> busy_{false};
+};
+
+// Takes a sequence for the length of a scope. Throws RowError if it is taken.
+class SequenceUse {
+ public:
+  explicit SequenceUse(Sequence& sequence);
+  ~SequenceUse();
+  SequenceUse(SequenceUse&& other) noexcept;
+  SequenceUse& operator=(SequenceUse&&) = delete;
+
+ private:
+  Sequence* sequence_;
 };
 
 }  // namespace specee

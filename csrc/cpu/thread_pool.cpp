@@ -1,7 +1,9 @@
 #include "cpu/thread_pool.h"
 
 #include <chrono>
+#include <system_error>
 
+#include "cpu/float_mode.h"
 #include "specee/errors.h"
 
 namespace specee {
@@ -43,10 +45,18 @@ void Team::barrier() { pool_.barrier(); }
 ThreadPool::ThreadPool(int threads) : size_(threads) {
   if (threads < 1)
     throw ConfigurationError("a thread pool needs at least 1 thread, not " + std::to_string(threads));
-  for (int index = 1; index < threads; ++index) workers_.emplace_back([this, index] { work(index); });
+  try {
+    for (int index = 1; index < threads; ++index) workers_.emplace_back([this, index] { work(index); });
+  } catch (const std::system_error&) {
+    stop();
+    throw OutOfMemoryError("the system would not start " + std::to_string(threads) +
+                           " threads; ask for fewer with SPECEE_NUM_THREADS");
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     stopping_.store(true);
@@ -57,6 +67,7 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::run(const std::function<void(Team&)>& body) {
+  const DefaultFloatMode mode;
   Team self(*this, 0, size_);
   if (size_ == 1) return body(self);
   {
@@ -80,6 +91,7 @@ void ThreadPool::work(int index) {
     }
     ++seen;  // run() does not start another epoch before this member has passed the last barrier
     if (stopping_.load()) return;
+    const DefaultFloatMode mode;
     Team team(*this, index, size_);
     (*body_)(team);
     barrier();

@@ -45,13 +45,14 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int size() const { return size_; }
-  // Runs body(team) on every member and returns when all are done. `body` must not throw: a member
-  // that left early would keep the others waiting at the next barrier.
+  // Runs body(team) on every member and returns when all are done, in the default floating-point mode. `body`
+  // must not throw: a member that left early would keep the others waiting at the next barrier.
   void run(const std::function<void(Team&)>& body);
 
  private:
   friend class Team;
   void work(int index);
+  void stop();
   void barrier();
 
   const int size_;

@@ -78,10 +78,12 @@ void ModelWeights::set(const std::string& role, int layer, int row_begin, int ro
     throw CheckpointError(describe(role, layer) + ": the model has layers 0 to " + std::to_string(count - 1));
   for (Target& target : targets_[static_cast<size_t>(layer + 1)]) {
     if (target.role != role) continue;
-    if (columns != target.columns || row_begin < 0 || rows < 0 || row_begin > target.rows - rows)
+    if (columns != target.columns || row_begin != target.filled || rows < 0 || rows > target.rows - row_begin)
       throw CheckpointError(describe(role, layer) + " has " + std::to_string(target.rows) + " rows of " +
-                            std::to_string(target.columns) + "; got rows " + std::to_string(row_begin) +
-                            " to " + std::to_string(row_begin + rows) + " of " + std::to_string(columns));
+                            std::to_string(target.columns) + ", to be given in order: row " +
+                            std::to_string(target.filled) + " is next, and " + std::to_string(rows) +
+                            " rows of " + std::to_string(columns) + " came for row " +
+                            std::to_string(row_begin));
     if (target.vector != nullptr)
       for (int i = 0; i < rows; ++i)
         (*target.vector)[static_cast<size_t>(row_begin + i)] =
@@ -104,6 +106,8 @@ void ModelWeights::check_complete() const {
                               std::to_string(target.filled) + " of its " + std::to_string(target.rows) +
                               " rows; every row must be given exactly once");
 }
+
+size_t ModelWeights::step_bytes() const { return bytes() - (tied_ ? 0 : embed_.bytes()); }
 
 size_t ModelWeights::bytes() const {
   size_t total = embed_.bytes() + head_.bytes() + final_norm_.size() * sizeof(float);

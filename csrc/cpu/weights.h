@@ -23,8 +23,8 @@ class ModelWeights {
   // `format` is f32 or bf16; norms and biases are always f32.
   ModelWeights(const ModelConfig& config, Dtype format);
 
-  // Rows row_begin .. row_begin + rows of one tensor. Throws CheckpointError for an unknown role or rows
-  // outside the tensor. `columns` is 1 for vectors.
+  // Rows row_begin .. row_begin + rows of one tensor. Throws CheckpointError for an unknown role and
+  // for rows that are not the tensor's next ones. `columns` is 1 for vectors.
   void set(const std::string& role, int layer, int row_begin, int rows, int columns, const void* values,
            Dtype source);
   // Throws CheckpointError naming the first tensor that is not wholly there.
@@ -36,6 +36,8 @@ class ModelWeights {
   const std::vector<float>& final_norm() const { return final_norm_; }
   Dtype format() const { return format_; }
   size_t bytes() const;
+  // What one decoding step reads: all but the embedding of an untied head, of which it reads one row.
+  size_t step_bytes() const;
 
  private:
   struct Target {

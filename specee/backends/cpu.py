@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 
 import numpy as np
 
 from specee import _cpu, env
+from specee.backends.memory import check_room
 from specee.backends.protocol import Floats, Ints, Work
-from specee.errors import OutOfMemoryError, RowError
-from specee.models.table import Slab
+from specee.errors import CheckpointError, RowError
+from specee.models.table import Slab, shapes
 from specee.types import KVDtype, ModelConfig, RowInfo, Sampling, WeightFormat
 
 _DTYPE_NAMES = {
@@ -105,6 +106,9 @@ class CpuBackend:
         threads: int | None = None,
         isa: str | None = None,
     ) -> None:
+        width = 4 if weights == "fp32" else 2
+        needed = sum(math.prod(shape) for shape in shapes(config).values()) * width
+        check_room(needed, f"the model's {weights} weights", "choose a smaller model or weights='bf16'")
         self.config = config
         self.weights = weights
         self._engine = _cpu.Engine(
@@ -114,7 +118,12 @@ class CpuBackend:
             env.resolve_threads(threads),
         )
         for slab in slabs:
-            dtype = _DTYPE_NAMES[slab.array.dtype]
+            dtype = _DTYPE_NAMES.get(slab.array.dtype)
+            if dtype is None:
+                raise CheckpointError(
+                    f"tensor {slab.role!r} of layer {slab.layer} is {slab.array.dtype}: float32, float16 and "
+                    "uint16 (bfloat16 bits) are supported; convert it"
+                )
             self._engine.set_weight(slab.role, slab.layer, slab.row_begin, slab.array, dtype)
         self._engine.check_complete()
 
@@ -130,8 +139,13 @@ class CpuBackend:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the packed weights: what one decoding step reads, the embedding of a tied head once."""
+        """Bytes of the packed weights in memory."""
         return self._engine.weight_bytes
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of weights that one decoding step reads: all, but for the embedding of an untied head."""
+        return self._engine.step_bytes
 
     def sequence(
         self, capacity: int, kv_dtype: KVDtype | None = None, *, poison: bool = False
@@ -139,7 +153,8 @@ class CpuBackend:
         """See :meth:`.Backend.sequence`."""
         dtype = kv_dtype or ("fp32" if self.weights == "fp32" else "bf16")
         if 1 <= capacity <= self.config.max_position:  # else the engine says what is wrong
-            _check_memory(self._engine.cache_bytes_needed(capacity, dtype), capacity, dtype)
+            needed = self._engine.cache_bytes_needed(capacity, dtype)
+            check_room(needed, f"a {dtype} KV cache of {capacity} positions", "ask for a smaller context")
         return CpuSequence(self._engine.sequence(capacity, dtype, poison))
 
     def advance(self, work: Work, to_layer: int) -> None:
@@ -177,28 +192,3 @@ def _native(work: Work) -> list[tuple[_cpu.Sequence, Seq[int]]]:
             )
         pairs.append((sequence.native, slots))
     return pairs
-
-
-def _check_memory(needed: int, capacity: int, dtype: str) -> None:
-    """Refuse a cache that the machine has no memory for, before any work is done."""
-    try:
-        available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return  # a system that does not say; the engine's own reservation still can fail
-    if needed > max(available, _mem_available()):
-        raise OutOfMemoryError(
-            f"a {dtype} KV cache of {capacity} positions needs {needed >> 20} MiB and "
-            f"{max(available, _mem_available()) >> 20} MiB are free; ask for a smaller context or free memory"
-        )
-
-
-def _mem_available() -> int:
-    """Memory obtainable without swapping, page cache included (Linux), in bytes; 0 if unknown."""
-    try:
-        with open("/proc/meminfo") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0

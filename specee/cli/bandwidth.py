@@ -22,9 +22,9 @@ def share(backend: Backend, tokens_per_second: float) -> str | None:
 
     Counts the weights, which each token reads once; the KV cache comes on top.
     """
-    weight_bytes = getattr(backend, "weight_bytes", None)
+    step_bytes = getattr(backend, "step_bytes", None)
     peak = measure(getattr(backend, "threads", None)) if backend.name == "cpu" else None
-    if weight_bytes is None or peak is None or tokens_per_second == 0:
+    if step_bytes is None or peak is None or tokens_per_second == 0:
         return None
-    used = weight_bytes * tokens_per_second / 1e9
+    used = step_bytes * tokens_per_second / 1e9
     return f"{used:.1f} of {peak:.1f} GB/s, {used / peak:.0%} of measured memory bandwidth"

@@ -19,6 +19,9 @@ struct ConfigurationError : std::invalid_argument {
 struct CheckpointError : std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
+struct NumericalError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
 struct OutOfMemoryError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
