@@ -33,7 +33,7 @@ class Chat:
         Positions that the cache already holds are kept (``reused`` says how many); from the first token
         that differs on they are computed. Raises CapacityError if prompt and answer exceed the context.
         """
-        request = Request(tuple(prompt), options.max_new_tokens, options.sampling(0), options.eos)
+        request = Request(tuple(prompt), options.max_new_tokens, options.sampling(0), frozenset(options.eos))
         chosen = make_policy(policy)
         state = self._with_room(request.capacity)
         # The last token always runs again: its logits are where the answer begins.

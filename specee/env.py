@@ -82,11 +82,12 @@ def _siblings(cpu: int) -> str:
 
 def _cgroup_quota() -> int | None:
     """CPUs that cgroup v2 grants (rounded up), the least over the process's groups; None if unlimited."""
-    grants = [grant for folder in _cgroup_folders() if (grant := _quota_of(folder)) is not None]
+    grants = [grant for folder in cgroup_folders() if (grant := _quota_of(folder)) is not None]
     return min(grants, default=None)
 
 
-def _cgroup_folders() -> list[Path]:
+def cgroup_folders() -> list[Path]:
+    """Folders of the process's cgroup v2 and of the groups around it, innermost first; [] without one."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Seq
 from pathlib import Path
@@ -134,27 +135,33 @@ class Model:
         Raises ConfigurationError for a value that is not allowed, CapacityError if prompt and
         ``max_new_tokens`` exceed the context, TypeError for unknown arguments.
         """
-        if unknown:
-            raise TypeError(f"generate() does not know {', '.join(sorted(unknown))}")
-        if input_ids is None:
-            raise ConfigurationError(
-                "input_ids is missing: pass token ids, or use generate_text() for a text"
-            )
         given = {
             "max_new_tokens": max_new_tokens, "do_sample": do_sample, "temperature": temperature,
             "top_k": top_k, "top_p": top_p, "seed": seed, "eos_token_id": eos_token_id,
         }  # fmt: skip
-        pad, maskable = self._padding(pad_token_id, eos_token_id)
-        prompts = read_prompts(input_ids, attention_mask, maskable, self.config.vocab_size)
-        rows, width = prompts.ids.shape
-        options = resolve(
-            given, self.checkpoint.generation_defaults, self.checkpoint.eos_token_ids, rows, width
+        try:
+            if unknown:
+                raise TypeError(f"generate() does not know {', '.join(sorted(unknown))}")
+            if input_ids is None:
+                raise ConfigurationError(
+                    "input_ids is missing: pass token ids, or use generate_text() for a text"
+                )
+            pad, maskable = self._padding(pad_token_id, eos_token_id)
+            prompts = read_prompts(input_ids, attention_mask, maskable, self.config.vocab_size)
+            rows, width = prompts.ids.shape
+            if streamer is not None and rows != 1:
+                raise ConfigurationError(f"a streamer takes one prompt, and input_ids has {rows}")
+            options = resolve(
+                given, self.checkpoint.generation_defaults, self.checkpoint.eos_token_ids, rows, width
+            )
+            generation = self._start(prompts.rows, options, policy)
+            _run(generation, prompts, streamer)
+        finally:
+            if streamer is not None:
+                streamer.end()  # also when nothing was generated: a reader may be waiting
+        result = _result(
+            generation, prompts, pad if pad is not None else options.eos[0] if options.eos else 0
         )
-        if streamer is not None and rows != 1:
-            raise ConfigurationError(f"a streamer takes one prompt, and input_ids has {rows}")
-        generation = self._start(prompts.rows, options, policy)
-        _run(generation, prompts, streamer)
-        result = _result(generation, prompts, pad if pad is not None else min(options.eos, default=0))
         return result if return_dict else result.sequences
 
     def generate_text(self, prompt: str | Seq[Message], *, raw: bool = False, **options: Any) -> str:
@@ -163,8 +170,10 @@ class Model:
         A text becomes the user's message in the chat template; with ``raw``, or without a template, it is
         continued as it is. ``options`` are those of :meth:`generate`.
         """
-        result = self.generate(self.encode(prompt, raw=raw), return_dict=True, **options)
-        return self.tokenizer.decode(result.tokens[0], skip_special_tokens=True)
+        generation = self.start(self.encode(prompt, raw=raw), **options)
+        for _ in generation:
+            pass
+        return self.tokenizer.decode(generation.sequences[0].generated, skip_special_tokens=True)
 
     def stream(self, prompt: str | Seq[Message], *, raw: bool = False, **options: Any) -> Iterator[str]:
         """Like :meth:`generate_text`, in pieces as they become certain; leaving the iterator stops it."""
@@ -209,7 +218,7 @@ class Model:
     def _start(self, rows: list[tuple[int, ...]], options: Options, policy: str) -> Generation:
         chosen = make_policy(policy)
         requests = [
-            Request(prompt, options.max_new_tokens, options.sampling(index), options.eos)
+            Request(prompt, options.max_new_tokens, options.sampling(index), frozenset(options.eos))
             for index, prompt in enumerate(rows)
         ]
         return Generation(self.backend, reserve(self.backend, requests, self.kv_dtype), chosen)
@@ -217,24 +226,22 @@ class Model:
     def _padding(self, given: int | None, eos: int | Seq[int] | None) -> tuple[int | None, int | None]:
         """The padding token, and the same where it can be told from the text: not if it also ends texts."""
         pad = given if given is not None else self.checkpoint.pad_token_id
-        if pad is not None and not 0 <= pad < self.config.vocab_size:
-            raise ConfigurationError(f"pad_token_id={pad}: allowed are 0..{self.config.vocab_size - 1}")
+        known: Any = pad  # what the caller gave need not be what the annotation says
+        if pad is not None and not (
+            isinstance(known, numbers.Integral) and 0 <= pad < self.config.vocab_size
+        ):
+            raise ConfigurationError(f"pad_token_id={pad!r}: allowed are 0..{self.config.vocab_size - 1}")
         ends = self.checkpoint.eos_token_ids if eos is None else listed(eos)
         return pad, None if pad in ends else pad
 
 
 def _run(generation: Generation, prompts: Prompts, streamer: Streamer | None) -> None:
-    if streamer is None:
-        for _ in generation:
-            pass
-        return
-    try:
+    if streamer is not None:
         streamer.put(prompts.for_streamer(prompts.rows[0]))
-        for step in generation:
+    for step in generation:
+        if streamer is not None:
             for token in step[0]:
                 streamer.put(prompts.for_streamer([token]))
-    finally:
-        streamer.end()
 
 
 def _result(generation: Generation, prompts: Prompts, pad: int) -> GenerationResult:

@@ -31,6 +31,11 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "begin_suppress_tokens": (None, []),
     "min_new_tokens": (None, 0),
     "min_length": (None, 0),
+    "stop_strings": (None, []),
+    "forced_bos_token_id": (None,),
+    "forced_eos_token_id": (None,),
+    "sequence_bias": (None,),
+    "guidance_scale": (None, 1.0),
 }
 
 
@@ -43,7 +48,7 @@ class Options:
     top_k: int
     top_p: float
     seeds: tuple[int, ...]
-    eos: frozenset[int]
+    eos: tuple[int, ...]
 
     def sampling(self, row: int) -> Sampling:
         """How to draw the tokens of one row."""
@@ -78,7 +83,7 @@ def resolve(
         top_k=top_k,
         top_p=top_p,
         seeds=_seeds(given["seed"], rows),
-        eos=frozenset(_whole("eos_token_id", token, 0, "0 or more") for token in listed(eos)),
+        eos=tuple(_whole("eos_token_id", token, 0, "0 or more; [] for none") for token in listed(eos)),
     )
 
 
@@ -88,7 +93,9 @@ def _budget(given: Mapping[str, Any], defaults: Mapping[str, Any], width: int) -
         if value is not None:
             return value
     whole = defaults.get("max_length")
-    return DEFAULT_NEW_TOKENS if whole is None else max(1, int(whole) - width)
+    return (
+        DEFAULT_NEW_TOKENS if whole is None else max(1, _whole("max_length", whole, 1, "1 or more") - width)
+    )
 
 
 def _seeds(seed: Any, rows: int) -> tuple[int, ...]:

@@ -82,6 +82,9 @@ def read_prompts(input_ids: Any, attention_mask: Any, pad_token_id: int | None, 
             f"input_ids holds {wrong}: allowed are 0..{vocab_size - 1}, the model's vocabulary"
         )
     mask = _mask(attention_mask, ids, pad_token_id)
+    if not mask.any(axis=1).all():
+        empty = int(np.flatnonzero(~mask.any(axis=1))[0])
+        raise ConfigurationError(f"row {empty} of attention_mask is 0 throughout: each prompt needs a token")
     if not mask[:, -1].all() or (np.diff(mask.astype(np.int8), axis=1) < 0).any():
         raise ConfigurationError(
             "attention_mask has a 0 right of a 1: only padding on the left is supported; "

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 
+#include "bindings/busy.h"
 #include "bindings/errors.h"
 #include "cpu/bandwidth.h"
 #include "cpu/engine.h"
@@ -121,6 +122,7 @@ void check_signals() {
 
 void advance(Engine& engine, const py::sequence& items, int to_layer) {
   const Work work = parse_work(items);
+  const Using use(work);
   py::gil_scoped_release release;
   engine.advance(work, to_layer, check_signals);
 }
@@ -130,6 +132,7 @@ Array<float> hidden(Engine& engine, const py::sequence& items) {
   Array<float> out(
       {static_cast<py::ssize_t>(count_rows(work)), static_cast<py::ssize_t>(engine.config().hidden_size)});
   float* data = out.mutable_data();
+  const Using use(work);
   py::gil_scoped_release release;
   engine.hidden(work, data);
   return out;
@@ -140,6 +143,7 @@ Array<float> logits(Engine& engine, const py::sequence& items) {
   Array<float> out(
       {static_cast<py::ssize_t>(count_rows(work)), static_cast<py::ssize_t>(engine.config().vocab_size)});
   float* data = out.mutable_data();
+  const Using use(work);
   py::gil_scoped_release release;
   engine.logits(work, data);
   return out;
@@ -149,6 +153,7 @@ Array<int64_t> argmax(Engine& engine, const py::sequence& items) {
   const Work work = parse_work(items);
   Array<int64_t> out(static_cast<py::ssize_t>(count_rows(work)));
   int64_t* data = out.mutable_data();
+  const Using use(work);
   py::gil_scoped_release release;
   engine.argmax(work, data);
   return out;
@@ -163,6 +168,7 @@ py::tuple topk(Engine& engine, const py::sequence& items, int64_t k) {
   int64_t* id_data = ids.mutable_data();
   float* value_data = values.mutable_data();
   {
+    const Using use(work);
     py::gil_scoped_release release;
     engine.topk(work, static_cast<int>(k), id_data, value_data);
   }
@@ -184,25 +190,26 @@ Array<int64_t> sample(Engine& engine, const py::sequence& items, const py::seque
                         option.attr("top_p").cast<double>(), seed_bits(option.attr("seed"))});
   Array<int64_t> out(static_cast<py::ssize_t>(count_rows(work)));
   int64_t* data = out.mutable_data();
+  const Using use(work);
   py::gil_scoped_release release;
   engine.sample(work, sampling, data);
   return out;
 }
 
-// Everything that reads what advance() changes, or changes rows, takes the sequence first.
+// Everything that reads what advance() changes, or changes rows, keeps off a sequence in use.
 py::tuple row(Sequence& sequence, int64_t slot) {
-  const SequenceUse use(sequence);
+  require_free(sequence);
   const Row& row = sequence.row(narrow({slot})[0]);
   return py::make_tuple(slot, row.token, row.parent, row.position, row.done);
 }
 
 std::vector<int> frontier(Sequence& sequence) {
-  const SequenceUse use(sequence);
+  require_free(sequence);
   return sequence.frontier();
 }
 
 py::tuple kv(Sequence& sequence, int layer, const std::vector<int64_t>& wide) {
-  const SequenceUse use(sequence);
+  require_free(sequence);
   const std::vector<int> slots = narrow(wide);
   const KvCache& cache = sequence.cache();
   if (layer < 0 || layer >= cache.layers())
@@ -222,30 +229,30 @@ py::tuple kv(Sequence& sequence, int layer, const std::vector<int64_t>& wide) {
 }
 
 int append(Sequence& sequence, const std::vector<int64_t>& tokens) {
-  const SequenceUse use(sequence);
+  require_free(sequence);
   return sequence.append(narrow(tokens));
 }
 
 std::vector<int> branch(Sequence& sequence, const std::vector<int64_t>& tokens,
                         const std::optional<std::vector<int64_t>>& parents, std::optional<int64_t> root) {
-  const SequenceUse use(sequence);
+  require_free(sequence);
   const std::vector<int> before = parents ? narrow(*parents) : std::vector<int>{};
   const int start = root ? narrow({*root})[0] : sequence.last_committed();
   return sequence.branch(narrow(tokens), parents ? &before : nullptr, start);
 }
 
 void prune(Sequence& sequence, const std::vector<int64_t>& slots) {
-  const SequenceUse use(sequence);
+  require_free(sequence);
   sequence.prune(narrow(slots));
 }
 
 void commit(Sequence& sequence, const std::vector<int64_t>& path) {
-  const SequenceUse use(sequence);
+  require_free(sequence);
   sequence.commit(narrow(path));
 }
 
 void rollback(Sequence& sequence, int64_t n) {
-  const SequenceUse use(sequence);
+  require_free(sequence);
   sequence.rollback(narrow({n})[0]);
 }
 

@@ -48,18 +48,13 @@ size_t count_rows(const Work& work) {
   return rows;
 }
 
-// Takes every sequence for this call and checks that the rows exist and are named once.
-std::vector<SequenceUse> Engine::take(const Work& work) const {
+void Engine::check(const Work& work) const {
   std::set<const Sequence*> seen;
   for (const WorkItem& item : work) {
     if (item.sequence->model() != &config_)
       throw RowError("a sequence of another model; make sequences with this backend's sequence()");
     if (!seen.insert(item.sequence).second)
       throw RowError("a sequence appears twice in one call; name all its rows in one entry");
-  }
-  std::vector<SequenceUse> uses;
-  for (const WorkItem& item : work) {
-    uses.emplace_back(*item.sequence);
     std::set<int> slots;
     for (const int slot : item.slots) {
       item.sequence->row(slot);
@@ -67,7 +62,6 @@ std::vector<SequenceUse> Engine::take(const Work& work) const {
         throw RowError("slot " + std::to_string(slot) + " appears twice in one call; name each row once");
     }
   }
-  return uses;
 }
 
 // The rows to move, ancestors first: the named ones and every row before them that is not at to_layer yet.
@@ -98,7 +92,7 @@ void Engine::advance(const Work& work, int to_layer, const std::function<void()>
   if (to_layer < 1 || to_layer > config_.num_layers)
     throw RowError("cannot advance to layer " + std::to_string(to_layer) + ": 1 to " +
                    std::to_string(config_.num_layers) + " layers can be done");
-  const std::vector<SequenceUse> uses = take(work);
+  check(work);
   const std::vector<Member> members = closure(work, to_layer);
   for (size_t begin = 0; begin < members.size(); begin += kMaxRows) {
     if (begin > 0) between();
@@ -137,6 +131,7 @@ void Engine::advance_block(const std::vector<Member>& members, int to_layer) {
 }
 
 std::vector<const float*> Engine::states(const Work& work) const {
+  check(work);
   std::vector<const float*> pointers;
   for (const WorkItem& item : work)
     for (const int slot : item.slots) {
@@ -166,7 +161,6 @@ std::vector<const float*> Engine::finite_states(const Work& work) const {
 }
 
 void Engine::hidden(const Work& work, float* out) {
-  const std::vector<SequenceUse> uses = take(work);
   for (const float* state : states(work)) {
     std::memcpy(out, state, static_cast<size_t>(config_.hidden_size) * sizeof(float));
     out += config_.hidden_size;
@@ -174,13 +168,11 @@ void Engine::hidden(const Work& work, float* out) {
 }
 
 void Engine::logits(const Work& work, float* out) {
-  const std::vector<SequenceUse> uses = take(work);
   const std::lock_guard<std::mutex> lock(mutex_);
   head_.logits(finite_states(work), out);
 }
 
 void Engine::argmax(const Work& work, int64_t* out) {
-  const std::vector<SequenceUse> uses = take(work);
   const std::lock_guard<std::mutex> lock(mutex_);
   head_.argmax(finite_states(work), out);
 }
@@ -193,13 +185,11 @@ void Engine::check_topk(int64_t k) const {
 
 void Engine::topk(const Work& work, int k, int64_t* ids, float* values) {
   check_topk(k);
-  const std::vector<SequenceUse> uses = take(work);
   const std::lock_guard<std::mutex> lock(mutex_);
   head_.topk(finite_states(work), k, ids, values);
 }
 
 void Engine::sample(const Work& work, const std::vector<Sampling>& sampling, int64_t* out) {
-  const std::vector<SequenceUse> uses = take(work);
   const std::lock_guard<std::mutex> lock(mutex_);
   const std::vector<const float*> pointers = finite_states(work);
   if (sampling.size() != pointers.size())

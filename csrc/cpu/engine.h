@@ -20,6 +20,7 @@ struct WorkItem {
 };
 using Work = std::vector<WorkItem>;
 
+// Calls may come from several threads, each with sequences of its own.
 class Engine {
  public:
   // `format`: f32 or bf16. `isa`: a name of isa.h, empty for the fastest.
@@ -52,7 +53,7 @@ class Engine {
   };
   std::vector<Member> closure(const Work& work, int to_layer) const;
   void advance_block(const std::vector<Member>& members, int to_layer);
-  std::vector<SequenceUse> take(const Work& work) const;
+  void check(const Work& work) const;
   std::vector<const float*> states(const Work& work) const;
   std::vector<const float*> finite_states(const Work& work) const;
 

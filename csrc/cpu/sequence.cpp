@@ -219,15 +219,4 @@ void Sequence::note_done(int slot, int done, bool keep) {
   while (complete_ < length_ && rows_[static_cast<size_t>(complete_)].done == num_layers_) ++complete_;
 }
 
-SequenceUse::SequenceUse(Sequence& sequence) : sequence_(&sequence) {
-  if (!sequence.try_use())
-    throw RowError("the sequence is in use by a call that has not returned; use one thread a sequence");
-}
-
-SequenceUse::~SequenceUse() {
-  if (sequence_ != nullptr) sequence_->end_use();
-}
-
-SequenceUse::SequenceUse(SequenceUse&& other) noexcept : sequence_(std::exchange(other.sequence_, nullptr)) {}
-
 }  // namespace specee

@@ -5,7 +5,6 @@
 // nothing can attend to keys that are not there yet. frontier() follows from that.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -52,10 +51,10 @@ class Sequence {
   // complete and not to be kept.
   void note_done(int slot, int done, bool keep);
 
-  // One user at a time: native calls run without Python's lock, so another thread, or a signal handler in the
-  // middle of a long call, could change rows under them. True if the sequence was free and is now taken.
-  bool try_use() { return !busy_.exchange(true, std::memory_order_acquire); }
-  void end_use() { busy_.store(false, std::memory_order_release); }
+  // Set for the length of a native call that works on the rows without Python's lock. Whoever holds that lock
+  // and finds it set keeps off: another thread, or a signal handler in the middle of a long call.
+  bool busy() const { return busy_; }
+  void set_busy(bool busy) { busy_ = busy; }
 
   KvCache& cache() { return cache_; }
   const KvCache& cache() const { return cache_; }
@@ -79,19 +78,7 @@ class Sequence {
   std::vector<Row> rows_;
   std::vector<int> held_;  // complete committed rows that may still have a hidden state
   KvCache cache_;
-  std::atomic<bool> busy_{false};
-};
-
-// Takes a sequence for the length of a scope. Throws RowError if it is taken.
-class SequenceUse {
- public:
-  explicit SequenceUse(Sequence& sequence);
-  ~SequenceUse();
-  SequenceUse(SequenceUse&& other) noexcept;
-  SequenceUse& operator=(SequenceUse&&) = delete;
-
- private:
-  Sequence* sequence_;
+  bool busy_ = false;
 };
 
 }  // namespace specee

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from specee import env
 from specee.errors import OutOfMemoryError
 
 _MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def check_room(needed: int, what: str, advice: str) -> None:
@@ -36,13 +36,19 @@ def _system() -> int | None:
 
 
 def _cgroup() -> int | None:
-    """What cgroup v2 leaves, as a container sees it: its limit less what it holds that no file backs."""
+    """What cgroup v2 leaves: the least over the process's groups of limit less what no file backs."""
+    rooms = [room for folder in env.cgroup_folders() if (room := _room_of(folder)) is not None]
+    return min(rooms, default=None)
+
+
+def _room_of(folder: Path) -> int | None:
     try:
-        limit = (_CGROUP / "memory.max").read_text().strip()
+        limit = (folder / "memory.max").read_text().strip()
         if limit == "max":
             return None
-        used = int((_CGROUP / "memory.current").read_text())
-        stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
-        return max(0, int(limit) - used + int(stat.get("inactive_file", 0)))
+        used = int((folder / "memory.current").read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        files = sum(int(stat.get(kind, 0)) for kind in ("inactive_file", "active_file"))
+        return max(0, int(limit) - used + files)
     except (OSError, ValueError):
         return None

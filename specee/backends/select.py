@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterable
 
 from specee import env
@@ -21,7 +22,7 @@ def missing(name: str) -> str | None:
     }[name]
     try:
         importlib.import_module(module)
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: a library it was built with is gone
         return f"{module} cannot be imported ({error}); {advice}"
     return None
 
@@ -33,7 +34,7 @@ def choose(device: str = "cpu", backend: str | None = None) -> str:
     that this machine or build does not have.
     """
     kind = device.partition(":")[0]
-    if kind not in ("cpu", "cuda"):
+    if re.fullmatch(r"cpu|cuda(:\d+)?", device) is None:
         raise ConfigurationError(f"device={device!r}: allowed are 'cpu', 'cuda' and 'cuda:<index>'")
     name = _known(backend) if backend is not None else env.backend()
     name = name or ("cpu" if kind == "cpu" else "reference")
@@ -77,7 +78,7 @@ def cuda_missing() -> str | None:
     """Why device ``cuda`` cannot be used, or None when it can."""
     try:
         import torch
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: a library it was built with is gone
         return f'torch cannot be imported ({error}); install it with: pip install "specee[hf]"'
     if torch.cuda.is_available():
         return None

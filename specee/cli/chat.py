@@ -62,4 +62,4 @@ def _turn(model: Model, chat: Chat, messages: Messages, line: str, options: argp
         print("\n(stopped)", file=sys.stderr)
     said = model.tokenizer.decode(generation.sequences[0].generated, skip_special_tokens=True)
     messages[:] = [*asked, {"role": "assistant", "content": said}]
-    report(model, generation)
+    report(model, generation, kept=chat.reused)

@@ -78,7 +78,7 @@ def _run_theirs(model: PreTrainedModel, prompt: list[int], options: Options, thr
     if options.temperature:
         sampling = {"do_sample": True, "temperature": options.temperature}
         sampling |= {"top_k": options.top_k, "top_p": options.top_p}
-    ends = sorted(options.eos) or None
+    ends = list(options.eos) or None
     watch = Stopwatch()
     with torch.inference_mode():
         model.generate(

@@ -28,14 +28,19 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def report(model: Model, generation: Generation) -> None:
-    """Speed of a generation on stderr, so that stdout is the text alone."""
+def report(model: Model, generation: Generation, kept: int = 0) -> None:
+    """Speed of a generation on stderr, so that stdout is the text alone.
+
+    ``kept`` prompt tokens were in the cache already and were not computed.
+    """
     sequence, timing = generation.sequences[0], generation.timing
     if generation.steps == 0:
         return
     later = len(sequence.generated) - 1
-    prompt_speed = len(sequence.request.prompt) / timing.prompt
-    lines = [f"prompt  {len(sequence.request.prompt)} tokens, {prompt_speed:.1f} tokens/s"]
+    computed = len(sequence.request.prompt) - kept
+    lines = [f"prompt  {computed} tokens, {computed / timing.prompt:.1f} tokens/s"]
+    if kept:
+        lines[0] += f" ({kept} more kept from before)"
     if later > 0:
         speed = later / timing.decode
         lines.append(f"decode  {later + 1} tokens, {speed:.1f} tokens/s")

@@ -34,7 +34,12 @@ def to_transformers(checkpoint: Checkpoint, weights: WeightFormat) -> PreTrained
     architecture = getattr(transformers, family.architecture)
     major = int(transformers.__version__.split(".")[0])
     settings = architecture.config_class(**_settings(checkpoint.config, major))
-    model = architecture(settings).to(torch.bfloat16 if weights == "bf16" else torch.float32)
+    with torch.device("meta"):  # neither memory nor random numbers for weights about to be replaced
+        model = architecture(settings).to(torch.bfloat16 if weights == "bf16" else torch.float32)
+    model.to_empty(device="cpu")
+    model.tie_weights()
+    rotary = model.model.rotary_emb  # its frequencies are computed when it is made, and not among the slabs
+    model.model.rotary_emb = type(rotary)(config=settings)
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for slab in checkpoint.slabs():

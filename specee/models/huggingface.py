@@ -37,7 +37,7 @@ def open_folder(folder: Path, description: str | None = None) -> Checkpoint:
         table=table,
         tokenizer=tokenizer,
         eos_token_ids=eos_ids(generation or values, config, str(folder)),
-        pad_token_id=pad_id(generation, values, tokenizer),
+        pad_token_id=pad_id(generation, values, config),
         generation_defaults={key: value for key, value in generation.items() if key not in _BOOKKEEPING},
         source=description or str(folder),
         format="safetensors " + "/".join(sorted(dtype.lower() for dtype in dtypes)),
@@ -73,11 +73,12 @@ def eos_ids(values: Mapping[str, Any], config: ModelConfig, where: str) -> tuple
     return tuple(ids)
 
 
-def pad_id(
-    generation: Mapping[str, Any], values: Mapping[str, Any], tokenizer: Tokenizer | None
-) -> int | None:
-    """The padding id: generation_config.json, else config.json, else the tokenizer's."""
+def pad_id(generation: Mapping[str, Any], values: Mapping[str, Any], config: ModelConfig) -> int | None:
+    """The padding id: generation_config.json, else config.json; one outside the vocabulary is none.
+
+    The tokenizer's own is not asked: transformers' ``generate`` never sees it.
+    """
     for given in (generation.get("pad_token_id"), values.get("pad_token_id")):
-        if isinstance(given, int) and given >= 0:
+        if isinstance(given, int) and 0 <= given < config.vocab_size:
             return given
-    return None if tokenizer is None else tokenizer.pad_token_id
+    return None

@@ -81,7 +81,7 @@ def open_pretrained(model: PreTrainedModel) -> Checkpoint:
         table=table,
         tokenizer=tokenizer,
         eos_token_ids=eos_ids(generation or values, config, where),
-        pad_token_id=pad_id(generation, values, tokenizer),
+        pad_token_id=pad_id(generation, values, config),
         generation_defaults=generation,
         source=where,
         format="transformers " + "/".join(sorted(dtypes)),

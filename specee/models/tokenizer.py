@@ -104,8 +104,16 @@ class Tokenizer:
         return self._id(self.special.pad_token)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of one text; ``add_special_tokens`` lets the post-processor add bos and eos."""
-        return list(self.backend.encode(text, add_special_tokens=add_special_tokens).ids)
+        """Token ids of one text; ``add_special_tokens`` lets the post-processor add bos and eos.
+
+        Raises ConfigurationError for what is no text: another type, or bytes that were not valid UTF-8.
+        """
+        try:
+            return list(self.backend.encode(text, add_special_tokens=add_special_tokens).ids)
+        except TypeError as error:
+            raise ConfigurationError(
+                f"the text {text!r:.60} cannot be encoded: a str of valid Unicode is needed"
+            ) from error
 
     def decode(self, token_ids: Any, skip_special_tokens: bool = False, **_ignored: Any) -> str:
         """Text of token ids: an id, or any flat sequence, array or tensor of them.
@@ -169,6 +177,8 @@ class Tokenizer:
         text = render_chat(
             self.chat_template,
             {
+                "tools": None,
+                "documents": None,
                 **named,
                 **template_options,
                 "messages": messages,

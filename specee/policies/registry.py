@@ -20,6 +20,6 @@ def policy_names() -> tuple[str, ...]:
 
 def make_policy(name: str) -> Policy:
     """A fresh policy. Raises ConfigurationError for an unknown name."""
-    if name not in _POLICIES:
+    if not isinstance(name, str) or name not in _POLICIES:
         raise ConfigurationError(f"policy={name!r}: allowed are {', '.join(policy_names())}")
     return _POLICIES[name]()

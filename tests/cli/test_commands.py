@@ -6,12 +6,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import specee
 from specee.backends import missing
 from specee.cli import main
+from specee.cli.generate import report
+from specee.engine import Request
 from tests.tiny_models import tiny_folder
 
 SHORT = ["--max-new-tokens", "6"]
@@ -273,3 +276,13 @@ def test_options_without_effect_are_mentioned(
 ) -> None:
     assert main(["generate", "x", "--model", folder, *SHORT, *arguments]) == 0
     assert ("no effect" in capsys.readouterr().err) is warned
+
+
+def test_the_report_counts_what_was_computed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Prompt tokens that the cache held already took no time, and must not make the speed look better."""
+    request = Request(tuple(range(60)), 1)
+    sequence = SimpleNamespace(generated=[7], request=request)
+    timing = SimpleNamespace(prompt=0.5, decode=0.0)
+    generation = SimpleNamespace(sequences={0: sequence}, timing=timing, steps=1)
+    report(SimpleNamespace(backend=None), generation, kept=40)
+    assert "20 tokens, 40.0 tokens/s (40 more kept from before)" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from specee.errors import RowError
 from tests.engines import Engine, native_engines
 from tests.random_model import BASE, RandomModel, random_model
 
@@ -28,12 +29,24 @@ def test_ctrl_c_stops_a_long_prompt_and_leaves_it_usable(engine: Engine) -> None
     backend = engine.load(wide_model())
     sequence = backend.sequence(PROMPT)
     slots = sequence.append([1] * PROMPT)
-    # Long after the call has begun, and long before its fifty billion multiplications are done.
-    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        backend.advance([(sequence, slots[-1:])], backend.config.num_layers)
-    timer.join()
+    over = threading.Event()
+
+    def interrupt() -> None:
+        while not over.is_set():
+            try:
+                _ = sequence.length, sequence.frontier
+            except RowError:  # in use: the call is under way, and this thread runs beside it
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            backend.advance([(sequence, slots[-1:])], backend.config.num_layers)
+    finally:
+        over.set()
+        thread.join()
 
     frontier = sequence.frontier
     assert 0 < frontier[-1] < PROMPT

@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from specee import env
 from specee.backends.cpu import CpuBackend
-from specee.backends.memory import check_room
+from specee.backends.memory import available, check_room
 from specee.errors import (
     CapacityError,
     CheckpointError,
@@ -62,10 +64,10 @@ def test_other_threads_can_use_other_sequences_and_not_a_busy_one() -> None:
     assert refused, "the sequence was never seen in use"
     with pytest.raises(RowError, match="in use"):
         sequence.rollback(1)
-    other = backend.sequence(8)  # once a deadlock: this waits for the engine while it needs Python's lock
+    # Once a deadlock: this waited for the engine while it held Python's lock, and the engine waited for that.
+    other = backend.sequence(8)
     other.append([1, 2])
     backend.advance([(other, [1])], LAYERS)
-    assert thread.is_alive(), "too fast to show anything: make the prompt longer"
     thread.join()
     assert sequence.frontier == (8192,) * LAYERS
 
@@ -181,3 +183,17 @@ def test_memory_that_is_not_there_is_refused_beforehand() -> None:
     with pytest.raises(OutOfMemoryError, match=r"a KV cache.*fewer"):
         check_room(2**60, "a KV cache", "ask for fewer")
     check_room(1, "a KV cache", "ask for fewer")
+
+
+def test_a_cgroup_leaves_what_files_do_not_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least room of the process's groups counts; groups without a limit or files are passed over."""
+    inner, outer = tmp_path / "a" / "b", tmp_path / "a"
+    inner.mkdir(parents=True)
+    (inner / "memory.max").write_text("max\n")
+    (outer / "memory.max").write_text("1000\n")
+    (outer / "memory.current").write_text("900\n")
+    (outer / "memory.stat").write_text("anon 500\ninactive_file 250\nactive_file 150\n")
+    monkeypatch.setattr(env, "cgroup_folders", lambda: [inner, outer, tmp_path])
+    assert available() == 500
+    with pytest.raises(OutOfMemoryError):
+        check_room(501 + (1 << 20), "a KV cache", "ask for fewer")

@@ -50,7 +50,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Four logical CPUs, and empty folders in place of sysfs and cgroup."""
     monkeypatch.setattr(env, "_SYSFS_CPU", tmp_path / "cpu")
     monkeypatch.setattr(env, "_CGROUP", tmp_path / "cgroup")
-    monkeypatch.setattr(env, "_cgroup_folders", lambda: [tmp_path / "cgroup" / "a", tmp_path / "cgroup"])
+    monkeypatch.setattr(env, "cgroup_folders", lambda: [tmp_path / "cgroup" / "a", tmp_path / "cgroup"])
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     (tmp_path / "cgroup" / "a").mkdir(parents=True)
     return tmp_path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,38 @@ def test_streamer_is_ended_on_errors(model: specee.Model, fail_at: int) -> None:
     with pytest.raises(RuntimeError, match="reader"):
         model.generate(IDS, max_new_tokens=3, eos_token_id=[], streamer=streamer)
     assert streamer.ended == 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_new_tokens": 10**6}, {"do_sample": True, "top_p": 7.0}, {"unheard_of": 1}]
+)
+def test_streamer_is_ended_when_nothing_starts(model: specee.Model, wrong: dict[str, Any]) -> None:
+    streamer = Recorder()
+    with pytest.raises((CapacityError, ConfigurationError, TypeError)):
+        model.generate(IDS, streamer=streamer, **wrong)
+    assert (streamer.seen, streamer.ended) == ([], 1)
+
+
+def test_rows_are_filled_with_the_first_eos_as_transformers_does(folder: Path) -> None:
+    """Without a padding token, and whatever the order of the ids."""
+    model = specee.load(folder, backend="reference")
+    model.checkpoint = dataclasses.replace(model.checkpoint, pad_token_id=None)
+    prompts = [[5, 6], [7, 8]]
+    free = model.generate(prompts, max_new_tokens=6, eos_token_id=[])
+    stop = free[0][3]
+    first = max(set(range(30)) - set(free[0]) - set(free[1]))
+    done = model.generate(prompts, max_new_tokens=6, eos_token_id=[first, stop])
+    cut = free[0][2:].index(stop) + 3
+    assert cut < 8, "the row did not end early: nothing to fill"
+    assert set(done[0][cut:]) == {first}
+
+
+def test_text_that_begins_with_the_padding_token_keeps_it(folder: Path) -> None:
+    model = specee.load(folder, backend="reference")
+    first = model.encode("The quick", raw=True)[0]
+    model.checkpoint = dataclasses.replace(model.checkpoint, pad_token_id=first)
+    options: dict[str, Any] = {"max_new_tokens": 8, "eos_token_id": [], "raw": True}
+    assert "".join(model.stream("The quick", **options)) == model.generate_text("The quick", **options)
 
 
 def test_text_streamer_of_transformers_prints_the_text(model: specee.Model, capsys: Any) -> None:
