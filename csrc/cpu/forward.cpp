@@ -60,6 +60,7 @@ void Forward::run_layer(Team& team, std::vector<PassRow>& rows, int count, int l
   rotate_and_store(team, rows, count, layer);
   team.barrier();
   attend(team, rows, count, layer);
+  fetch_share(team, w.o, Epilogue::add);
   team.barrier();
   const int q_dim = config_.q_dim();
   const InputRows attended = inputs_.prepare(team, count, q_dim, [&](int r, float* x) {
@@ -68,8 +69,10 @@ void Forward::run_layer(Team& team, std::vector<PassRow>& rows, int count, int l
   });
   linear_share(team, kernels_, w.o, attended, count, config_.hidden_size, state_.data(), config_.hidden_size,
                Epilogue::add);
+  fetch_share(team, w.gate_up, Epilogue::swiglu);
   team.barrier();
   feed_forward(team, count, w);
+  if (layer + 1 < config_.num_layers) fetch_share(team, weights_.layer(layer + 1).qkv, Epilogue::store);
   team.barrier();
 }
 
@@ -153,6 +156,7 @@ void Forward::feed_forward(Team& team, int count, const LayerWeights& w) {
     kernels_.rms_norm(state(r), w.mlp_norm.data(), config_.norm_eps, config_.hidden_size, x);
   });
   linear_share(team, kernels_, w.gate_up, normed, count, inner, inner_.data(), inner, Epilogue::swiglu);
+  fetch_share(team, w.down, Epilogue::add);
   team.barrier();
   const InputRows activated = inputs_.prepare(team, count, inner, [&](int r, float* x) {
     std::memcpy(x, inner_.data() + static_cast<size_t>(r) * inner,

@@ -1,5 +1,7 @@
 #include "cpu/inputs.h"
 
+#include <algorithm>
+
 namespace specee {
 
 Inputs::Inputs(const Kernels& kernels, Dtype format, int width, int threads)
@@ -51,13 +53,32 @@ void run_linear(const Kernels& kernels, const PackedMatrix& matrix, const Linear
   (matrix.format() == Dtype::bf16 ? kernels.linear_bf16 : kernels.linear_f32)(call);
 }
 
+namespace {
+
+// This member's blocks: a gate block stays with its up block.
+Range share_blocks(const Team& team, const PackedMatrix& matrix, Epilogue epilogue) {
+  const int together = epilogue == Epilogue::swiglu ? 2 : 1;
+  const Range range = team.share(matrix.blocks() / together);
+  return {range.begin * together, range.end * together};
+}
+
+}  // namespace
+
+void fetch_share(Team& team, const PackedMatrix& matrix, Epilogue epilogue) {
+  constexpr size_t line = 64, most = 64 * 1024;
+  const Range range = share_blocks(team, matrix, epilogue);
+  const size_t block = static_cast<size_t>(matrix.padded_k()) * kLanes * dtype_bytes(matrix.format());
+  const char* weights = static_cast<const char*>(matrix.data()) + static_cast<size_t>(range.begin) * block;
+  const size_t bytes = std::min(most, static_cast<size_t>(range.end - range.begin) * block);
+  for (size_t i = 0; i < bytes; i += line) __builtin_prefetch(weights + i, 0, 2);
+}
+
 void linear_share(Team& team, const Kernels& kernels, const PackedMatrix& matrix, const InputRows& inputs,
                   int rows, int outputs, float* y, ptrdiff_t y_stride, Epilogue epilogue) {
   LinearCall call = linear_call(matrix, inputs, rows, outputs, y, y_stride, epilogue);
-  const int together = epilogue == Epilogue::swiglu ? 2 : 1;  // a gate block stays with its up block
-  const Range range = team.share(matrix.blocks() / together);
-  call.block_begin = range.begin * together;
-  call.block_end = range.end * together;
+  const Range range = share_blocks(team, matrix, epilogue);
+  call.block_begin = range.begin;
+  call.block_end = range.end;
   call.ahead_end = call.block_end;
   run_linear(kernels, matrix, call);
 }

@@ -55,6 +55,10 @@ class Inputs {
 void linear_share(Team& team, const Kernels& kernels, const PackedMatrix& matrix, const InputRows& inputs,
                   int rows, int outputs, float* y, ptrdiff_t y_stride, Epilogue epilogue);
 
+// Starts fetching the first weights of this member's share into its cache. Called before waiting at the
+// barrier in front of that product, so that memory works while the member waits.
+void fetch_share(Team& team, const PackedMatrix& matrix, Epilogue epilogue);
+
 // The same over chosen blocks.
 LinearCall linear_call(const PackedMatrix& matrix, const InputRows& inputs, int rows, int outputs, float* y,
                        ptrdiff_t y_stride, Epilogue epilogue);
