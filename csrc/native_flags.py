@@ -20,7 +20,13 @@ _AVX512 = [*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
 # GCC 12 takes the undefined pass-through operand inside its own intrinsics for a mistake (GCC bug 105593);
 # Clang does not know the warning.
 _AVX512 += ["-Wno-unknown-warning-option", "-Wno-maybe-uninitialized", "-Wno-uninitialized"]
-_ISA = {"_avx2.cpp": _AVX2, "_avx512.cpp": _AVX512, "_avx512bf16.cpp": [*_AVX512, "-mavx512bf16"]}
+_VNNI = [*_AVX512, "-mavx512vnni"]
+_ISA = {
+    "_avx2.cpp": _AVX2,
+    "_avx512.cpp": _AVX512,
+    "_avx512vnni.cpp": _VNNI,
+    "_avx512bf16.cpp": [*_VNNI, "-mavx512bf16"],
+}
 
 
 def on_x86_64_linux() -> bool:

@@ -17,7 +17,7 @@ import bochs
 import native
 from emulator import Machine
 
-REQUIRED = ("portable", "avx2", "avx512", "avx512bf16")
+REQUIRED = ("portable", "avx2", "avx512", "avx512vnni", "avx512bf16")
 
 
 def main() -> int:

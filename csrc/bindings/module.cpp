@@ -4,12 +4,15 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <climits>
+#include <map>
 #include <memory>
 #include <optional>
 
+#include "bindings/buffers.h"
 #include "bindings/busy.h"
 #include "bindings/errors.h"
+#include "bindings/ops.h"
+#include "bindings/parse.h"
 #include "cpu/bandwidth.h"
 #include "cpu/engine.h"
 #include "cpu/isa.h"
@@ -20,14 +23,10 @@ namespace py = pybind11;
 namespace specee {
 namespace {
 
-template <class T>
-using Array = py::array_t<T, py::array::c_style>;
-
-Dtype parse_dtype(const std::string& name) {
-  if (name == "fp32") return Dtype::f32;
-  if (name == "bf16") return Dtype::bf16;
-  if (name == "fp16") return Dtype::f16;
-  throw ConfigurationError("dtype '" + name + "' is unknown: choose fp32, bf16 or fp16");
+WeightTypes parse_weight_types(const std::map<std::pair<std::string, int>, std::string>& names) {
+  WeightTypes types;
+  for (const auto& [key, name] : names) types[key] = parse_weight_type(name);
+  return types;
 }
 
 RopeScaling parse_scaling(const std::string& name) {
@@ -71,7 +70,8 @@ ModelConfig parse_config(const py::object& source) {
   if (smallest < 1 || largest > (1 << 24) || widest > (1 << 24) || c.num_heads % c.num_kv_heads != 0 ||
       c.head_dim % 2 != 0 || static_cast<int>(c.windows.size()) != c.num_layers)
     throw ConfigurationError(
-        "the model's shape is inconsistent: sizes must be 1 to 2^24, num_heads a multiple of num_kv_heads, "
+        "the model's shape is inconsistent: sizes must be "
+        "1 to 2^24, num_heads a multiple of num_kv_heads, "
         "head_dim even, and windows one entry a layer");
   return c;
 }
@@ -100,18 +100,19 @@ Work parse_work(const py::sequence& items) {
 }
 
 void set_weight(Engine& engine, const std::string& role, int layer, int row_begin, const py::buffer& values,
-                const std::string& dtype) {
+                const std::string& format) {
   const py::buffer_info info = values.request();
-  const Dtype source = parse_dtype(dtype);
-  const bool vector = info.ndim == 1;
-  const py::ssize_t columns = vector ? 1 : info.ndim == 2 ? info.shape[1] : -1;
-  const bool contiguous = columns > 0 && info.strides.back() == info.itemsize &&
-                          (vector || info.strides[0] == info.itemsize * columns);
-  if (!contiguous || info.itemsize != dtype_bytes(source) || info.shape[0] > INT_MAX || columns > INT_MAX)
-    throw CheckpointError("tensor '" + role + "' must be a C-contiguous vector or matrix of " + dtype);
+  const WeightType source = parse_weight_type(format);
+  const WeightRows rows = weight_rows_of(info, source, "tensor '" + role + "'");
   py::gil_scoped_release release;
-  engine.weights().set(role, layer, row_begin, static_cast<int>(info.shape[0]), static_cast<int>(columns),
-                       info.ptr, source);
+  engine.weights().set(role, layer, row_begin, rows.rows, rows.columns, rows.data, source);
+}
+
+Array<float> weight_rows(Engine& engine, const std::string& role, int layer, int row_begin, int rows) {
+  const int columns = engine.weights().columns(role, layer);
+  Array<float> out({static_cast<py::ssize_t>(std::max(rows, 0)), static_cast<py::ssize_t>(columns)});
+  engine.weights().read(role, layer, row_begin, rows, out.mutable_data());
+  return out;
 }
 
 // Lets Python handle Ctrl-C between row blocks.
@@ -288,19 +289,40 @@ py::object make_sequence(const py::object& self, int64_t capacity, const std::st
   return made;
 }
 
+// Seconds by step and barriers passed, for each member, since the last call; turns the watch on or off.
+py::list costs(Engine& engine, bool watch) {
+  constexpr const char* names[kCostSteps] = {"qkv",     "heads", "attention", "o",
+                                             "gate_up", "down",  "head",      "wait"};
+  py::list members;
+  for (const Costs::Member& member : engine.costs().members()) {
+    py::dict entry;
+    for (size_t i = 0; i < kCostSteps; ++i)
+      entry[names[i]] = static_cast<double>(member.nanoseconds[i]) / 1e9;
+    entry["barriers"] = member.barriers;
+    members.append(entry);
+  }
+  engine.costs().clear();
+  engine.costs().enable(watch);
+  return members;
+}
+
 void bind_engine(py::module_& m) {
   py::class_<Engine>(m, "Engine")
-      .def(py::init(
-               [](const py::object& config, const std::string& weights, const std::string& isa, int threads) {
-                 return std::make_unique<Engine>(parse_config(config), parse_dtype(weights), isa, threads);
-               }),
-           py::arg("config"), py::arg("weights"), py::arg("isa"), py::arg("threads"))
+      .def(py::init([](const py::object& config,
+                       const std::map<std::pair<std::string, int>, std::string>& formats,
+                       const std::string& isa, int threads) {
+             return std::make_unique<Engine>(parse_config(config), parse_weight_types(formats), isa, threads);
+           }),
+           py::arg("config"), py::arg("formats"), py::arg("isa"), py::arg("threads"))
       .def("set_weight", &set_weight)
+      .def("weight_rows", &weight_rows)
       .def("check_complete", [](Engine& engine) { engine.weights().check_complete(); })
       .def_property_readonly("weight_bytes", [](Engine& engine) { return engine.weights().bytes(); })
       .def_property_readonly("step_bytes", [](Engine& engine) { return engine.weights().step_bytes(); })
       .def_property_readonly("isa", &Engine::isa)
       .def_property_readonly("threads", &Engine::threads)
+      .def("costs", &costs, py::arg("watch"))
+      .def_property_readonly("bytes_by_step", [](Engine& engine) { return engine.weights().bytes_by_step(); })
       .def("sequence", &make_sequence)
       .def("cache_bytes_needed",
            [](const Engine& engine, int capacity, const std::string& dtype) {
@@ -324,15 +346,19 @@ double bandwidth_gb(size_t bytes, int threads, const std::string& isa) {
 
 PYBIND11_MODULE(_cpu, m) {
   using namespace specee;
-  m.doc() = "specee's C++ engine: models, sequences and the kernels of this processor";
+  m.doc() =
+      "specee's C++ engine: models, sequences and the kernels of this "
+      "processor";
   register_errors();
   bind_sequence(m);
   bind_engine(m);
+  bind_ops(m);
   m.def("compiled_isas", &compiled_isas, "Instruction sets in this build, slowest first");
   m.def("supported_isas", &supported_isas, "Those of compiled_isas() that this processor runs");
   m.def(
       "select_isa", [](const std::string& name) { return select_kernels(name).name; },
-      "The named instruction set, or the fastest for ''; raises ConfigurationError");
+      "The named instruction set, or the fastest for ''; raises "
+      "ConfigurationError");
   m.def("measure_bandwidth", &bandwidth_gb, py::arg("size"), py::arg("threads"), py::arg("isa") = "",
         "GB/s of the best of five read-only sweeps over `size` bytes");
 }

@@ -1,4 +1,4 @@
-// Decode attention of one row over logical positions [begin, end):
+// Attention of one row over logical positions [begin, end):
 //   out = sum_p softmax_p(scale * q.k_p) v_p
 // Scores are computed sixteen positions at a time (a lane is a position, one chain over head_dim each); the
 // weighted sum is one chain over positions per output. Both are indexed by logical position: a tree row
@@ -6,6 +6,7 @@
 // chain's bits.
 #pragma once
 
+#include "cpu/fetch_impl.h"
 #include "cpu/kernels.h"
 
 namespace {
@@ -25,17 +26,35 @@ struct F16Cache {
   static inline Vec load(const uint16_t* p) { return vload_f16(p); }
 };
 
+// Tiles of keys, or blocks of sixteen dimensions of values, that G heads take together.
+inline constexpr int attention_tiles(int heads) {
+  const int room = kAttentionAccumulators / heads;
+  return room >= 4 ? 4 : room >= 2 ? 2 : 1;
+}
+
+inline constexpr int kRowsAhead = 24;  // rows of values between the one in use and the one being fetched
+
+template <int Count>
+struct Heads {
+  static constexpr int kCount = Count;
+};
+
 inline constexpr float kMinusInfinity = -__builtin_inff();
 
-// Scores of T consecutive tiles, unscaled: scores[g][position].
+// Scores of T consecutive tiles, unscaled: scores[g][position]. As many bytes are fetched from `ahead` on.
 template <class Cache, int G, int T>
-inline void score_tiles(const typename Cache::Element* keys, const AttendCall& call, int position) {
+inline void score_tiles(const typename Cache::Element* keys, const void* ahead, const AttendCall& call,
+                        int position, LoopFetch& fetch) {
   constexpr int L = specee::kLanes;
   const int dim = call.head_dim;
   Vec acc[T][G];
   for (int t = 0; t < T; ++t)
     for (int g = 0; g < G; ++g) acc[t][g] = vzero();
+  constexpr ptrdiff_t step_bytes = T * L * sizeof(typename Cache::Element);
   for (int d = 0; d < dim; ++d) {
+    fetch.step();
+    for (ptrdiff_t i = 0; i < step_bytes; i += kLine)
+      __builtin_prefetch(static_cast<const char*>(ahead) + d * step_bytes + i, 0, 2);
 #pragma GCC unroll 4
     for (int t = 0; t < T; ++t) {
       const Vec k = Cache::load(keys + (t * dim + d) * L);
@@ -44,7 +63,7 @@ inline void score_tiles(const typename Cache::Element* keys, const AttendCall& c
     }
   }
   for (int t = 0; t < T; ++t)
-    for (int g = 0; g < G; ++g) vstore(call.scores + g * call.score_stride + position + t * L, acc[t][g]);
+    for (int g = 0; g < G; ++g) vstore(call.weights + g * call.score_stride + position + t * L, acc[t][g]);
 }
 
 // Copies the keys of 16 logical positions from wherever they sit; lanes past the end stay zero.
@@ -67,94 +86,143 @@ inline const typename Cache::Element* gather_tile(const AttendCall& call, int po
   return tile;
 }
 
+// While a group of tiles is in use, the one behind it is fetched; behind the last one, the first rows of
+// values.
 template <class Cache, int G>
-inline void all_scores(const AttendCall& call) {
+void scores_of(const AttendCall& call, int from, int to) {
   using Element = typename Cache::Element;
-  constexpr int L = specee::kLanes, T = G == 1 ? 4 : 2;
+  constexpr int L = specee::kLanes, T = attention_tiles(G);
   const Element* keys = static_cast<const Element*>(call.keys);
+  const ptrdiff_t tile = static_cast<ptrdiff_t>(L) * call.head_dim;
   // Tiles that lie wholly in slots of their own number are read in place.
   const int direct = call.end <= call.identity ? call.end : call.identity / L * L;
-  int p = call.begin / L * L;
-  for (; p + (T - 1) * L < direct; p += T * L)
-    score_tiles<Cache, G, T>(keys + static_cast<ptrdiff_t>(p) * call.head_dim, call, p);
-  for (; p < direct; p += L)
-    score_tiles<Cache, G, 1>(keys + static_cast<ptrdiff_t>(p) * call.head_dim, call, p);
-  for (; p < call.end; p += L) score_tiles<Cache, G, 1>(gather_tile<Cache>(call, p), call, p);
+  const int end = to < call.end ? to : call.end, in_place = end < direct ? end : direct;
+  LoopFetch fetch(call.stream);
+  int p = (from > call.begin ? from : call.begin) / L * L;
+  for (; p + (T - 1) * L < in_place; p += T * L) {
+    const Element* at = keys + p / L * tile;
+    const void* values =
+        static_cast<const Element*>(call.values) + static_cast<ptrdiff_t>(call.begin) * call.value_stride;
+    score_tiles<Cache, G, T>(at, p + T * L < direct ? at + T * tile : values, call, p, fetch);
+  }
+  for (; p < in_place; p += L) {
+    const Element* at = keys + p / L * tile;
+    score_tiles<Cache, G, 1>(at, p + L < direct ? at + tile : at, call, p, fetch);
+  }
+  for (; p < end; p += L) {
+    const Element* at = gather_tile<Cache>(call, p);
+    score_tiles<Cache, G, 1>(at, at, call, p, fetch);
+  }
+  fetch.done();
 }
 
-// Turns scores into exp(scale * (score - largest)), zero outside [begin, end), and returns their sum.
-inline float soften(const AttendCall& call, float* scores) {
+// Weights of one head, zero outside [begin, end) up to whole vectors; returns their sum.
+inline float soften(const AttendCall& call, const float* scores, float* weights) {
   constexpr int L = specee::kLanes;
   const Vec scale = vset(call.scale);
   const int first = call.begin / L * L;
   Vec top = vset(kMinusInfinity);
   for (int p = first; p < call.end; p += L) {
     const Vec s = vkeep(vmul(vload(scores + p), scale), call.begin - p, call.end - p, kMinusInfinity);
-    vstore(scores + p, s);
+    vstore(weights + p, s);
     top = vmax(top, s);
   }
   const Vec shift = vset(-vlargest(top));
   Vec sum = vzero();
   for (int p = first; p < call.end; p += L) {
-    const Vec e = vkeep(vexp(vadd(vload(scores + p), shift)), call.begin - p, call.end - p, 0.0f);
-    vstore(scores + p, e);
+    const Vec e = vkeep(vexp(vadd(vload(weights + p), shift)), call.begin - p, call.end - p, 0.0f);
+    vstore(weights + p, e);
     sum = vadd(sum, e);
   }
   return vsum(sum);
 }
 
-// Weighted sum of values for D blocks of 16 dimensions, starting at dimension `dim`.
+void attend_weights(const AttendCall& call) {
+  for (int g = 0; g < call.heads; ++g) {
+    const ptrdiff_t at = static_cast<ptrdiff_t>(g) * call.score_stride;
+    call.sums[g] = soften(call, call.scores + at, call.weights + at);
+  }
+}
+
+// D blocks of 16 dimensions, starting at dimension `dim`, of positions [from, to) within the call's.
 template <class Cache, int G, int D>
-inline void weigh_values(const AttendCall& call, int dim, const float* sums) {
+inline void weigh_values(const AttendCall& call, int from, int to, int dim, LoopFetch& fetch) {
   constexpr int L = specee::kLanes;
+  constexpr ptrdiff_t bytes = D * L * sizeof(typename Cache::Element);
   const typename Cache::Element* values = static_cast<const typename Cache::Element*>(call.values) + dim;
+  const ptrdiff_t row_bytes = call.value_stride * static_cast<ptrdiff_t>(sizeof(typename Cache::Element));
+  float* so_far = call.sum_so_far + dim;
   Vec acc[G][D];
   for (int g = 0; g < G; ++g)
-    for (int d = 0; d < D; ++d) acc[g][d] = vzero();
+    for (int d = 0; d < D; ++d)
+      acc[g][d] = from <= call.begin ? vzero() : vload(so_far + g * call.value_stride + d * L);
   const auto take = [&](int p, int slot) {
+    fetch.step();
     const typename Cache::Element* v = values + static_cast<ptrdiff_t>(slot) * call.value_stride;
+    const ptrdiff_t rows_ahead = p + kRowsAhead < call.end ? kRowsAhead : 0;
+    const uintptr_t ahead = reinterpret_cast<uintptr_t>(v) + static_cast<uintptr_t>(row_bytes * rows_ahead);
+    for (ptrdiff_t i = 0; i < bytes; i += kLine)
+      __builtin_prefetch(reinterpret_cast<const void*>(ahead + static_cast<uintptr_t>(i)), 0, 2);
 #pragma GCC unroll 4
     for (int d = 0; d < D; ++d) {
       const Vec value = Cache::load(v + d * L);
 #pragma GCC unroll 4
-      for (int g = 0; g < G; ++g) vaccumulate(acc[g][d], value, vset(call.scores[g * call.score_stride + p]));
+      for (int g = 0; g < G; ++g)
+        vaccumulate(acc[g][d], value, vset(call.weights[g * call.score_stride + p]));
     }
   };
-  const int split = call.end < call.identity ? call.end : call.identity;
-  int p = call.begin;
+  const int end = to < call.end ? to : call.end, split = end < call.identity ? end : call.identity;
+  int p = from > call.begin ? from : call.begin;
   for (; p < split; ++p) take(p, p);
-  for (; p < call.end; ++p) take(p, call.path[p - call.identity]);
+  for (; p < end; ++p) take(p, call.path[p - call.identity]);
   for (int g = 0; g < G; ++g)
     for (int d = 0; d < D; ++d) {
+      if (to < call.end) {
+        vstore(so_far + g * call.value_stride + d * L, acc[g][d]);
+        continue;
+      }
       float lane[L];
-      vstore(lane, vdiv(acc[g][d], vset(sums[g])));
+      vstore(lane, vdiv(acc[g][d], vset(call.sums[g])));
       for (int i = 0; i < L && dim + d * L + i < call.head_dim; ++i)
         call.out[g * call.head_dim + dim + d * L + i] = lane[i];
     }
 }
 
 template <class Cache, int G>
-void attend_group(const AttendCall& call) {
-  constexpr int L = specee::kLanes, D = G == 1 ? 4 : 2;
-  float sums[G];
-  all_scores<Cache, G>(call);
-  for (int g = 0; g < G; ++g) sums[g] = soften(call, call.scores + g * call.score_stride);
-  int dim = 0;
-  for (; dim + D * L <= call.value_stride; dim += D * L) weigh_values<Cache, G, D>(call, dim, sums);
-  for (; dim < call.value_stride; dim += L) weigh_values<Cache, G, 1>(call, dim, sums);
+void values_of(const AttendCall& call, int from, int to, int dim_begin, int dim_end) {
+  constexpr int L = specee::kLanes, D = attention_tiles(G);
+  LoopFetch fetch(call.stream);
+  int dim = dim_begin;
+  for (; dim + D * L <= dim_end; dim += D * L) weigh_values<Cache, G, D>(call, from, to, dim, fetch);
+  for (; dim < dim_end; dim += L) weigh_values<Cache, G, 1>(call, from, to, dim, fetch);
+  fetch.done();
 }
 
-template <class Cache>
-void attend_dtype(const AttendCall& call) {
-  if (call.heads == 1) attend_group<Cache, 1>(call);
-  if (call.heads == 2) attend_group<Cache, 2>(call);
-  if (call.heads == 3) attend_group<Cache, 3>(call);
+// Calls f with the format of the cache, and the number of heads as a constant.
+template <class Cache, class Function>
+inline void with_heads(const AttendCall& call, const Function& f) {
+  if (call.heads == 1) f(Cache(), Heads<1>());
+  if (call.heads == 2) f(Cache(), Heads<2>());
+  if (call.heads == 3) f(Cache(), Heads<3>());
 }
 
-void attend(const AttendCall& call) {
-  if (call.dtype == specee::Dtype::f32) attend_dtype<F32Cache>(call);
-  if (call.dtype == specee::Dtype::bf16) attend_dtype<Bf16Cache>(call);
-  if (call.dtype == specee::Dtype::f16) attend_dtype<F16Cache>(call);
+template <class Function>
+inline void with_cache(const AttendCall& call, const Function& f) {
+  if (call.dtype == specee::Dtype::f32) with_heads<F32Cache>(call, f);
+  if (call.dtype == specee::Dtype::bf16) with_heads<Bf16Cache>(call, f);
+  if (call.dtype == specee::Dtype::f16) with_heads<F16Cache>(call, f);
+}
+
+void attend_scores(const AttendCall& call, int from, int to) {
+  with_cache(call, [&](auto cache, auto heads) {
+    scores_of<decltype(cache), decltype(heads)::kCount>(call, from, to);
+  });
+}
+
+void attend_values(const AttendCall& call, int from, int to, int dim_begin, int dim_end) {
+  with_cache(call, [&](auto cache, auto heads) {
+    values_of<decltype(cache), decltype(heads)::kCount>(call, from, to, dim_begin, dim_end);
+  });
 }
 
 }  // namespace

@@ -10,22 +10,15 @@
 
 namespace specee {
 
-namespace {
-
-Dtype checked(Dtype format) {
-  if (format == Dtype::f16) throw ConfigurationError("weights in fp16 have no kernels: choose fp32 or bf16");
-  return format;
-}
-
-}  // namespace
-
-Engine::Engine(const ModelConfig& config, Dtype format, const std::string& isa, int threads)
+Engine::Engine(const ModelConfig& config, const WeightTypes& types, const std::string& isa, int threads)
     : config_(config),
       kernels_(select_kernels(isa)),
       pool_(threads),
-      weights_(config_, checked(format)),
-      forward_(config_, weights_, kernels_, pool_),
-      head_(config_, weights_, kernels_, pool_) {}
+      costs_(threads),
+      weights_(config_, types),
+      streams_(config_, weights_, threads),
+      forward_(config_, weights_, kernels_, pool_, costs_, streams_),
+      head_(config_, weights_, kernels_, pool_, costs_, streams_) {}
 
 void Engine::check_capacity(int64_t capacity) const {
   if (capacity < 1 || capacity > config_.max_position)
@@ -52,9 +45,13 @@ void Engine::check(const Work& work) const {
   std::set<const Sequence*> seen;
   for (const WorkItem& item : work) {
     if (item.sequence->model() != &config_)
-      throw RowError("a sequence of another model; make sequences with this backend's sequence()");
+      throw RowError(
+          "a sequence of another model; make sequences with this "
+          "backend's sequence()");
     if (!seen.insert(item.sequence).second)
-      throw RowError("a sequence appears twice in one call; name all its rows in one entry");
+      throw RowError(
+          "a sequence appears twice in one call; name all its rows "
+          "in one entry");
     std::set<int> slots;
     for (const int slot : item.slots) {
       item.sequence->row(slot);
@@ -140,9 +137,9 @@ std::vector<const float*> Engine::states(const Work& work) const {
         throw RowError("the row in slot " + std::to_string(slot) +
                        " has been through no layer yet; advance it first");
       if (row.hidden == nullptr)
-        throw RowError(
-            "the hidden state of slot " + std::to_string(slot) +
-            " was let go: complete rows keep it only if their sequence's latest advance named them");
+        throw RowError("the hidden state of slot " + std::to_string(slot) +
+                       " was let go: complete rows keep it only if their "
+                       "sequence's latest advance named them");
       pointers.push_back(row.hidden.get());
     }
   return pointers;
@@ -155,8 +152,10 @@ std::vector<const float*> Engine::finite_states(const Work& work) const {
     for (int i = 0; i < config_.hidden_size; ++i)
       if (!std::isfinite(state[i]))
         throw NumericalError(
-            "a hidden state is infinite or not a number: the model overflows its formats; load "
-            "it with weights='fp32' and kv_dtype='fp32', or check the checkpoint");
+            "a hidden state is infinite or not a number: the "
+            "model overflows its formats; load "
+            "it with weights='fp32' and kv_dtype='fp32', or "
+            "check the checkpoint");
   return pointers;
 }
 

@@ -23,10 +23,11 @@ using Work = std::vector<WorkItem>;
 // Calls may come from several threads, each with sequences of its own.
 class Engine {
  public:
-  // `format`: f32 or bf16. `isa`: a name of isa.h, empty for the fastest.
-  Engine(const ModelConfig& config, Dtype format, const std::string& isa, int threads);
+  // `isa`: a name of isa.h, empty for the fastest.
+  Engine(const ModelConfig& config, const WeightTypes& types, const std::string& isa, int threads);
 
   ModelWeights& weights() { return weights_; }
+  Costs& costs() { return costs_; }
   const ModelConfig& config() const { return config_; }
   const char* isa() const { return kernels_.name; }
   int threads() const { return pool_.size(); }
@@ -60,7 +61,9 @@ class Engine {
   const ModelConfig config_;
   const Kernels& kernels_;
   ThreadPool pool_;
+  Costs costs_;
   ModelWeights weights_;
+  WeightStreams streams_;
   Forward forward_;
   Head head_;
   std::mutex mutex_;  // one call at a time: buffers are shared

@@ -1,9 +1,12 @@
 #include "cpu/head.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <exception>
 #include <limits>
+
+#include "specee/errors.h"
 
 namespace specee {
 namespace {
@@ -34,12 +37,16 @@ void offer(std::vector<Scored>& best, size_t k, Scored candidate) {
 
 }  // namespace
 
-Head::Head(const ModelConfig& config, const ModelWeights& weights, const Kernels& kernels, ThreadPool& pool)
+Head::Head(const ModelConfig& config, const ModelWeights& weights, const Kernels& kernels, ThreadPool& pool,
+           Costs& costs, WeightStreams& streams)
     : config_(config),
       weights_(weights),
       kernels_(kernels),
       pool_(pool),
-      inputs_(kernels, weights.format(), config.hidden_size, pool.size()),
+      costs_(costs),
+      streams_(streams),
+      forms_(forms_of(kernels, {&weights.head()})),
+      inputs_(kernels, forms_, config.hidden_size, pool.size()),
       pieces_(static_cast<size_t>(pool.size()),
               std::vector<float>(static_cast<size_t>(kMaxRows) * kPieceColumns)) {}
 
@@ -47,31 +54,43 @@ template <class Consume>
 void Head::stream(const std::vector<const float*>& hidden, const Consume& consume) {
   const PackedMatrix& matrix = weights_.head();
   const int total = static_cast<int>(hidden.size());
+  std::vector<char> finite(static_cast<size_t>(pool_.size()), 1);  // a team must not throw
   pool_.run([&](Team& team) {
-    std::vector<float>& piece = pieces_[static_cast<size_t>(team.index())];
+    const size_t member = static_cast<size_t>(team.index());
+    Lap lap(costs_, team.index());
+    std::vector<float>& piece = pieces_[member];
     for (int row = 0; row < total; row += kMaxRows) {
       const int rows = std::min(kMaxRows, total - row);
-      const InputRows inputs = inputs_.prepare(team, rows, config_.hidden_size, [&](int r, float* x) {
+      const InputRows inputs = inputs_.prepare(team, rows, config_.hidden_size, forms_, [&](int r, float* x) {
         kernels_.rms_norm(hidden[static_cast<size_t>(row + r)], weights_.final_norm().data(),
                           config_.norm_eps, config_.hidden_size, x);
+        for (int i = 0; i < config_.hidden_size; ++i) finite[member] &= std::isfinite(x[i]);
       });
-      const Range range = team.share(matrix.blocks());
+      const Range range = share_blocks(team.index(), team.size(), matrix, Epilogue::store);
+      streams_.begin_head(team.index());
       for (int block = range.begin; block < range.end; block += kPieceBlocks) {
         const int begin = block * kLanes;
         const int end = std::min(range.end, block + kPieceBlocks);
-        LinearCall call =
-            linear_call(matrix, inputs, rows, matrix.outputs(), piece.data(), kPieceColumns, Epilogue::store);
+        LinearCall call = linear_call(kernels_, matrix, inputs, rows, matrix.outputs(), piece.data(),
+                                      kPieceColumns, Epilogue::store);
         call.block_begin = block;
         call.block_end = end;
-        call.ahead_end = range.end;
+        call.stream = streams_.of(team.index());
         call.column_origin = begin;
         run_linear(kernels_, matrix, call);
         const int columns = std::min(end * kLanes, matrix.outputs()) - begin;
         consume(team.index(), Piece{row, rows, begin, columns, piece.data(), kPieceColumns});
       }
+      streams_.done(team.index());
+      lap.mark(Step::head);
       team.barrier();  // inputs may be overwritten
+      lap.waited();
     }
   });
+  if (std::find(finite.begin(), finite.end(), 0) != finite.end())
+    throw NumericalError(
+        "the final norm of a row is infinite or not a number: the model overflows fp32; check the "
+        "checkpoint");
 }
 
 void Head::logits(const std::vector<const float*>& hidden, float* out) {
@@ -90,6 +109,7 @@ void Head::argmax(const std::vector<const float*>& hidden, int64_t* out) {
     for (int r = 0; r < p.rows; ++r) {
       Scored& top = best[static_cast<size_t>(member) * rows + static_cast<size_t>(p.row + r)];
       const float* values = p.values + r * p.stride;
+      if (!(kernels_.largest(values, p.columns) > top.value)) continue;  // pieces come lowest ids first
       for (int i = 0; i < p.columns; ++i)
         if (better({values[i], p.begin + i}, top)) top = {values[i], p.begin + i};
     }

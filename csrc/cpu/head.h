@@ -5,19 +5,23 @@
 #include <utility>
 #include <vector>
 
+#include "cpu/costs.h"
 #include "cpu/inputs.h"
 #include "cpu/sampling.h"
 #include "cpu/thread_pool.h"
+#include "cpu/weight_streams.h"
 #include "cpu/weights.h"
 
 namespace specee {
 
 class Head {
  public:
-  Head(const ModelConfig& config, const ModelWeights& weights, const Kernels& kernels, ThreadPool& pool);
+  Head(const ModelConfig& config, const ModelWeights& weights, const Kernels& kernels, ThreadPool& pool,
+       Costs& costs, WeightStreams& streams);
 
   // `hidden`: one pointer to hidden_size floats a row, any number of rows.
-  void logits(const std::vector<const float*>& hidden, float* out);  // rows x vocab_size
+  void logits(const std::vector<const float*>& hidden,
+              float* out);  // rows x vocab_size
   void argmax(const std::vector<const float*>& hidden, int64_t* out);
   // ids and values are rows x k, best first, lower id first among equals.
   void topk(const std::vector<const float*>& hidden, int k, int64_t* ids, float* values);
@@ -38,6 +42,9 @@ class Head {
   const ModelWeights& weights_;
   const Kernels& kernels_;
   ThreadPool& pool_;
+  Costs& costs_;
+  WeightStreams& streams_;
+  Forms forms_;
   Inputs inputs_;
   std::vector<std::vector<float>> pieces_;  // per member
 };

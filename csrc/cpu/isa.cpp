@@ -21,11 +21,13 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
-bool has_avx512bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+bool has_avx512bf16() { return has_avx512vnni() && __builtin_cpu_supports("avx512bf16"); }
 
 constexpr Isa kIsas[] = {{kernels_portable, always},
                          {kernels_avx2, has_avx2},
                          {kernels_avx512, has_avx512},
+                         {kernels_avx512vnni, has_avx512vnni},
                          {kernels_avx512bf16, has_avx512bf16}};
 #else
 constexpr Isa kIsas[] = {{kernels_portable, always}};

@@ -1,16 +1,26 @@
 // The kernels that exist once per instruction set, behind one table of function pointers.
 //
-// Weight layout ("panels"): output features are grouped in blocks of 16, and a block is stored K-major,
+// Weight layout ("panels"): output features are grouped in blocks of 16, and a block is stored K-major, so
+// that vector lanes are output features:
 //   f32:   block[b][k][16]            (64 bytes per k)
+//   f16:   block[b][k][16]            (32 bytes per k)
 //   bf16:  block[b][k / 2][16][2]     (64 bytes per pair of k)
-// so that vector lanes are output features. Each output is then ONE chain of fused multiply-adds over
-// k = 0, 1, 2, ...: tiles may be cut any way for speed, and neither the number of rows, nor the tile, nor the
-// vector width, nor the thread count can change a bit of the result.
+//   q*:    block[b][checkpoint block]: a header with the scales, [16] each (see quant_impl.h), then its units
+//   of 32
+//          k. A unit has vectors of 64 bytes, [16 outputs][4 k]: eight of whole bytes (q8_0), or four whose
+//          low nibbles are the unit's first sixteen k and whose high nibbles its last sixteen, followed by
+//          the bits above (q5_k: one vector, bit s of a byte belongs to step s; q6_k: two, bits 2i, 2i + 1 of
+//          vector j belong to step 4j + i).
+// A block is read from its first byte to its last, which is what hardware prefetchers follow best.
+// Each output is ONE chain of fused multiply-adds over k (float formats) or over units (quantised formats,
+// whose dot products within a unit are exact integers): tiles may be cut any way for speed, and neither the
+// number of rows, nor the tile, nor the vector width, nor the thread count can change a bit of the result.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
+#include "specee/formats.h"
 #include "specee/numerics.h"
 
 namespace specee {
@@ -19,7 +29,7 @@ inline constexpr int kLanes = 16;        // outputs per block, positions per key
 inline constexpr int kMaxRows = 64;      // rows per engine pass
 inline constexpr int kMaxHeadGroup = 3;  // query heads that share one pass over keys and values
 
-inline constexpr int round_up(int value, int multiple) {
+static constexpr int round_up(int value, int multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
@@ -29,25 +39,67 @@ enum class Epilogue {
   swiglu,  // blocks alternate gate, up: y[r][n] = silu(gate + bias) * (up + bias)
 };
 
+// What a product wants its inputs to be.
+enum class InputForm {
+  floats,     // float
+  rounded,    // float, rounded to bf16
+  halves,     // uint16 bf16
+  quantised,  // as quant_record() lays it out
+};
+inline constexpr int kInputForms = 4;
+
+// A row of `k` inputs in blocks of 32: q = round(x / scale) with scale = largest magnitude / 127, so that
+// x ~ scale * q. One run of bytes, padded with zeros to whole units:
+//   int8 q[units * 32], float scale[units], float scaled_sum[units] (scale * sum of q),
+//   int32 sums[units * 2] (of q, by sixteen)
+struct QuantRecord {
+  ptrdiff_t scales, scaled_sums, sums;  // where the parts begin
+  ptrdiff_t bytes;                      // of all
+};
+static constexpr QuantRecord quant_record(int k) {
+  const ptrdiff_t units = round_up(k, kUnit) / kUnit;
+  return {units * kUnit, units * (kUnit + 4), units * (kUnit + 8), units * (kUnit + 16)};
+}
+
+// The weights that one member reads in a pass, product by product. Hardware prefetchers follow a product's
+// weights, but not from one product to the next: kernels fetch the beginning of the next one at the end of
+// theirs, and attention, which reads no weights, that of the one behind it (fetch_impl.h).
+struct WeightRun {
+  uintptr_t begin;  // an address
+  ptrdiff_t bytes;
+};
+struct WeightStream {
+  const WeightRun* runs;
+  int count;
+  int current;             // run being multiplied, or the next one to be
+  ptrdiff_t left;          // bytes of it not multiplied yet
+  ptrdiff_t fetched;       // bytes of it fetched before its product began
+  ptrdiff_t fetched_next;  // bytes of the run after it
+};
+
 struct LinearCall {
-  const void* weights;  // panels of blocks [0, ...)
-  const float* bias;    // one entry per packed output (blocks * 16), or null
-  int k;                // inner size (even for bf16, zero-padded)
-  const void* x;       // rows x k: float (bf16: already rounded), or uint16 bf16 where the table packs inputs
-  ptrdiff_t x_stride;  // in elements of x
-  int rows;            // 1..kMaxRows
+  const void* weights;    // panels of blocks [0, ...)
+  ptrdiff_t block_bytes;  // of one block
+  const float* bias;      // one entry per packed output (blocks * 16), or null
+  int k;                  // inner size, padded as the format wants it (bf16: even; q*: whole units)
+  const void* x;          // rows in the format's InputForm
+  ptrdiff_t x_stride;     // in elements of x (quantised: in bytes)
+  int rows;               // 1..kMaxRows
   int block_begin, block_end;
-  int ahead_end;  // the caller goes on to blocks up to here: they may be fetched ahead
-  int outputs;    // outputs at or past this are padding and not written
-  float* y;       // y[r * y_stride + n - column_origin] is output n (swiglu: half as many outputs as weights)
+  WeightStream* stream;  // what to fetch meanwhile, or null
+  int outputs;           // outputs at or past this are padding and not written
+  float* y;  // y[r * y_stride + n - column_origin] is output n (swiglu: half as many outputs as weights)
   int column_origin;
   ptrdiff_t y_stride;  // in floats
   Epilogue epilogue;
 };
 
+// Attention of one row with one key/value head. Three kernels, so that keys and values can be gone through a
+// few positions at a time, once for many rows: scores, weights, weighted sum. Each result is one chain over
+// logical positions however they are cut.
 struct AttendCall {
   const float* q;  // heads x head_dim, rotated
-  int heads;       // 1..kMaxHeadGroup query heads sharing one key/value head
+  int heads;       // 1..kMaxHeadGroup query heads sharing the key/value head
   int head_dim;
   const void* keys;    // [tile][head_dim][16]: lanes are slots
   const void* values;  // [slot][value_stride]
@@ -57,28 +109,54 @@ struct AttendCall {
   int identity;         // positions below this sit in the slot of the same number
   const int32_t* path;  // slot of position identity + i
   float scale;
-  float* scores;     // scratch: heads x score_stride
-  int score_stride;  // at least end rounded up to 16
-  void* tile;        // scratch: head_dim x 16 elements, 4 bytes each
-  float* out;        // heads x head_dim
+  const float* scores;   // heads x score_stride, unscaled
+  float* weights;        // heads x score_stride: softmax without its division; may be `scores`
+  int score_stride;      // at least end rounded up to kChunk
+  float* sums;           // heads: of the weights
+  float* sum_so_far;     // heads x value_stride
+  void* tile;            // scratch: head_dim x 16 elements, 4 bytes each
+  float* out;            // heads x head_dim
+  WeightStream* stream;  // weights to fetch meanwhile, or null
 };
+
+// Positions whose keys, or values, stay in the first-level cache for all rows.
+inline constexpr int kChunk = 128;
 
 struct Kernels {
   const char* name;
-  bool packs_bf16_inputs;  // linear_bf16 wants x as uint16 bf16 rows rather than rounded floats
-  void (*linear_f32)(const LinearCall&);
-  void (*linear_bf16)(const LinearCall&);
+  InputForm bf16_form;  // rounded, or halves where the instruction set multiplies bf16 pairs
+  void (*linear[kWeightTypes])(const LinearCall&);  // by WeightType
+  // Writes the quantised form of a row of k floats: quant_record(k).bytes bytes.
+  void (*quantise_row)(const float* x, int k, void* record);
   // y[i] = x[i] / sqrt(mean(x^2) + eps) * w[i]   (Zhang & Sennrich 2019)
   void (*rms_norm)(const float* x, const float* w, float eps, int n, float* y);
-  void (*attend)(const AttendCall&);
+  // (a, b) -> (a cos - b sin, b cos + a sin) for a = x[i], b = x[i + half].
+  void (*rotate)(float* x, const float* cosine, const float* sine, int half);
+  // Positions [from, to), from a multiple of kChunk, clipped to the call's: scores into `weights`.
+  void (*attend_scores)(const AttendCall&, int from, int to);
+  // exp(scale * (score - largest)) and its sum, for all positions.
+  void (*attend_weights)(const AttendCall&);
+  // Dimensions [dim_begin, dim_end), multiples of 16, of positions [from, to): adds to the sum so far, which
+  // the first positions begin and the last ones turn into `out`.
+  void (*attend_values)(const AttendCall&, int from, int to, int dim_begin, int dim_end);
+  // Rounds n floats to the dtype.
+  void (*narrow)(const float* x, int n, Dtype dtype, void* out);
+  // The largest of n >= 1 values, none of them NaN.
+  float (*largest)(const float* values, int n);
   // Reads every byte once (bandwidth measurement); bytes is a multiple of 1024.
   uint64_t (*sweep)(const void* data, size_t bytes);
+
+  InputForm input_form(WeightType type) const {
+    if (type == WeightType::bf16) return bf16_form;
+    return is_quantised(type) ? InputForm::quantised : InputForm::floats;
+  }
 };
 
 const Kernels& kernels_portable();
 #ifdef SPECEE_X86
 const Kernels& kernels_avx2();
 const Kernels& kernels_avx512();
+const Kernels& kernels_avx512vnni();
 const Kernels& kernels_avx512bf16();
 #endif
 

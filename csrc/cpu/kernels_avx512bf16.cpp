@@ -5,6 +5,10 @@
 #include "cpu/attention_impl.h"
 #include "cpu/linear_impl.h"
 #include "cpu/norm_impl.h"
+#include "cpu/quantise_impl.h"
+#include "cpu/quant_vnni.h"
+#include "cpu/quant_impl.h"
+#include "cpu/rotate_impl.h"
 // clang-format on
 
 namespace {
@@ -13,6 +17,7 @@ namespace {
 // is the processor's own, so results differ from the other instruction sets (docs/numerics.md).
 struct Bf16DotFormat {
   using Input = uint16_t;
+  static constexpr ptrdiff_t kStepBytes = 64;
   static constexpr int kInputsPerStep = 2;
   static constexpr int kParts = 1;
   using Weights = __m512bh;
@@ -33,8 +38,21 @@ struct Bf16DotFormat {
 namespace specee {
 
 const Kernels& kernels_avx512bf16() {
-  static constexpr Kernels table = {"avx512bf16", true,   linear<F32Format>, linear<Bf16DotFormat>,
-                                    rms_norm,     attend, sweep_bytes};
+  static constexpr Kernels table = {
+      "avx512bf16",
+      InputForm::halves,
+      {linear<F32Format>, linear<Bf16DotFormat>, linear<F16Format>, linear_quant<Q4_0Format>,
+       linear_quant<Q4_1Format>, linear_quant<Q8_0Format>, linear_quant<Q4KFormat>, linear_quant<Q5KFormat>,
+       linear_quant<Q6KFormat>},
+      quantise_row,
+      rms_norm,
+      rotate,
+      attend_scores,
+      attend_weights,
+      attend_values,
+      narrow,
+      largest,
+      sweep_bytes};
   return table;
 }
 

@@ -1,6 +1,7 @@
 #include "cpu/kv_cache.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 namespace specee {
@@ -51,13 +52,26 @@ float KvCache::get(const char* base, size_t index) const {
   return dtype_ == Dtype::bf16 ? bf16_to_float(half) : f16_to_float(half);
 }
 
-void KvCache::store(int layer, int head, int slot, const float* key, const float* value) {
+template <class Element>
+void KvCache::spread_key(Element* keys, int slot, const Element* key) {
+  Element* lane = keys + key_index(slot, 0);
+  for (int d = 0; d < head_dim_; ++d) lane[d * kLanes] = key[d];
+}
+
+void KvCache::store_key(int layer, int head, int slot, const void* key) {
   char* keys = key_base(layer, head);
-  char* values = value_base(layer, head);
-  const size_t row = static_cast<size_t>(slot) * value_stride_;
-  for (int d = 0; d < head_dim_; ++d) put(keys, key_index(slot, d), key[d]);
-  for (int d = 0; d < head_dim_; ++d) put(values, row + d, value[d]);
-  for (int d = head_dim_; d < value_stride_; ++d) put(values, row + d, 0.0f);
+  if (dtype_ == Dtype::f32)
+    spread_key(reinterpret_cast<uint32_t*>(keys), slot, static_cast<const uint32_t*>(key));
+  else
+    spread_key(reinterpret_cast<uint16_t*>(keys), slot, static_cast<const uint16_t*>(key));
+}
+
+void KvCache::store_value(int layer, int head, int slot, const void* value) {
+  const size_t width = static_cast<size_t>(dtype_bytes(dtype_));
+  char* row = value_base(layer, head) + static_cast<size_t>(slot) * value_stride_ * width;
+  std::memcpy(row, value, static_cast<size_t>(head_dim_) * width);
+  std::memset(row + static_cast<size_t>(head_dim_) * width, 0,
+              static_cast<size_t>(value_stride_ - head_dim_) * width);
 }
 
 void KvCache::read(int layer, int head, int slot, float* key, float* value) const {

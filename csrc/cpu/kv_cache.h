@@ -19,8 +19,9 @@ class KvCache {
 
   static size_t bytes_needed(const ModelConfig& config, int capacity, Dtype dtype);
 
-  // Rounds head_dim floats of key and value into a slot.
-  void store(int layer, int head, int slot, const float* key, const float* value);
+  // Puts head_dim elements of the cache's dtype into a slot.
+  void store_key(int layer, int head, int slot, const void* key);
+  void store_value(int layer, int head, int slot, const void* value);
   void read(int layer, int head, int slot, float* key, float* value) const;
   // In the first `layers` layers slot from[i] moves to slot to[i], all at once: the lists may overlap.
   void move(const std::vector<int>& from, const std::vector<int>& to, int layers);
@@ -40,6 +41,8 @@ class KvCache {
   char* key_base(int layer, int head) const;
   char* value_base(int layer, int head) const;
   size_t key_index(int slot, int dim) const;
+  template <class Element>
+  void spread_key(Element* keys, int slot, const Element* key);
   template <class Element>
   void move_elements(const std::vector<int>& from, const std::vector<int>& to, int layers);
   void put(char* base, size_t index, float value);

@@ -1,20 +1,54 @@
 #include "cpu/packed.h"
 
+#include <string>
+
+#include "cpu/quant_blocks.h"
+#include "specee/errors.h"
+
 namespace specee {
 
-float element(const void* values, Dtype source, size_t i) {
-  if (source == Dtype::f32) return static_cast<const float*>(values)[i];
+float element(const void* values, WeightType source, size_t i) {
+  if (source == WeightType::f32) return static_cast<const float*>(values)[i];
   const uint16_t half = static_cast<const uint16_t*>(values)[i];
-  return source == Dtype::bf16 ? bf16_to_float(half) : f16_to_float(half);
+  return source == WeightType::bf16 ? bf16_to_float(half) : f16_to_float(half);
 }
 
-PackedMatrix::PackedMatrix(int outputs, int k, Dtype format, const char* what)
+namespace {
+
+int padded(int k, WeightType type) {
+  // Inputs are padded to units of 32, no further.
+  if (quant_layout(type).block > kUnit && k % quant_layout(type).block != 0)
+    throw ConfigurationError(std::string(weight_type_name(type)) + " needs rows of a multiple of " +
+                             std::to_string(quant_layout(type).block) + ", not " + std::to_string(k));
+  if (is_quantised(type)) return round_up(k, kUnit);
+  return type == WeightType::bf16 ? round_up(k, 2) : k;
+}
+
+ptrdiff_t bytes_of_block(int padded_k, WeightType type) {
+  if (!is_quantised(type)) return ptrdiff_t{padded_k} * kLanes * (type == WeightType::f32 ? 4 : 2);
+  const QuantLayout layout = quant_layout(type);
+  return ptrdiff_t{padded_k} / layout.block * layout.packed_bytes();
+}
+
+}  // namespace
+
+PackedMatrix::PackedMatrix(int outputs, int k, WeightType type, const char* what)
     : outputs_(outputs),
       blocks_(round_up(outputs, kLanes) / kLanes),
       k_(k),
-      padded_k_(format == Dtype::bf16 ? round_up(k, 2) : k),
-      format_(format),
-      memory_(static_cast<size_t>(blocks_) * padded_k_ * kLanes * dtype_bytes(format), what) {}
+      padded_k_(padded(k, type)),
+      type_(type),
+      block_bytes_(bytes_of_block(padded_k_, type)),
+      memory_(static_cast<size_t>(blocks_) * static_cast<size_t>(block_bytes_), what) {}
+
+int PackedMatrix::columns() const {
+  const QuantLayout layout = quant_layout(type_);
+  return is_quantised(type_) ? padded_k_ / layout.block * layout.source_bytes : k_;
+}
+
+bool PackedMatrix::takes(WeightType source) const {
+  return source == type_ || (!is_quantised(source) && !is_quantised(type_));
+}
 
 namespace {
 
@@ -41,33 +75,44 @@ void pack_run(Out* block, int k, int step, const BlockRows& run, Convert value) 
       block[(i / step * kLanes + run.lane + r) * step + i % step] = value(r, i);
 }
 
+uint16_t to_half(float value, WeightType type) {
+  return type == WeightType::bf16 ? float_to_bf16(value) : float_to_f16(value);
+}
+
 }  // namespace
 
 void PackedMatrix::set_rows(const Placement& placement, int row_begin, int rows, const void* values,
-                            Dtype source) {
+                            WeightType source) {
+  if (is_quantised(type_)) {
+    for (int n = 0; n < rows; ++n)
+      set_quantised(placement.output(row_begin + n),
+                    static_cast<const char*>(values) + static_cast<ptrdiff_t>(n) * columns());
+    return;
+  }
   for (int n = row_begin; n < row_begin + rows;) {
     const BlockRows run = next_run(placement, n, row_begin + rows);
     const size_t base = static_cast<size_t>(n - row_begin) * k_;
-    const size_t block = static_cast<size_t>(run.block) * padded_k_ * kLanes;
+    char* block = memory_.data() + run.block * block_bytes_;
     const auto at = [&](int r, int i) { return base + static_cast<size_t>(r) * k_ + i; };
-    if (format_ == Dtype::f32) {
-      float* out = reinterpret_cast<float*>(memory_.data()) + block;
+    const int step = type_ == WeightType::bf16 ? 2 : 1;
+    if (type_ == WeightType::f32) {
+      float* out = reinterpret_cast<float*>(block);
       pack_run(out, k_, 1, run, [&](int r, int i) { return element(values, source, at(r, i)); });
     } else {
-      uint16_t* out = reinterpret_cast<uint16_t*>(memory_.data()) + block;
+      uint16_t* out = reinterpret_cast<uint16_t*>(block);
       const uint16_t* raw = static_cast<const uint16_t*>(values);
-      if (source == Dtype::bf16)
-        pack_run(out, k_, 2, run, [&](int r, int i) { return raw[at(r, i)]; });
+      if (source == type_)
+        pack_run(out, k_, step, run, [&](int r, int i) { return raw[at(r, i)]; });
       else
-        pack_run(out, k_, 2, run,
-                 [&](int r, int i) { return float_to_bf16(element(values, source, at(r, i))); });
+        pack_run(out, k_, step, run,
+                 [&](int r, int i) { return to_half(element(values, source, at(r, i)), type_); });
     }
     n += run.count;
   }
 }
 
 void PackedMatrix::set_bias(const Placement& placement, int row_begin, int rows, const void* values,
-                            Dtype source) {
+                            WeightType source) {
   bias_.resize(static_cast<size_t>(blocks_) * kLanes);
   for (int n = 0; n < rows; ++n)
     bias_[static_cast<size_t>(placement.output(row_begin + n))] =
@@ -75,15 +120,35 @@ void PackedMatrix::set_bias(const Placement& placement, int row_begin, int rows,
 }
 
 void PackedMatrix::read_row(int output, float* row) const {
-  const size_t block = static_cast<size_t>(output / kLanes) * padded_k_ * kLanes;
   const int lane = output % kLanes;
-  if (format_ == Dtype::f32) {
-    const float* from = reinterpret_cast<const float*>(memory_.data()) + block + lane;
+  if (is_quantised(type_)) {
+    read_quantised(output, row);
+  } else if (type_ == WeightType::f32) {
+    const float* from = reinterpret_cast<const float*>(block(output)) + lane;
     for (int i = 0; i < k_; ++i) row[i] = from[static_cast<size_t>(i) * kLanes];
   } else {
-    const uint16_t* from = reinterpret_cast<const uint16_t*>(memory_.data()) + block + lane * 2;
+    const int step = type_ == WeightType::bf16 ? 2 : 1;
+    const uint16_t* from = reinterpret_cast<const uint16_t*>(block(output)) + lane * step;
     for (int i = 0; i < k_; ++i)
-      row[i] = bf16_to_float(from[static_cast<size_t>(i / 2) * kLanes * 2 + i % 2]);
+      row[i] = element(from, type_, static_cast<size_t>(i / step) * kLanes * step + i % step);
+  }
+}
+
+void PackedMatrix::set_quantised(int output, const char* row) {
+  const QuantLayout layout = quant_layout(type_);
+  QuantBlock values;
+  for (int i = 0; i < padded_k_ / layout.block; ++i) {
+    unpack_source(type_, reinterpret_cast<const uint8_t*>(row) + i * layout.source_bytes, values);
+    store_block(type_, values, block(output), i, output % kLanes);
+  }
+}
+
+void PackedMatrix::read_quantised(int output, float* row) const {
+  const int size = quant_layout(type_).block;
+  QuantBlock values;
+  for (int i = 0; i < padded_k_ / size; ++i) {
+    load_block(type_, block(output), i, output % kLanes, values);
+    for (int j = 0; j < size && i * size + j < k_; ++j) row[i * size + j] = weight(type_, values, j);
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include "cpu/kernels.h"
 #include "cpu/memory.h"
+#include "specee/formats.h"
 
 namespace specee {
 
@@ -19,33 +20,43 @@ struct Placement {
 class PackedMatrix {
  public:
   PackedMatrix() = default;
-  // outputs x k, zero until filled. `format` is f32 or bf16.
-  PackedMatrix(int outputs, int k, Dtype format, const char* what);
+  // outputs x k, zero until filled.
+  PackedMatrix(int outputs, int k, WeightType type, const char* what);
 
-  // rows x k values of type `source`, row-major, rounded to the matrix's format.
-  void set_rows(const Placement& placement, int row_begin, int rows, const void* values, Dtype source);
+  // What set_rows takes for one row: k floats, or the bytes of its checkpoint blocks.
+  int columns() const;
+  // Whether set_rows takes rows of this type: the matrix's own, or floats for a matrix of floats.
+  bool takes(WeightType source) const;
+  // rows x columns() of type `source`, row-major; floats are rounded to the matrix's format.
+  void set_rows(const Placement& placement, int row_begin, int rows, const void* values, WeightType source);
   // Adds an entry to the bias, which exists from then on.
-  void set_bias(const Placement& placement, int row_begin, int rows, const void* values, Dtype source);
-  // One row as floats (embedding look-up): k values.
+  void set_bias(const Placement& placement, int row_begin, int rows, const void* values, WeightType source);
+  // One row as floats (embedding look-up), as the checkpoint format defines them: k values.
   void read_row(int output, float* row) const;
 
   int outputs() const { return outputs_; }
   int blocks() const { return blocks_; }
   int k() const { return k_; }
   int padded_k() const { return padded_k_; }
-  Dtype format() const { return format_; }
-  const void* data() const { return memory_.data(); }
+  WeightType type() const { return type_; }
+  const char* data() const { return memory_.data(); }
+  ptrdiff_t block_bytes() const { return block_bytes_; }
   const float* bias() const { return bias_.empty() ? nullptr : bias_.data(); }
   size_t bytes() const { return memory_.bytes() + bias_.size() * sizeof(float); }
 
  private:
+  void set_quantised(int output, const char* row);
+  void read_quantised(int output, float* row) const;
+  char* block(int output) const { return memory_.data() + output / kLanes * block_bytes_; }
+
   int outputs_ = 0, blocks_ = 0, k_ = 0, padded_k_ = 0;
-  Dtype format_ = Dtype::f32;
+  WeightType type_ = WeightType::f32;
+  ptrdiff_t block_bytes_ = 0;
   Memory memory_;
   std::vector<float> bias_;
 };
 
-// values[i] as a float, for any source type.
-float element(const void* values, Dtype source, size_t i);
+// values[i] as a float, for any source of floats.
+float element(const void* values, WeightType source, size_t i);
 
 }  // namespace specee

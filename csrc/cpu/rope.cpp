@@ -41,14 +41,4 @@ void Rope::reserve(int positions) {
     }
 }
 
-void Rope::rotate(float* x, int position) const {
-  const float* cosine = cosine_.data() + static_cast<size_t>(position) * half_;
-  const float* sine = sine_.data() + static_cast<size_t>(position) * half_;
-  for (int i = 0; i < half_; ++i) {
-    const float a = x[i], b = x[i + half_];
-    x[i] = a * cosine[i] - b * sine[i];
-    x[i + half_] = b * cosine[i] + a * sine[i];
-  }
-}
-
 }  // namespace specee

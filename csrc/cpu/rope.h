@@ -1,6 +1,7 @@
 // Rotary position embedding, rotate-half convention (Su et al. 2021; Llama 3.1's scaling of the frequencies).
 #pragma once
 
+#include <cstddef>
 #include <vector>
 
 #include "specee/config.h"
@@ -12,8 +13,10 @@ class Rope {
   Rope(const RopeConfig& config, int head_dim);
   // Makes positions 0 .. positions - 1 available.
   void reserve(int positions);
-  // Rotates head_dim floats in place: (a, b) -> (a cos - b sin, b cos + a sin) for a = x[i], b = x[i + half].
-  void rotate(float* x, int position) const;
+  // Half a head's cosines and sines at a position.
+  const float* cosine(int position) const { return cosine_.data() + static_cast<size_t>(position) * half_; }
+  const float* sine(int position) const { return sine_.data() + static_cast<size_t>(position) * half_; }
+  int half() const { return half_; }
 
  private:
   int half_;

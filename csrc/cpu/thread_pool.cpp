@@ -35,9 +35,9 @@ bool spin_until(Ready ready, const std::chrono::microseconds* give_up) {
 
 }  // namespace
 
-Range Team::share(int count) const {
+Range share(int index, int size, int count) {
   const int64_t wide = count;
-  return {static_cast<int>(wide * index_ / size_), static_cast<int>(wide * (index_ + 1) / size_)};
+  return {static_cast<int>(wide * index / size), static_cast<int>(wide * (index + 1) / size)};
 }
 
 void Team::barrier() { pool_.barrier(); }

@@ -20,6 +20,9 @@ struct Range {
   int begin, end;
 };
 
+// Item range of member `index` of `size`: contiguous, as even as can be.
+Range share(int index, int size, int count);
+
 // What a running function sees: which member it is, and how to wait for the others.
 class Team {
  public:
@@ -27,7 +30,7 @@ class Team {
   int index() const { return index_; }
   int size() const { return size_; }
   // This member's contiguous share of `count` items.
-  Range share(int count) const;
+  Range share(int count) const { return specee::share(index_, size_, count); }
   // Returns when every member has arrived; writes before it are visible after it.
   void barrier();
 

@@ -32,6 +32,7 @@ inline Vec vload_bf16_odd(const uint16_t* p) {
 inline Vec vfma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 inline void vaccumulate(Vec& acc, Vec a, Vec b) { acc = vfma(a, b, acc); }
 inline Vec vadd(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline Vec vsub(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline Vec vmul(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline Vec vdiv(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
 inline Vec vmax(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
@@ -40,9 +41,33 @@ inline Vec vkeep(Vec a, int begin, int end, float other) {
   const uint32_t below = begin >= 16 ? 0xffffu : begin <= 0 ? 0u : (1u << begin) - 1u;
   return {_mm512_mask_blend_ps(static_cast<__mmask16>(inside & ~below), _mm512_set1_ps(other), a.v)};
 }
+// Fixed tree: lanes i and i + 8, then i + 4, i + 2, i + 1.
+inline float vsum(Vec a) {
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+inline float vlargest(Vec a) { return _mm512_reduce_max_ps(a.v); }
 inline Vec vpow2_shifted(Vec t) {
   const __m512i exponent = _mm512_slli_epi32(_mm512_castps_si512(t.v), 23);
   return {_mm512_castsi512_ps(_mm512_add_epi32(exponent, _mm512_set1_epi32(0x3f800000)))};
+}
+inline void vstore_f16(uint16_t* p, Vec a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
+}
+// The largest of the lanes' bit patterns without their signs: NaN beats infinity beats every number.
+inline uint32_t vlargest_magnitude(Vec a, Vec b) {
+  const __m512i mask = _mm512_set1_epi32(0x7fffffff);
+  const __m512i x = _mm512_and_si512(_mm512_castps_si512(a.v), mask);
+  const __m512i y = _mm512_and_si512(_mm512_castps_si512(b.v), mask);
+  return static_cast<uint32_t>(_mm512_reduce_max_epi32(_mm512_max_epi32(x, y)));
+}
+// For t = 1.5 * 2^23 + n in every lane: n as int8, and the sum of all n.
+inline int32_t vstore_shifted(int8_t* p, Vec t) {
+  const __m512i n = _mm512_sub_epi32(_mm512_castps_si512(t.v), _mm512_set1_epi32(0x4b400000));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(n));
+  return _mm512_reduce_add_epi32(n);
 }
 
 inline uint64_t sweep_bytes(const void* data, size_t bytes) {
@@ -62,5 +87,6 @@ inline uint64_t sweep_bytes(const void* data, size_t bytes) {
 // 32 registers: at most 24 accumulators.
 inline constexpr int kTileRows = 8;
 inline constexpr int tile_blocks(int rows) { return rows <= 6 ? 4 : 2; }
+inline constexpr int kAttentionAccumulators = 12;
 
 }  // namespace

@@ -5,24 +5,6 @@
 
 namespace {
 
-// Fixed tree: lanes i and i + 8, then i + 4, i + 2, i + 1.
-inline float vsum(const Vec& a) {
-  float lane[16];
-  vstore(lane, a);
-  for (int width = 8; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
-  return lane[0];
-}
-
-inline float vlargest(const Vec& a) {
-  float lane[16];
-  vstore(lane, a);
-  float best = lane[0];
-  for (int i = 1; i < 16; ++i)
-    if (lane[i] > best) best = lane[i];
-  return best;
-}
-
 // e^x within 2 ulp on [-87.3, 88]; arguments outside are clamped to it. Cody-Waite reduction, then the
 // degree-6 Taylor-like minimax polynomial in Horner form.
 inline Vec vexp(const Vec& argument) {

@@ -61,6 +61,11 @@ inline Vec vadd(const Vec& a, const Vec& b) {
   SPECEE_EACH r.lane[i] = a.lane[i] + b.lane[i];
   return r;
 }
+inline Vec vsub(const Vec& a, const Vec& b) {
+  Vec r;
+  SPECEE_EACH r.lane[i] = a.lane[i] - b.lane[i];
+  return r;
+}
 inline Vec vmul(const Vec& a, const Vec& b) {
   Vec r;
   SPECEE_EACH r.lane[i] = a.lane[i] * b.lane[i];
@@ -83,11 +88,45 @@ inline Vec vkeep(const Vec& a, int begin, int end, float other) {
   SPECEE_EACH r.lane[i] = i >= begin && i < end ? a.lane[i] : other;
   return r;
 }
+// Fixed tree: lanes i and i + 8, then i + 4, i + 2, i + 1.
+inline float vsum(Vec a) {
+  for (int width = 8; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) a.lane[i] += a.lane[i + width];
+  return a.lane[0];
+}
+inline float vlargest(const Vec& a) {
+  float best = a.lane[0];
+  for (int i = 1; i < 16; ++i)
+    if (a.lane[i] > best) best = a.lane[i];
+  return best;
+}
 // 2^n for t = 1.5 * 2^23 + n (the low mantissa bits of t are n).
 inline Vec vpow2_shifted(const Vec& t) {
   Vec r;
   SPECEE_EACH r.lane[i] = specee::bits_float((specee::float_bits(t.lane[i]) << 23) + 0x3f800000u);
   return r;
+}
+inline void vstore_f16(uint16_t* p, const Vec& a) { SPECEE_EACH p[i] = specee::float_to_f16(a.lane[i]); }
+// The largest of the lanes' bit patterns without their signs: NaN beats infinity beats every number.
+inline uint32_t vlargest_magnitude(const Vec& a, const Vec& b) {
+  uint32_t most = 0;
+  SPECEE_EACH {
+    const uint32_t x = specee::float_bits(a.lane[i]) & 0x7fffffffu;
+    const uint32_t y = specee::float_bits(b.lane[i]) & 0x7fffffffu;
+    most = x > most ? x : most;
+    most = y > most ? y : most;
+  }
+  return most;
+}
+// For t = 1.5 * 2^23 + n in every lane: n as int8, and the sum of all n.
+inline int32_t vstore_shifted(int8_t* p, const Vec& t) {
+  uint32_t sum = 0;
+  SPECEE_EACH {
+    const uint32_t n = specee::float_bits(t.lane[i]) - 0x4b400000u;
+    p[i] = static_cast<int8_t>(n & 0xffu);
+    sum += n;
+  }
+  return static_cast<int32_t>(sum);
 }
 #undef SPECEE_EACH
 
@@ -102,5 +141,6 @@ inline uint64_t sweep_bytes(const void* data, size_t bytes) {
 // Tiles that keep the accumulators in registers: blocks of outputs beside `rows` rows.
 inline constexpr int kTileRows = 4;
 inline constexpr int tile_blocks(int) { return 1; }
+inline constexpr int kAttentionAccumulators = 2;
 
 }  // namespace

@@ -50,6 +50,8 @@ void test_isa(const Options& options, const std::string& isa) {
     return [&kernels, test](native::Random& random) { test(kernels, random); };
   };
   repeat(options, isa + " linear", 4 * options.rounds, with(native::test_linear));
+  repeat(options, isa + " quantised linear", 4 * options.rounds, with(native::test_quant_linear));
+  repeat(options, isa + " quantise row", 2 * options.rounds, with(native::test_quantise_row));
   repeat(options, isa + " rms_norm", options.rounds, with(native::test_rms_norm));
   repeat(options, isa + " attention", 2 * options.rounds, with(native::test_attention));
   repeat(options, isa + " sweep", options.rounds / 5, with(native::test_sweep));

@@ -16,25 +16,37 @@ constexpr float kUntouched = 12345.0f;
 
 // One product: plain matrices, and the same weights in panels.
 struct Problem {
-  bool bf16 = false;
+  bool bf16 = false, f16 = false;  // f32 if neither
   int rows = 0, k = 0, blocks = 0, outputs = 0;
   int block_begin = 0, block_end = 0;
   Epilogue epilogue = Epilogue::store;
-  std::vector<float> x, w, bias, y;  // x: rows x k; w: (blocks * 16) x k; y: rows x outputs
+  std::vector<float> x, w, bias,
+      y;  // x: rows x k; w: (blocks * 16) x k; y: rows x outputs
   std::vector<float> panels32;
   std::vector<uint16_t> panels16, x16;
+
+  specee::WeightType type() const {
+    return bf16 ? specee::WeightType::bf16 : f16 ? specee::WeightType::f16 : specee::WeightType::f32;
+  }
 };
+
+bool packs_inputs(const specee::Kernels& kernels, const Problem& p) {
+  return kernels.input_form(p.type()) == specee::InputForm::halves;
+}
 
 void pack(Problem& p) {
   const size_t size = static_cast<size_t>(p.blocks) * kLanes * static_cast<size_t>(p.k);
-  p.panels32.resize(p.bf16 ? 0 : size);
-  p.panels16.resize(p.bf16 ? size : 0);
+  const bool halves = p.bf16 || p.f16;
+  p.panels32.resize(halves ? 0 : size);
+  p.panels16.resize(halves ? size : 0);
   for (int n = 0; n < p.blocks * kLanes; ++n)
     for (int i = 0; i < p.k; ++i) {
       const float value = p.w[static_cast<size_t>(n) * p.k + i];
       const size_t block = static_cast<size_t>(n / kLanes) * p.k * kLanes;
       if (p.bf16)
         p.panels16[block + (i / 2 * kLanes + n % kLanes) * 2 + i % 2] = specee::float_to_bf16(value);
+      else if (p.f16)
+        p.panels16[block + i * kLanes + n % kLanes] = specee::float_to_f16(value);
       else
         p.panels32[block + i * kLanes + n % kLanes] = value;
     }
@@ -43,6 +55,7 @@ void pack(Problem& p) {
 Problem make(Random& random) {
   Problem p;
   p.bf16 = random.chance(50);
+  p.f16 = !p.bf16 && random.chance(50);
   p.epilogue = static_cast<Epilogue>(random.between(0, 2));
   p.rows = random.chance(30) ? random.between(1, specee::kMaxRows) : random.between(1, 9);
   p.k = random.between(1, 70);
@@ -64,6 +77,8 @@ Problem make(Random& random) {
     for (float& value : p.w) value = specee::round_to_bf16(value);
     for (const float value : p.x) p.x16.push_back(specee::float_to_bf16(value));
   }
+  if (p.f16)
+    for (float& value : p.w) value = specee::f16_to_float(specee::float_to_f16(value));
   pack(p);
   return p;
 }
@@ -73,11 +88,11 @@ std::vector<float> run(const specee::Kernels& kernels, const Problem& p, int row
   std::vector<float> y(p.y.begin() + static_cast<ptrdiff_t>(row) * p.outputs,
                        p.y.begin() + static_cast<ptrdiff_t>(row + rows) * p.outputs);
   specee::LinearCall call{};
-  call.weights = p.bf16 ? static_cast<const void*>(p.panels16.data()) : p.panels32.data();
+  call.weights = p.panels32.empty() ? static_cast<const void*>(p.panels16.data()) : p.panels32.data();
   call.bias = p.bias.empty() ? nullptr : p.bias.data();
   call.k = p.k;
-  call.x = p.bf16 && kernels.packs_bf16_inputs ? static_cast<const void*>(p.x16.data() + row * p.k)
-                                               : p.x.data() + row * p.k;
+  call.x =
+      packs_inputs(kernels, p) ? static_cast<const void*>(p.x16.data() + row * p.k) : p.x.data() + row * p.k;
   call.x_stride = p.k;
   call.rows = rows;
   call.block_begin = p.block_begin;
@@ -86,7 +101,7 @@ std::vector<float> run(const specee::Kernels& kernels, const Problem& p, int row
   call.y = y.data();
   call.y_stride = p.outputs;
   call.epilogue = p.epilogue;
-  (p.bf16 ? kernels.linear_bf16 : kernels.linear_f32)(call);
+  kernels.linear[static_cast<int>(p.type())](call);
   return y;
 }
 
@@ -99,7 +114,7 @@ Expected product(const specee::Kernels& kernels, const Problem& p, int row, int 
   const float* x = p.x.data() + row * p.k;
   const float* w = p.w.data() + static_cast<size_t>(n) * p.k;
   const float bias = p.bias.empty() ? 0.0f : p.bias[static_cast<size_t>(n)];
-  if (p.bf16 && kernels.packs_bf16_inputs) {
+  if (packs_inputs(kernels, p)) {
     const double exact = dot_exact(x, w, p.k) + bias;
     return {exact, dot_bound(x, w, p.k) + kUnit * std::fabs(exact)};
   }
@@ -140,9 +155,9 @@ void test_linear(const specee::Kernels& kernels, Random& random) {
   for (int row = 0; row < p.rows; ++row)
     for (int column = 0; column < p.outputs; ++column) {
       const float got = y[static_cast<size_t>(row) * p.outputs + column];
-      const std::string where = std::string(p.bf16 ? "bf16" : "f32") + " row " + std::to_string(row) +
-                                " of " + std::to_string(p.rows) + ", column " + std::to_string(column) +
-                                ", got " + std::to_string(got);
+      const std::string where = std::string(specee::weight_type_name(p.type())) + " row " +
+                                std::to_string(row) + " of " + std::to_string(p.rows) + ", column " +
+                                std::to_string(column) + ", got " + std::to_string(got);
       if (!computed(p, column)) {
         CHECK(got == kUntouched, where + " in a block that was not asked for");
         continue;

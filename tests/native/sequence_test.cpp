@@ -262,12 +262,12 @@ class Fuzz {
 
 void test_sequences(const std::string& isa, Random& random) {
   const specee::ModelConfig config = tiny_config(random);
-  const specee::Dtype format = random.chance(50) ? specee::Dtype::f32 : specee::Dtype::bf16;
+  const specee::WeightTypes types = tiny_types(config, random);
   const specee::Dtype cache = static_cast<specee::Dtype>(random.between(0, 2));
   const uint64_t weights = random.bits();
   const auto engine =
-      tiny_engine(config, format, isa, random.between(1, std::min(3, current().threads)), weights);
-  const auto plain = tiny_engine(config, format, isa, 1, weights);
+      tiny_engine(config, types, isa, random.between(1, std::min(3, current().threads)), weights);
+  const auto plain = tiny_engine(config, types, isa, 1, weights);
   Fuzz fuzz(*engine, *plain, cache, random);
   for (int i = 0; i < 40; ++i) fuzz.step();
 }

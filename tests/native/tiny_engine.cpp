@@ -2,10 +2,14 @@
 
 #include <cmath>
 
+#include "random_blocks.h"
+
 namespace native {
 
 using specee::Engine;
 using specee::ModelConfig;
+using specee::WeightType;
+using specee::WeightTypes;
 
 ModelConfig tiny_config(Random& random) {
   ModelConfig c;
@@ -23,17 +27,55 @@ ModelConfig tiny_config(Random& random) {
   c.o_bias = random.chance(50);
   c.mlp_bias = random.chance(50);
   c.qk_norm = random.chance(50);
+  if (random.chance(20)) c.hidden_size = 256;  // what the K formats need
+  if (random.chance(20)) c.head_dim = 16;      // what q, k, v of different formats need
   return c;
+}
+
+namespace {
+
+WeightType any_type(int k, Random& random) {
+  for (;;) {
+    const WeightType type = static_cast<WeightType>(random.between(0, specee::kWeightTypes - 1));
+    if (!specee::is_quantised(type) || k % specee::quant_layout(type).block == 0 ||
+        specee::quant_layout(type).block == specee::kUnit)
+      return type;
+  }
+}
+
+}  // namespace
+
+WeightTypes tiny_types(const ModelConfig& c, Random& random) {
+  const int kind = random.between(0, 3);
+  const auto type = [&](int k) {
+    return kind == 0 ? WeightType::f32 : kind == 1 ? WeightType::bf16 : any_type(k, random);
+  };
+  WeightTypes types = {{{"embed", -1}, type(c.hidden_size)}, {{"head", -1}, type(c.hidden_size)}};
+  for (int l = 0; l < c.num_layers; ++l) {
+    types[{"q", l}] = types[{"k", l}] = types[{"v", l}] = type(c.hidden_size);
+    if (c.head_dim % specee::kLanes == 0)
+      for (const char* role : {"k", "v"}) types[{role, l}] = type(c.hidden_size);
+    types[{"o", l}] = type(c.q_dim());
+    types[{"gate", l}] = types[{"up", l}] = type(c.hidden_size);
+    types[{"down", l}] = type(c.intermediate_size);
+  }
+  return types;
 }
 
 namespace {
 
 class Filler {
  public:
-  Filler(Engine& engine, uint64_t seed) : engine_(engine), random_(seed) {}
+  Filler(Engine& engine, const WeightTypes& types, uint64_t seed)
+      : engine_(engine), types_(types), random_(seed) {}
 
   void matrix(const char* role, int layer, int rows, int columns) {
-    set(role, layer, rows, columns, 2.0f / std::sqrt(static_cast<float>(columns)));
+    const float bound = 2.0f / std::sqrt(static_cast<float>(columns));
+    const WeightType type = types_.at({role, layer});
+    if (!specee::is_quantised(type)) return set(role, layer, rows, columns, bound);
+    const std::vector<uint8_t> blocks = random_blocks(type, rows, columns, bound, random_);
+    const int row_bytes = static_cast<int>(blocks.size()) / rows;
+    engine_.weights().set(role, layer, 0, rows, row_bytes, blocks.data(), type);
   }
   void vector(const char* role, int layer, int rows) { set(role, layer, rows, 1, 1.0f); }
 
@@ -41,10 +83,11 @@ class Filler {
   void set(const char* role, int layer, int rows, int columns, float bound) {
     const std::vector<float> values =
         random_.floats(static_cast<size_t>(rows) * static_cast<size_t>(columns), bound);
-    engine_.weights().set(role, layer, 0, rows, columns, values.data(), specee::Dtype::f32);
+    engine_.weights().set(role, layer, 0, rows, columns, values.data(), WeightType::f32);
   }
 
   Engine& engine_;
+  const WeightTypes& types_;
   Random random_;
 };
 
@@ -73,10 +116,10 @@ void fill_layer(Filler& fill, const ModelConfig& c, int l) {
 
 }  // namespace
 
-std::unique_ptr<Engine> tiny_engine(const ModelConfig& config, specee::Dtype format, const std::string& isa,
-                                    int threads, uint64_t seed) {
-  auto engine = std::make_unique<Engine>(config, format, isa, threads);
-  Filler fill(*engine, seed);
+std::unique_ptr<Engine> tiny_engine(const ModelConfig& config, const WeightTypes& types,
+                                    const std::string& isa, int threads, uint64_t seed) {
+  auto engine = std::make_unique<Engine>(config, types, isa, threads);
+  Filler fill(*engine, types, seed);
   fill.matrix("embed", -1, config.vocab_size, config.hidden_size);
   if (!config.tied_head) fill.matrix("head", -1, config.vocab_size, config.hidden_size);
   fill.vector("final_norm", -1, config.hidden_size);

@@ -66,8 +66,9 @@ struct Setting {
   Dtype dtype;
   int heads, head_dim, begin, end, identity;
   float scale;
-  std::vector<float> q;                          // heads x head_dim
-  std::vector<std::vector<float>> keys, values;  // [position][head_dim], as rounded by the cache
+  std::vector<float> q;  // heads x head_dim
+  std::vector<std::vector<float>> keys,
+      values;  // [position][head_dim], as rounded by the cache
 };
 
 Setting make(Random& random) {
@@ -92,14 +93,16 @@ Setting make(Random& random) {
 // Runs the kernel with positions identity .. end in the slots that `path` names.
 std::vector<float> run(const specee::Kernels& kernels, const Setting& s, int identity,
                        const std::vector<int32_t>& path) {
+  constexpr int chunk = specee::kChunk;
   int slots = identity;
   for (const int32_t slot : path) slots = std::max(slots, slot + 1);
   Cache cache(s.dtype, slots, s.head_dim);
   for (int p = 0; p < s.end; ++p)
     cache.store(p < identity ? p : path[static_cast<size_t>(p - identity)], s.keys[static_cast<size_t>(p)],
                 s.values[static_cast<size_t>(p)]);
-  const int score_stride = specee::round_up(s.end, 64);
-  std::vector<float> scores(static_cast<size_t>(s.heads) * score_stride), out(s.q.size());
+  const int score_stride = specee::round_up(s.end, chunk);
+  std::vector<float> scores(static_cast<size_t>(s.heads) * score_stride), out(s.q.size()), sums(s.q.size());
+  std::vector<float> so_far(static_cast<size_t>(s.heads) * cache.stride());
   std::vector<float> tile(static_cast<size_t>(s.head_dim) * kLanes);
   specee::AttendCall call{};
   call.q = s.q.data();
@@ -114,11 +117,20 @@ std::vector<float> run(const specee::Kernels& kernels, const Setting& s, int ide
   call.identity = identity;
   call.path = path.data();
   call.scale = s.scale;
-  call.scores = scores.data();
+  call.scores = call.weights = scores.data();
+  call.sums = sums.data();
+  call.sum_so_far = so_far.data();
   call.score_stride = score_stride;
   call.tile = tile.data();
   call.out = out.data();
-  kernels.attend(call);
+  for (int from = s.begin / chunk * chunk; from < s.end; from += chunk)
+    kernels.attend_scores(call, from, from + chunk);
+  kernels.attend_weights(call);
+  for (int from = s.begin / chunk * chunk; from < s.end; from += chunk) {
+    const int width = cache.stride(), middle = width / 2 / kLanes * kLanes;
+    if (middle > 0) kernels.attend_values(call, from, from + chunk, 0, middle);
+    kernels.attend_values(call, from, from + chunk, middle, width);
+  }
   return out;
 }
 

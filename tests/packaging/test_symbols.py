@@ -17,7 +17,7 @@ import pytest
 
 from tests.packaging.conftest import Built
 
-ISA_OBJECT = re.compile(r"kernels_(avx2|avx512|avx512bf16)\.o")
+ISA_OBJECT = re.compile(r"kernels_(avx2|avx512|avx512vnni|avx512bf16)\.o")
 LINE = re.compile(r"^[0-9a-f]* *([A-Za-z]) (.+)$")
 
 
@@ -37,7 +37,7 @@ def test_objects_of_an_instruction_set_export_their_table_and_nothing_else(built
     if not list(built.wheel.parent.glob("*linux_x86_64.whl")):
         assert isas == {}
         return
-    assert set(isas) == {"avx2", "avx512", "avx512bf16"}
+    assert set(isas) == {"avx2", "avx512", "avx512vnni", "avx512bf16"}
     for isa, path in isas.items():
         assert visible_symbols(path) == {("T", f"specee::kernels_{isa}()")}, isa
 

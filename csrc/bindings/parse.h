@@ -1,0 +1,29 @@
+// Names as Python has them.
+#pragma once
+
+#include <string>
+
+#include "cpu/weights.h"
+#include "specee/errors.h"
+#include "specee/numerics.h"
+
+namespace specee {
+
+inline Dtype parse_dtype(const std::string& name) {
+  if (name == "fp32") return Dtype::f32;
+  if (name == "bf16") return Dtype::bf16;
+  if (name == "fp16") return Dtype::f16;
+  throw ConfigurationError("dtype '" + name + "' is unknown: choose fp32, bf16 or fp16");
+}
+
+inline WeightType parse_weight_type(const std::string& name) {
+  std::string known;
+  for (int i = 0; i < kWeightTypes; ++i) {
+    const char* candidate = weight_type_name(static_cast<WeightType>(i));
+    if (name == candidate) return static_cast<WeightType>(i);
+    known += (i > 0 ? ", " : "") + std::string(candidate);
+  }
+  throw ConfigurationError("weight format '" + name + "' is unknown: choose one of " + known);
+}
+
+}  // namespace specee

@@ -1,0 +1,65 @@
+// Fetching of weights ahead of their use, called from the kernels' loops (kernels.h, WeightStream).
+#pragma once
+
+#include "cpu/kernels.h"
+
+namespace {
+
+using specee::WeightStream;
+
+inline constexpr ptrdiff_t kLine = 64;
+// Rows from which a product fetches its own weights too. Below, hardware prefetchers do better alone: they
+// have more requests under way than fetch instructions may. Above, arithmetic takes longer than memory, and
+// they lose track.
+inline constexpr int kManyRows = 3;
+// How far ahead; and how much of the next product, at the end of one: what memory delivers while members wait
+// for each other and hardware prefetchers find their stride.
+inline constexpr ptrdiff_t kBridge = 48 * 1024;
+// Of the next product, in a step without weights: a quarter of a second-level cache of 1 MiB.
+inline constexpr ptrdiff_t kIdle = 256 * 1024;
+
+// What one loop fetches. Its state is the loop's own, and in registers; the stream learns of it in done().
+class LoopFetch {
+ public:
+  // While `bytes` of weights are multiplied with some rows in `steps` equal steps. `stream` may be null.
+  LoopFetch(WeightStream* stream, ptrdiff_t bytes, int steps, int rows) {
+    if (stream == nullptr) return;
+    const specee::WeightRun& run = stream->runs[stream->current];
+    const ptrdiff_t ahead = run.bytes - stream->left + kBridge;
+    stream->left -= bytes;
+    if (stream->left < kBridge && stream->current + 1 < stream->count) {
+      per_step_ = static_cast<uintptr_t>(2 * bytes / steps);
+      start(stream->runs[stream->current + 1], stream->fetched_next, kBridge);
+    } else if (rows >= kManyRows && ahead < run.bytes) {
+      per_step_ = static_cast<uintptr_t>(bytes / steps);
+      from_ = at_ = due_ = run.begin + static_cast<uintptr_t>(ahead);
+      end_ = run.begin + static_cast<uintptr_t>(run.bytes);
+    }
+  }
+  // While no weights are read: one line a step.
+  explicit LoopFetch(WeightStream* stream) : per_step_(kLine) {
+    if (stream == nullptr || stream->current >= stream->count) return;
+    start(stream->runs[stream->current], stream->fetched, kIdle);
+  }
+  void step() {
+    due_ += per_step_;
+    const uintptr_t stop = due_ < end_ ? due_ : end_;
+    for (; at_ < stop; at_ += kLine) __builtin_prefetch(reinterpret_cast<const void*>(at_), 0, 2);
+  }
+  void done() {
+    if (counter_ != nullptr) *counter_ += static_cast<ptrdiff_t>(at_ - from_);
+  }
+
+ private:
+  void start(const specee::WeightRun& run, ptrdiff_t& fetched, ptrdiff_t most) {
+    const ptrdiff_t limit = most < run.bytes ? most : run.bytes;
+    if (fetched >= limit) return;
+    counter_ = &fetched;
+    from_ = at_ = due_ = run.begin + static_cast<uintptr_t>(fetched);
+    end_ = run.begin + static_cast<uintptr_t>(limit);
+  }
+  ptrdiff_t* counter_ = nullptr;
+  uintptr_t from_ = 0, at_ = 0, due_ = 0, end_ = 0, per_step_ = 0;
+};
+
+}  // namespace

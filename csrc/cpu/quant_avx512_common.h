@@ -1,0 +1,58 @@
+// Integer lanes of AVX-512: what quant_vnni.h and quant_avx512.h share.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace {
+
+inline constexpr int kQuantLanes = 16;  // outputs at a time
+inline constexpr int kQuantRows = 8;    // rows beside the eight vectors of a unit's weights, in 32 registers
+
+struct QBytes {
+  __m512i v;  // [16 outputs][4 k]
+};
+struct QInts {
+  __m512i v;
+};
+struct QFloats {
+  __m512 v;
+};
+
+inline QBytes qload(const char* p) { return {_mm512_loadu_si512(p)}; }
+inline QBytes qlow(QBytes b) { return {_mm512_and_si512(b.v, _mm512_set1_epi8(0x0f))}; }
+inline QBytes qhigh(QBytes b) {
+  return {_mm512_and_si512(_mm512_srli_epi16(b.v, 4), _mm512_set1_epi8(0x0f))};
+}
+// The `Count` bits of every byte from bit `From` on, moved to bit 4, or-ed into `nibble`.
+template <int From, int Count>
+inline QBytes qjoin(QBytes nibble, QBytes bits) {
+  const __m512i mask = _mm512_set1_epi8(static_cast<char>(((1 << Count) - 1) << 4));
+  const __m512i moved = From <= 4 ? _mm512_slli_epi16(bits.v, From <= 4 ? 4 - From : 0)
+                                  : _mm512_srli_epi16(bits.v, From > 4 ? From - 4 : 0);
+  return {_mm512_or_si512(nibble.v, _mm512_and_si512(moved, mask))};
+}
+inline __m512i qbroadcast(const int8_t* x) {
+  int32_t four;
+  __builtin_memcpy(&four, x, sizeof four);
+  return _mm512_set1_epi32(four);
+}
+
+inline QFloats qzero() { return {_mm512_setzero_ps()}; }
+inline QFloats qset(float value) { return {_mm512_set1_ps(value)}; }
+inline void qstore(float* p, QFloats a) { _mm512_storeu_ps(p, a.v); }
+inline QFloats qfloats(QInts a) { return {_mm512_cvtepi32_ps(a.v)}; }
+inline QFloats qmul(QFloats a, QFloats b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline QFloats qfma(QFloats a, QFloats b, QFloats c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline QFloats qload_f16(const char* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+inline QFloats qload_u8(const char* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+inline QFloats qload_i8(const char* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+
+}  // namespace

@@ -1,0 +1,29 @@
+// Checkpoint blocks of one output, taken apart and put into the layout of kernels.h, and back.
+#pragma once
+
+#include <cstdint>
+
+#include "specee/formats.h"
+
+namespace specee {
+
+// The parts of one block: 32 weights (Q4_0, Q4_1, Q8_0) or 256 (the K formats).
+struct QuantBlock {
+  uint16_t scale;       // fp16
+  uint16_t minimum;     // fp16: what is added (Q4_1: m; Q4_K, Q5_K: -dmin); unused elsewhere
+  uint8_t scales[16];   // K formats: of each 32 weights, as int8 of each 16 for Q6_K
+  uint8_t minimums[8];  // Q4_K, Q5_K: of each 32 weights
+  uint8_t values[256];  // the weights as stored: unsigned, int8 for Q8_0
+};
+
+// From the bytes of a checkpoint.
+void unpack_source(WeightType type, const uint8_t* source, QuantBlock& values);
+
+// Into and out of lane `lane` of a packed block of 16 outputs; `index` counts checkpoint blocks.
+void store_block(WeightType type, const QuantBlock& values, char* packed, int index, int lane);
+void load_block(WeightType type, const char* packed, int index, int lane, QuantBlock& values);
+
+// Weight j of a block in fp32, rounded operation by operation as GGUF's own dequantisation is.
+float weight(WeightType type, const QuantBlock& values, int j);
+
+}  // namespace specee
