@@ -15,6 +15,7 @@ from specee.chat import Chat
 from specee.engine import ActiveSequence, Generation, Request, reserve
 from specee.errors import ConfigurationError
 from specee.models.checkpoint import Checkpoint, open_checkpoint
+from specee.models.formats import WEIGHTS
 from specee.models.tokenizer import Tokenizer
 from specee.options import Options, listed, resolve
 from specee.policies import make_policy
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Message = Mapping[str, Any]
-_SINGLE = {"f32", "fp32", "float32"}
 
 
 class Streamer(Protocol):
@@ -42,7 +42,7 @@ class Streamer(Protocol):
 def load(
     source: str | Path | PreTrainedModel | None = None,
     *,
-    weights: Literal["auto", "fp32", "bf16"] = "auto",
+    weights: Literal["auto", "fp32", "bf16", "packed", "int8", "int4"] = "auto",
     device: str = "cpu",
     backend: str | None = None,
     kv_dtype: KVDtype | None = None,
@@ -52,32 +52,34 @@ def load(
     """Load a model.
 
     ``source``: None for the default model (fetched on first use), a Hugging Face folder, a GGUF file, a hub
-    id, or a ``PreTrainedModel``. ``weights``: the format products are computed in; ``auto`` is fp32
-    for fp32 checkpoints and bf16 for all others. ``kv_dtype``: fp32, bf16 or fp16; None follows the
-    weights. ``max_context``: positions a sequence may have, at most the model's. ``threads``: of the
-    native engine; None is SPECEE_NUM_THREADS or the physical cores.
+    id, or a ``PreTrainedModel``. ``weights``: how matrices are stored: fp32; bf16; ``packed``, a GGUF
+    file's own formats; int8 or int4, quantised at load in blocks of 32. ``auto`` is packed for GGUF
+    files, fp32 for fp32 checkpoints and bf16 for all others. ``kv_dtype``: fp32, bf16 or fp16; None is
+    the weights' for fp32 and bf16, else fp16. ``max_context``: positions a sequence may have, at most
+    the model's. ``threads``: of the native engine; None is SPECEE_NUM_THREADS or the physical cores.
 
     Raises ConfigurationError, BackendUnavailableError, CheckpointError, UnsupportedModelError,
     CapacityError, DownloadError or OutOfMemoryError; nothing stays half-loaded.
     """
-    if weights not in ("auto", "fp32", "bf16"):
-        raise ConfigurationError(f"weights={weights!r}: allowed are 'auto', 'fp32', 'bf16'")
+    if weights not in ("auto", *WEIGHTS):
+        raise ConfigurationError(f"weights={weights!r}: allowed are 'auto', {', '.join(map(repr, WEIGHTS))}")
     if kv_dtype not in (None, "fp32", "bf16", "fp16"):
         raise ConfigurationError(f"kv_dtype={kv_dtype!r}: allowed are None, 'fp32', 'bf16', 'fp16'")
     threads = env.resolve_threads(threads)
     choose(device, backend)  # a missing backend is found out before anything is fetched
     checkpoint = open_checkpoint(source, max_context=max_context)
-    chosen: WeightFormat = _natural_format(checkpoint) if weights == "auto" else weights
+    chosen: WeightFormat = checkpoint.natural_weights if weights == "auto" else weights
+    formats = checkpoint.formats(chosen)
     engine = make_backend(
-        checkpoint.config, checkpoint.slabs(), chosen, device=device, backend=backend, threads=threads
+        checkpoint.config,
+        checkpoint.slabs(formats),
+        chosen,
+        formats,
+        device=device,
+        backend=backend,
+        threads=threads,
     )
     return Model(checkpoint, engine, kv_dtype=kv_dtype)
-
-
-def _natural_format(checkpoint: Checkpoint) -> WeightFormat:
-    """fp32 for a checkpoint that is fp32 throughout, bf16 for all others."""
-    container, _, dtypes = checkpoint.format.partition(" ")
-    return "fp32" if container != "gguf" and set(dtypes.lower().split("/")) <= _SINGLE else "bf16"
 
 
 class Model:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-WeightFormat = Literal["fp32", "bf16"]
+WeightFormat = Literal["fp32", "bf16", "packed", "int8", "int4"]
+"""How the matrices of a model are stored; :mod:`specee.models.formats` says what that means for each."""
 KVDtype = Literal["fp32", "bf16", "fp16"]
+
+DEFAULT_KV: Mapping[WeightFormat, KVDtype] = {
+    "fp32": "fp32",
+    "bf16": "bf16",
+    "packed": "fp16",
+    "int8": "fp16",
+    "int4": "fp16",
+}
+"""The cache that goes with each weight format when none is asked for."""
 
 
 @dataclass(frozen=True)

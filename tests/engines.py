@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from specee.backends.protocol import Backend
-from tests.random_model import RandomModel
+from tests.random_model import FILES, RandomModel
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,26 @@ class Engine:
         """Name for test ids."""
         return f"{self.backend}-{self.isa}" if self.isa else self.backend
 
-    def load(self, model: RandomModel, weights: str = "fp32", threads: int = 1) -> Backend:
-        """``model`` in this backend."""
+    def load(self, model: RandomModel, kind: str = "fp32", threads: int = 1) -> Backend:
+        """``model`` in this backend; ``kind`` is that of :func:`.random_model`."""
+        weights, formats = ("packed", model.formats) if kind in FILES else (kind, None)
         if self.backend == "reference":
             from specee.backends.reference import ReferenceBackend
 
-            return ReferenceBackend(model.config, model.slabs(), weights)
+            return ReferenceBackend(model.config, model.slabs(), weights, formats)
         from specee.backends.cpu import CpuBackend
 
-        return CpuBackend(model.config, model.slabs(), weights, threads=threads, isa=self.isa or None)
+        isa = self.isa or None
+        return CpuBackend(model.config, model.slabs(), weights, formats, threads=threads, isa=isa)
+
+
+def supported_isas() -> list[str]:
+    """Instruction sets that the C++ backend has on this machine, slowest first; [] if it is not built."""
+    try:
+        from specee import _cpu
+    except ImportError:
+        return []
+    return _cpu.supported_isas()
 
 
 def native_engines() -> list[object]:

@@ -1,7 +1,7 @@
 """The most naive model there is: a path of tokens, from scratch, plain causal attention, numpy.
 
 Stateless: no cache, no frontier, no rows. It runs in float64 or float32, with or without the
-roundings of a weight format, and so also measures how far rounding alone moves a result.
+roundings of the stored formats, and so also measures how far rounding alone moves a result.
 
 How far an engine may be from it (:func:`expected`):
 
@@ -9,11 +9,14 @@ How far an engine may be from it (:func:`expected`):
   and errs against the float64 run by ``e``, one draw of the rounding error. Another order of an n-term sum
   errs by between log2(n) and n units in the last place; for the n <= 64 terms of the tests these are
   at most 64 / 6 < 11 apart. So 16 e, where e is the largest error in the array, plus 4 ulp of its
-  largest value.
-* ``loose``: 16-bit roundings that fall differently. Engine and oracle round at the same places, but an
-  element within e of a tie (one in about 2^14) may go up in one and down in the other, and what follows is
-  then two draws of the rounding noise. One draw moves the result by ``r`` (oracle with roundings minus oracle
-  without); the largest difference of two draws over an array is taken to be within 4 r.
+  largest value. A product with a quantised matrix adds one or two terms for each group of a row, after
+  exact integer sums: 32 terms at most in rows of 256, and its oracle has the same operations.
+* ``loose``: roundings that fall differently. Engine and oracle round at the same places, but an
+  element within e of a tie may go up in one and down in the other (one in about 2^14 for 16 bits; for the 8
+  bits of quantised inputs, whose error of some 2^-22 of the block's largest value meets steps of 2^-7, one in
+  about as many), and what follows is then two draws of the rounding noise. One draw moves the result by
+  ``r`` (oracle with roundings minus oracle without); the largest difference of two draws over an array is
+  taken to be within 4 r.
 
 Loose holds always; that roundings sit where they are promised shows in most short paths being tight.
 """
@@ -25,6 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from specee.types import ModelConfig
+from tests import quantised
 from tests.random_model import RandomModel, round_bf16
 
 
@@ -47,10 +51,11 @@ def round_to(array: np.ndarray, kind: str) -> np.ndarray:
     return array
 
 
-def run(model: RandomModel, tokens: tuple[int, ...], dtype: type, activations: str, cache: str) -> Trace:
+def run(model: RandomModel, tokens: tuple[int, ...], dtype: type, cache: str, *, rounded: bool) -> Trace:
     """Every hidden state, key, value and logit of the path ``tokens``, computed in ``dtype``.
 
-    ``activations``: what the inputs of products are rounded to. ``cache``: what keys and values are.
+    ``rounded``: whether inputs of products are rounded as their matrices' formats want it. ``cache``: what
+    keys and values are rounded to.
     """
     config = model.config
     weights = {key: array.astype(dtype) for key, array in model.weights.items()}
@@ -58,26 +63,54 @@ def run(model: RandomModel, tokens: tuple[int, ...], dtype: type, activations: s
     trace: list[tuple[np.ndarray, ...]] = []
     for layer in range(config.num_layers):
         own = {role: array for (role, index), array in weights.items() if index == layer}
-        normed = round_to(_norm(x, own["attn_norm"], config.norm_eps), activations)
-        q, k, v = (_heads(config, _linear(own, role, normed)) for role in "qkv")
+
+        def linear(role: str, x: np.ndarray, layer: int = layer) -> np.ndarray:
+            y = product(model, (role, layer), x, rounded=rounded)
+            bias = weights.get((f"{role}_bias", layer))
+            return y if bias is None else y + bias
+
+        normed = _norm(x, own["attn_norm"], config.norm_eps)
+        q, k, v = (_heads(config, linear(role, normed)) for role in "qkv")
         if config.qk_norm:
             q, k = _norm(q, own["q_norm"], config.norm_eps), _norm(k, own["k_norm"], config.norm_eps)
         q, k = _rotate(config, q), round_to(_rotate(config, k), cache)
         v = round_to(v, cache)
-        x = x + _linear(own, "o", round_to(_attention(config.windows[layer], q, k, v), activations))
-        normed = round_to(_norm(x, own["mlp_norm"], config.norm_eps), activations)
-        gate = _linear(own, "gate", normed)
-        inner = gate / (1 + np.exp(-gate)) * _linear(own, "up", normed)
-        x = x + _linear(own, "down", round_to(inner, activations))
+        x = x + linear("o", _attention(config.windows[layer], q, k, v))
+        normed = _norm(x, own["mlp_norm"], config.norm_eps)
+        gate = linear("gate", normed)
+        x = x + linear("down", gate / (1 + np.exp(-gate)) * linear("up", normed))
         trace.append((x, k, v))
-    head = weights["embed" if config.tied_head else "head", -1]
-    logits = round_to(_norm(x, weights["final_norm", -1], config.norm_eps), activations) @ head.T
+    normed = _norm(x, weights["final_norm", -1], config.norm_eps)
+    logits = product(model, ("embed" if config.tied_head else "head", -1), normed, rounded=rounded)
     return Trace(*(np.stack(parts) for parts in zip(*trace, strict=True)), logits)
 
 
-def _linear(own: dict[str, np.ndarray], role: str, x: np.ndarray) -> np.ndarray:
-    y = x @ own[role].T
-    return y + own[f"{role}_bias"] if f"{role}_bias" in own else y
+def product(model: RandomModel, key: tuple[str, int], x: np.ndarray, *, rounded: bool) -> np.ndarray:
+    """``x @ matrix.T`` in x's dtype: (rows, in) -> (rows, out)."""
+    form = model.formats[key]
+    if form not in quantised.KINDS:
+        inputs = round_to(x, "bf16") if rounded and form == "BF16" else x
+        return inputs @ model.weights[key].astype(x.dtype).T
+    parts = quantised.parts(model.blocks[key], form)
+    padded = np.pad(x, ((0, 0), (0, parts.q[0].size - x.shape[1])))
+    q, scale = in_blocks(padded) if rounded else (padded, np.ones((len(x), padded.shape[1] // 32)))
+    _, groups, size = parts.q.shape
+    q = q.astype(x.dtype).reshape(len(x), groups, size)
+    scale = np.repeat(scale, 32 // size, axis=1).astype(x.dtype)
+    dots = np.einsum("rgi,ogi->rog", q, parts.q.astype(x.dtype))
+    terms = parts.scale.astype(x.dtype) * scale[:, None] * dots
+    if parts.offset is not None:
+        terms = terms + parts.offset.astype(x.dtype) * (scale * q.sum(-1))[:, None]
+    return terms.sum(-1)
+
+
+def in_blocks(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The integers (rows, in) and scales (rows, in / 32) of inputs in blocks of 32, in fp32 arithmetic."""
+    blocks = x.astype(np.float32).reshape(len(x), -1, 32)
+    largest = np.abs(blocks).max(-1)
+    scale = np.where(largest < np.float32(1e-30), np.float32(0), largest * np.float32(1 / 127))
+    inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale != 0)
+    return np.rint(blocks * inverse[..., None]).reshape(x.shape), scale
 
 
 def _norm(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
@@ -150,11 +183,11 @@ class Expected:
             )
 
 
-def expected(model: RandomModel, tokens: tuple[int, ...], weights: str, cache: str) -> Expected:
-    """What an engine must give for ``tokens`` in format ``weights`` with a ``cache`` of that dtype."""
-    exact = run(model, tokens, np.float64, weights, cache)
-    plain = run(model, tokens, np.float64, "none", "none")
-    single = run(model, tokens, np.float32, "none", "none")
+def expected(model: RandomModel, tokens: tuple[int, ...], cache: str) -> Expected:
+    """What an engine must give for ``tokens`` with a ``cache`` of that dtype."""
+    exact = run(model, tokens, np.float64, cache, rounded=True)
+    plain = run(model, tokens, np.float64, "none", rounded=False)
+    single = run(model, tokens, np.float32, "none", rounded=False)
     tight, loose = {}, {}
     for name in Trace.__dataclass_fields__:
         a, b, c = (getattr(trace, name) for trace in (exact, plain, single))

@@ -6,12 +6,13 @@ No file, no torch: the engine tests depend on the weight table alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from specee.models.table import Slab, shapes
 from specee.types import ModelConfig, RopeConfig
+from tests import quantised
 
 BASE = ModelConfig(
     family="llama",
@@ -50,35 +51,99 @@ CONFIGS: dict[str, ModelConfig] = {
     "odd": replace(BASE, hidden_size=40, intermediate_size=57, head_dim=10, vocab_size=67, norm_eps=1e-6),
 }
 
+# "aligned" has rows of whole blocks of 32 and heads of 16; "wide" rows of 256 for K-quants.
+CONFIGS["aligned"] = replace(
+    BASE, hidden_size=64, intermediate_size=64, head_dim=16, num_heads=4, tied_head=True, vocab_size=120
+)
+WIDE = replace(BASE, hidden_size=256, intermediate_size=256, head_dim=64, num_layers=2, windows=(0, 0))
+SHAPES = CONFIGS | {"wide": WIDE}
+
+# How a model's matrices are stored: a choice of weights, or formats that a GGUF file may have.
+FILES = ("q4_0", "mixed", "k-quants", "floats")
+Key = tuple[str, int]
+
 
 @dataclass(frozen=True)
 class RandomModel:
-    """A configuration and one fp32 array for each tensor of its table."""
+    """A configuration and one fp32 array for each tensor of its table: the values that are stored.
+
+    ``formats`` has what each matrix is stored in, ``blocks`` the block rows of those stored quantised.
+    """
 
     config: ModelConfig
-    weights: dict[tuple[str, int], np.ndarray]
+    weights: dict[Key, np.ndarray]
+    formats: dict[Key, str]
+    blocks: dict[Key, np.ndarray] = field(default_factory=dict)
 
     def slabs(self, rows: int = 17) -> Iterator[Slab]:
         """The weights in slabs of at most ``rows`` rows: uneven cuts, as a real checkpoint gives."""
-        for (role, layer), array in self.weights.items():
+        for key, values in self.weights.items():
+            array = self.blocks.get(key, values)
+            form = self.formats[key] if key in self.blocks else "F32"
             for begin in range(0, len(array), rows):
-                yield Slab(role, layer, begin, np.ascontiguousarray(array[begin : begin + rows]))
+                yield Slab(*key, begin, np.ascontiguousarray(array[begin : begin + rows]), form)
 
 
-def random_model(config: ModelConfig, seed: int, *, bf16: bool = False) -> RandomModel:
-    """Weights of about unit gain, biases and norms far from trivial; bf16 values with ``bf16``."""
+def random_model(config: ModelConfig, seed: int, kind: str = "fp32") -> RandomModel:
+    """Weights of about unit gain, biases and norms far from trivial, all of values that ``kind`` can store.
+
+    ``kind`` is a choice of weights or one of FILES. A matrix whose rows are no whole blocks is F16 in these,
+    as in files.
+    """
     rng = np.random.default_rng(seed)
-    weights = {}
+    weights, formats, blocks = {}, {}, {}
     for (role, layer), shape in shapes(config).items():
+        key = (role, layer)
         if role.endswith("norm"):
-            array = rng.uniform(0.5, 1.5, shape)
+            weights[key] = rng.uniform(0.5, 1.5, shape).astype(np.float32)
         elif len(shape) == 1:
-            array = rng.normal(0.0, 0.3, shape)
+            weights[key] = rng.normal(0.0, 0.3, shape).astype(np.float32)
         else:
-            array = rng.normal(0.0, 1.0 if role == "embed" else 1.5 / np.sqrt(shape[1]), shape)
-        array = array.astype(np.float32)
-        weights[role, layer] = round_bf16(array) if bf16 and array.ndim == 2 else array
-    return RandomModel(config, weights)
+            gain = 1.0 if role == "embed" else 1.5 / np.sqrt(shape[1])
+            formats[key] = stored(kind, role, shape[1])
+            weights[key], made = random_matrix(rng, shape, formats[key], gain)
+            if made is not None:
+                blocks[key] = made
+    return RandomModel(config, weights, formats, blocks)
+
+
+def stored(kind: str, role: str, columns: int) -> str:
+    """What a matrix of that role is stored in."""
+    outer = role in ("embed", "head")
+    if kind in ("fp32", "bf16"):
+        return {"fp32": "F32", "bf16": "BF16"}[kind]
+    if kind in ("int8", "int4"):  # any number of columns: the last block is filled up
+        return "Q8_0" if outer or kind == "int8" else "Q4_1"
+    if kind == "floats":
+        return {"embed": "F16", "head": "BF16", "o": "F32", "down": "BF16"}.get(role, "F16")
+    if kind == "k-quants":
+        return {
+            "v": "Q6_K",
+            "gate": "Q5_K",
+            "up": "Q5_K",
+            "down": "Q6_K",
+            "embed": "Q6_K",
+            "head": "Q5_K",
+        }.get(role, "Q4_K")
+    form = "Q4_0" if kind == "q4_0" else "Q8_0" if outer else "Q4_1"
+    return "F16" if columns % 32 else form
+
+
+def random_matrix(
+    rng: np.random.Generator, shape: tuple[int, ...], form: str, gain: float
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """fp32 values of deviation ``gain`` that ``form`` holds, and the block rows if it is quantised."""
+    if form in quantised.KINDS:
+        columns = shape[1]
+        if columns % quantised.BLOCK[form]:
+            blocks = quantised.from_floats(rng.normal(0.0, gain, shape), form)
+        else:
+            blocks = quantised.random_rows(rng, *shape, form, gain)
+        return quantised.to_floats(blocks, form, columns), blocks
+    array = rng.normal(0.0, gain, shape).astype(np.float32)
+    if form == "F16":
+        return array.astype(np.float16).astype(np.float32), None
+    return round_bf16(array) if form == "BF16" else array, None
 
 
 def round_bf16(array: np.ndarray) -> np.ndarray:

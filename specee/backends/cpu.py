@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Seq
-
-import numpy as np
 
 from specee import _cpu, env
 from specee.backends.memory import check_room
 from specee.backends.protocol import Floats, Ints, Work
-from specee.errors import CheckpointError, RowError
-from specee.models.table import Slab, shapes
-from specee.types import KVDtype, ModelConfig, RowInfo, Sampling, WeightFormat
-
-_DTYPE_NAMES = {
-    np.dtype(np.float32): "fp32",
-    np.dtype(np.float16): "fp16",
-    np.dtype(np.uint16): "bf16",
-}
+from specee.errors import RowError
+from specee.models.formats import made_formats
+from specee.models.table import Key, Slab
+from specee.types import DEFAULT_KV, KVDtype, ModelConfig, RowInfo, Sampling, WeightFormat
 
 
 class CpuSequence:
@@ -89,8 +81,10 @@ class CpuBackend:
     """One model on the CPU.
 
     ``slabs`` must cover every tensor of ``config`` exactly once; each is packed as it comes and can be
-    dropped by its maker. ``threads`` defaults to ``SPECEE_NUM_THREADS``, else the physical cores this
-    process may use; ``isa`` to ``SPECEE_FORCE_ISA``, else the fastest this processor runs.
+    dropped by its maker. ``formats`` says what every matrix is stored in, and may be left out where
+    ``weights`` alone says it (all but ``packed``). ``threads`` defaults to ``SPECEE_NUM_THREADS``, else
+    the physical cores this process may use; ``isa`` to ``SPECEE_FORCE_ISA``, else the fastest this
+    processor runs.
     Raises CheckpointError for weights that do not fit ``config``, ConfigurationError for a wrong
     ``threads`` or ``isa``, OutOfMemoryError if the weights do not fit into memory.
     """
@@ -102,29 +96,28 @@ class CpuBackend:
         config: ModelConfig,
         slabs: Iterable[Slab],
         weights: WeightFormat,
+        formats: Mapping[Key, str] | None = None,
         *,
         threads: int | None = None,
         isa: str | None = None,
     ) -> None:
-        width = 4 if weights == "fp32" else 2
-        needed = sum(math.prod(shape) for shape in shapes(config).values()) * width
-        check_room(needed, f"the model's {weights} weights", "choose a smaller model or weights='bf16'")
         self.config = config
         self.weights = weights
         self._engine = _cpu.Engine(
             config,
-            weights,
+            dict(formats if formats is not None else made_formats(config, weights)),
             env.force_isa() if isa is None else isa,
             env.resolve_threads(threads),
         )
+        # The engine has reserved addresses only: memory is taken as the weights come.
+        check_room(
+            self._engine.weight_bytes,
+            f"the model's {weights} weights",
+            "choose a smaller model or weights='int4'",
+        )
         for slab in slabs:
-            dtype = _DTYPE_NAMES.get(slab.array.dtype)
-            if dtype is None:
-                raise CheckpointError(
-                    f"tensor {slab.role!r} of layer {slab.layer} is {slab.array.dtype}: float32, float16 and "
-                    "uint16 (bfloat16 bits) are supported; convert it"
-                )
-            self._engine.set_weight(slab.role, slab.layer, slab.row_begin, slab.array, dtype)
+            slab.check_dtype()
+            self._engine.set_weight(slab.role, slab.layer, slab.row_begin, slab.array, slab.format)
         self._engine.check_complete()
 
     @property
@@ -147,11 +140,24 @@ class CpuBackend:
         """Bytes of weights that one decoding step reads: all, but for the embedding of an untied head."""
         return self._engine.step_bytes
 
+    @property
+    def bytes_by_step(self) -> dict[str, int]:
+        """Bytes of weights that each step of a pass reads, over all layers: qkv, o, gate_up, down, head."""
+        return self._engine.bytes_by_step
+
+    def take_costs(self, *, watch: bool) -> list[dict[str, float]]:
+        """Seconds by step, and ``barriers`` passed, of each thread since the last call.
+
+        Steps are qkv, heads (rotation, keys and values stored), attention, o, gate_up, down, head, and
+        wait (at barriers). Counting goes on if ``watch``; it is off at first.
+        """
+        return self._engine.costs(watch)
+
     def sequence(
         self, capacity: int, kv_dtype: KVDtype | None = None, *, poison: bool = False
     ) -> CpuSequence:
         """See :meth:`.Backend.sequence`."""
-        dtype = kv_dtype or ("fp32" if self.weights == "fp32" else "bf16")
+        dtype = kv_dtype or DEFAULT_KV[self.weights]
         if 1 <= capacity <= self.config.max_position:  # else the engine says what is wrong
             needed = self._engine.cache_bytes_needed(capacity, dtype)
             check_room(needed, f"a {dtype} KV cache of {capacity} positions", "ask for a smaller context")

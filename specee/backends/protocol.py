@@ -102,14 +102,14 @@ class Backend(Protocol):
 
     @property
     def weights(self) -> WeightFormat:
-        """Format the products are computed in."""
+        """How the matrices are stored, which decides what enters a product."""
 
     def sequence(
         self, capacity: int, kv_dtype: KVDtype | None = None, *, poison: bool = False
     ) -> SequenceState:
         """Reserve a sequence of ``capacity`` slots.
 
-        ``kv_dtype`` defaults to fp32 for fp32 weights and to bf16 for bf16 weights. With ``poison``
+        ``kv_dtype`` defaults to what :data:`specee.types.DEFAULT_KV` has for the weights. With ``poison``
         every unused slot holds NaN, now and after each prune, commit and rollback (for tests).
         Raises CapacityError if ``capacity`` is over the model's context, OutOfMemoryError.
         """

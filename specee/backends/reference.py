@@ -6,7 +6,7 @@ checked against; every row is computed by itself, so batch invariance needs no f
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Seq
 
 import numpy as np
@@ -18,9 +18,10 @@ from specee.backends.reference_math import attend, inverse_frequencies, linear, 
 from specee.backends.reference_sequence import ReferenceSequence, Row
 from specee.backends.reference_weights import ReferenceWeights
 from specee.errors import CapacityError, ConfigurationError, RowError
-from specee.models.table import Slab
+from specee.models.formats import made_formats
+from specee.models.table import Key, Slab
 from specee.sampling import sample
-from specee.types import KVDtype, ModelConfig, Sampling, WeightFormat
+from specee.types import DEFAULT_KV, KVDtype, ModelConfig, Sampling, WeightFormat
 
 Named = list[tuple[ReferenceSequence, list[Row]]]
 
@@ -28,20 +29,28 @@ Named = list[tuple[ReferenceSequence, list[Row]]]
 class ReferenceBackend:
     """See :class:`specee.backends.protocol.Backend`, which documents every verb.
 
-    fp32: everything fp32. bf16: matrices bf16, the input of each product rounded to bf16 once,
-    accumulation fp32; residual stream, norms, rotation and softmax stay fp32. Keys and values are
-    rounded to ``kv_dtype`` before any row reads them.
+    Every product is computed in fp32 with the values its matrix holds. What its input is rounded to, once,
+    depends on what the matrix is stored in: see :func:`.reference_math.product_input`. Residual stream,
+    norms, rotation and softmax stay fp32. Keys and values are rounded to ``kv_dtype`` before any row
+    reads them. ``formats`` may be left out where ``weights`` alone says it (all but ``packed``).
     """
 
     name = "reference"
 
     def __init__(
-        self, config: ModelConfig, slabs: Iterable[Slab], weights: WeightFormat, *, device: str = "cpu"
+        self,
+        config: ModelConfig,
+        slabs: Iterable[Slab],
+        weights: WeightFormat,
+        formats: Mapping[Key, str] | None = None,
+        *,
+        device: str = "cpu",
     ) -> None:
         self.config = config
         self.weights = weights
         self._device = torch.device(device)
-        self._table = ReferenceWeights(config, slabs, weights, self._device)
+        stored = formats if formats is not None else made_formats(config, weights)
+        self._table = ReferenceWeights(config, slabs, stored, self._device)
         self._speeds = inverse_frequencies(config.rope, config.head_dim).to(self._device)
 
     @property
@@ -53,7 +62,7 @@ class ReferenceBackend:
         self, capacity: int, kv_dtype: KVDtype | None = None, *, poison: bool = False
     ) -> ReferenceSequence:
         """Reserve a sequence. Raises CapacityError, OutOfMemoryError, ConfigurationError."""
-        kv_dtype = kv_dtype or ("bf16" if self.weights == "bf16" else "fp32")
+        kv_dtype = kv_dtype or DEFAULT_KV[self.weights]
         if kv_dtype not in ("fp32", "bf16", "fp16"):
             raise ConfigurationError(f"kv_dtype {kv_dtype!r}: allowed are 'fp32', 'bf16', 'fp16'")
         if not 1 <= capacity <= self.config.max_position:
@@ -94,7 +103,7 @@ class ReferenceBackend:
         """Run ``rows``, parents first, through ``layer``."""
         if not rows:
             return
-        block = _Layer(self.config, self._table, layer, self.weights == "bf16")
+        block = _Layer(self.config, self._table, layer)
         for row in rows:
             x = self._table.embedding(row.token) if row.hidden is None else row.hidden
             query, key, value = block.project(x, row.position, self._speeds)
@@ -116,9 +125,9 @@ class ReferenceBackend:
     @torch.no_grad()
     def logits(self, work: Work) -> Floats:
         """Final norm and head: (rows, vocab_size) fp32. Raises RowError."""
-        norm, head = self._table.get("final_norm"), self._table.head()
+        norm, head = self._table.get("final_norm"), self._table.matrix(*self._table.head)
         rows = [
-            linear(rms_norm(x, norm, self.config.norm_eps), head, None, round_input=self.weights == "bf16")
+            linear(rms_norm(x, norm, self.config.norm_eps), head, None)
             for x in torch.from_numpy(self.hidden(work)).to(self._device)
         ]
         return np.array([row.cpu().numpy() for row in rows], np.float32).reshape(
@@ -150,13 +159,14 @@ class ReferenceBackend:
 class _Layer:
     """One decoder layer with its tensors at hand."""
 
-    def __init__(self, config: ModelConfig, table: ReferenceWeights, layer: int, round_input: bool) -> None:
-        self._config, self._table, self._index, self._round = config, table, layer, round_input
-        self._matrix = {role: table.get(role, layer) for role in ("q", "k", "v", "o", "gate", "up", "down")}
+    def __init__(self, config: ModelConfig, table: ReferenceWeights, layer: int) -> None:
+        self._config, self._table, self._index = config, table, layer
+        roles = ("q", "k", "v", "o", "gate", "up", "down")
+        self._matrix = {role: table.matrix(role, layer) for role in roles}
 
     def _linear(self, role: str, x: Tensor) -> Tensor:
         bias = self._table.maybe(f"{role}_bias", self._index)
-        return linear(x, self._matrix[role], bias, round_input=self._round)
+        return linear(x, self._matrix[role], bias)
 
     def _norm(self, role: str, x: Tensor) -> Tensor:
         return rms_norm(x, self._table.get(role, self._index), self._config.norm_eps)

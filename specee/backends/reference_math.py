@@ -7,23 +7,49 @@ cannot depend on the rows beside it.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from specee.models.blocks import QUANTISED
 from specee.types import RopeConfig
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, round_input: bool) -> Tensor:
-    """``weight @ x + bias`` accumulated in fp32: (in,) fp32 -> (out,) fp32.
+@dataclass(frozen=True)
+class Matrix:
+    """(out, in) fp32 values, and the format they are stored in: it decides what a product's input becomes."""
 
-    ``weight`` is (out, in) fp32. With ``round_input`` the activations are first rounded to bf16, once:
-    the promise of the bf16 weight format.
-    """
-    if round_input:
-        x = x.to(torch.bfloat16).to(torch.float32)
-    y = torch.mv(weight, x)
+    values: Tensor
+    stored: str
+
+
+def linear(x: Tensor, matrix: Matrix, bias: Tensor | None) -> Tensor:
+    """``matrix @ input + bias`` accumulated in fp32: (in,) fp32 -> (out,) fp32."""
+    y = torch.mv(matrix.values, product_input(x, matrix.stored))
     return y if bias is None else y + bias
+
+
+def product_input(x: Tensor, stored: str) -> Tensor:
+    """What a product with a matrix in that format multiplies for ``x``: (in,) fp32 -> the same.
+
+    F32 and F16: ``x`` itself. BF16: ``x`` rounded to bf16. Quantised: ``x`` in 8-bit blocks.
+    """
+    if stored == "BF16":
+        return x.to(torch.bfloat16).to(torch.float32)
+    return in_blocks(x) if stored in QUANTISED else x
+
+
+def in_blocks(x: Tensor) -> Tensor:
+    """``scale * round(x / scale)`` in blocks of 32, with a block's scale = its largest magnitude / 127.
+
+    All in fp32; ties round to even; a block whose largest magnitude is under 1e-30 becomes zero.
+    """
+    padded = torch.nn.functional.pad(x, (0, -len(x) % 32)).view(-1, 32)
+    largest = padded.abs().amax(dim=1, keepdim=True)
+    scale = largest * (1 / 127)
+    rounded = torch.round(padded * (1.0 / scale)) * scale
+    return torch.where(largest < 1e-30, 0.0, rounded).view(-1)[: len(x)]
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -1,34 +1,36 @@
-"""The weight table as torch tensors: matrices in the weight format, vectors in fp32."""
+"""The weight table as torch tensors: matrices with the values of their stored formats, vectors in fp32."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from specee.backends.reference_math import Matrix
 from specee.errors import CheckpointError
-from specee.models.table import Slab, shapes
-from specee.types import ModelConfig, WeightFormat
+from specee.models.blocks import FLOATS, row_bytes, widen
+from specee.models.table import Key, Slab, shapes
+from specee.types import ModelConfig
+
+_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
 
 
 class ReferenceWeights:
     """All tensors of :func:`specee.models.table.shapes` on one device.
 
-    Matrices are kept in ``weights`` (bf16 by rounding to nearest even); norms and biases stay fp32 in
-    both formats. Raises CheckpointError when the slabs do not cover each tensor exactly once.
+    ``formats`` says what every matrix is stored in. Floats are rounded to it, to nearest even; quantised
+    matrices come in its blocks and are kept as the fp32 values they stand for. Norms and biases are
+    fp32. Raises CheckpointError when the slabs do not cover each tensor exactly once.
     """
 
     def __init__(
-        self, config: ModelConfig, slabs: Iterable[Slab], weights: WeightFormat, device: torch.device
+        self, config: ModelConfig, slabs: Iterable[Slab], formats: Mapping[Key, str], device: torch.device
     ) -> None:
         self._shapes = shapes(config)
-        matrix = torch.bfloat16 if weights == "bf16" else torch.float32
+        self._formats = formats
         self._tensors = {
-            key: torch.empty(shape, dtype=matrix if len(shape) == 2 else torch.float32, device=device)
+            key: torch.empty(shape, dtype=_DTYPES.get(formats.get(key, "F32"), torch.float32), device=device)
             for key, shape in self._shapes.items()
         }
         covered = dict.fromkeys(self._shapes, 0)
@@ -43,20 +45,33 @@ class ReferenceWeights:
                 f"({len(short)} tensors incomplete); the checkpoint must cover every tensor exactly once"
             )
 
-    def _store(self, slab: Slab, covered: dict[tuple[str, int], int]) -> None:
+    def _store(self, slab: Slab, covered: dict[Key, int]) -> None:
+        slab.check_dtype()
         key = (slab.role, slab.layer)
         shape = self._shapes.get(key)
         end = slab.row_begin + len(slab.array)
-        if shape is None or slab.array.shape[1:] != shape[1:] or slab.row_begin < 0 or end > shape[0]:
+        if (
+            shape is None
+            or slab.array.shape[1:] != _width(slab, shape)
+            or slab.row_begin < 0
+            or end > shape[0]
+        ):
             raise CheckpointError(
-                f"slab {slab.role!r} of layer {slab.layer}, rows {slab.row_begin}..{end}, shape "
-                f"{slab.array.shape} does not fit the table, which has {shape}"
+                f"slab {slab.role!r} of layer {slab.layer}, rows {slab.row_begin}..{end}, {slab.format} of "
+                f"shape {slab.array.shape}, does not fit the table, which has {shape}"
             )
-        self._tensors[key][slab.row_begin : end] = _as_float(slab.array).to(self._tensors[key].device)
+        stored = self._formats.get(key, "F32")
+        if slab.format != stored and not (slab.format in FLOATS and stored in FLOATS):
+            raise CheckpointError(
+                f"slab {slab.role!r} of layer {slab.layer} is {slab.format} for a matrix stored {stored}; "
+                "floats can be converted into each other, blocks have to be those of the stored format"
+            )
+        rows = torch.tensor(widen(slab.array, slab.format, shape[-1]))
+        self._tensors[key][slab.row_begin : end] = rows.to(self._tensors[key].device)
         covered[key] += len(slab.array)
 
     def get(self, role: str, layer: int = -1) -> Tensor:
-        """The tensor widened to fp32; the format decides only what values it can hold."""
+        """The tensor in fp32; the format decides only what values it can hold."""
         return self._tensors[role, layer].to(torch.float32)
 
     def maybe(self, role: str, layer: int) -> Tensor | None:
@@ -67,21 +82,24 @@ class ReferenceWeights:
         """Row ``token`` of the embedding: (hidden_size,) fp32."""
         return self._tensors["embed", -1][token].to(torch.float32)
 
-    def head(self) -> Tensor:
-        """The output matrix, (vocab_size, hidden_size) fp32: its own or the embedding's."""
-        return self.get("head") if ("head", -1) in self._tensors else self.get("embed")
+    def matrix(self, role: str, layer: int = -1) -> Matrix:
+        """A matrix for :func:`.reference_math.linear`."""
+        return Matrix(self.get(role, layer), self._formats[role, layer])
+
+    @property
+    def head(self) -> Key:
+        """Which matrix is the output matrix: its own or the embedding."""
+        return ("head", -1) if ("head", -1) in self._tensors else ("embed", -1)
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of all tensors that a decoding step reads: all but an embedding with a head of its own."""
-        read = (
-            t for key, t in self._tensors.items() if key[0] != "embed" or ("head", -1) not in self._tensors
-        )
+        read = (t for key, t in self._tensors.items() if key[0] != "embed" or self.head == key)
         return sum(tensor.numel() * tensor.element_size() for tensor in read)
 
 
-def _as_float(array: npt.NDArray[Any]) -> Tensor:
-    """A slab's array as fp32: uint16 holds bfloat16 bit patterns, the upper half of an fp32."""
-    if array.dtype == np.uint16:
-        return torch.from_numpy((array.astype(np.uint32) << 16).view(np.float32))
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32).copy())
+def _width(slab: Slab, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """What follows the rows in a slab's shape: columns, or bytes of block rows."""
+    if slab.format in FLOATS or len(shape) == 1:
+        return shape[1:]
+    return (row_bytes(slab.format, shape[1]),)

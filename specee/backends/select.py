@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from specee import env
 from specee.backends.protocol import Backend
 from specee.errors import BackendUnavailableError, ConfigurationError
-from specee.models.table import Slab
+from specee.models.table import Key, Slab
 from specee.types import ModelConfig, WeightFormat
 
 
@@ -52,20 +52,24 @@ def make_backend(
     config: ModelConfig,
     slabs: Iterable[Slab],
     weights: WeightFormat,
+    formats: Mapping[Key, str] | None = None,
     *,
     device: str = "cpu",
     backend: str | None = None,
     threads: int | None = None,
 ) -> Backend:
-    """Load ``slabs`` into the backend that :func:`choose` picks. ``threads`` is for the native one."""
+    """Load ``slabs`` into the backend that :func:`choose` picks. ``threads`` is for the native one.
+
+    ``formats``: what every matrix is stored in, needed for ``packed`` weights.
+    """
     name = choose(device, backend)
     if name == "reference":
         from specee.backends.reference import ReferenceBackend
 
-        return ReferenceBackend(config, slabs, weights, device=device)
+        return ReferenceBackend(config, slabs, weights, formats, device=device)
     from specee.backends.cpu import CpuBackend
 
-    return CpuBackend(config, slabs, weights, threads=threads)
+    return CpuBackend(config, slabs, weights, formats, threads=threads)
 
 
 def _known(name: str) -> str:

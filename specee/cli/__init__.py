@@ -1,4 +1,4 @@
-"""The ``specee`` command: ``generate``, ``chat`` and ``info``."""
+"""The ``specee`` command: ``generate``, ``chat``, ``info`` and ``bench``."""
 
 from __future__ import annotations
 

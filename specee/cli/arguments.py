@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from specee._version import __version__
 
 DEFAULT_NEW_TOKENS = 256
+BENCH_PARTS = ("speed", "rows", "batch", "formats", "kernels")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser; the chosen command is ``options.run``."""
     parser = argparse.ArgumentParser(prog="specee", description="Decode causal language models faster.")
     parser.add_argument("--version", action="version", version=f"specee {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="{generate,chat,info}", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="{generate,chat,info,bench}", required=True)
     _add_generate(commands)
     _add_chat(commands)
     info = commands.add_parser(
         "info", help="what this installation can do here, and why it cannot do the rest"
     )
+    info.add_argument(
+        "--costs", action="store_true", help="load the model and show where the time of a step goes"
+    )
+    _add_model(info)
     info.set_defaults(run=_info)
+    _add_bench(commands)
     return parser
 
 
@@ -46,13 +53,46 @@ def _add_chat(commands: Any) -> None:
     command.set_defaults(run=_chat)
 
 
+def _add_bench(commands: Any) -> None:
+    command = commands.add_parser("bench", help="measure speed on this machine beside other libraries")
+    command.add_argument("--quick", action="store_true", help="a few minutes in all, and rougher figures")
+    command.add_argument(
+        "--out", type=Path, default=Path("specee-bench"), metavar="DIR",
+        help="where bench.json and report.html go (default: %(default)s)",
+    )  # fmt: skip
+    command.add_argument(
+        "--part",
+        action="append",
+        choices=BENCH_PARTS,
+        help="only this one; may be given again (default: all)",
+    )
+    command.add_argument("--model", help="as for generate; llama.cpp needs a GGUF file")
+    command.add_argument("--threads", type=int, metavar="N", help="threads (default: physical cores)")
+    command.add_argument(
+        "--prompts", type=Path, action="append", metavar="FILE",
+        help='JSON lines of the form {"turns": ["text"]}; may be given again (default: thirteen of our own)',
+    )  # fmt: skip
+    command.add_argument(
+        "--contender", action="append", metavar="NAME",
+        help="specee[:WEIGHTS[:POLICY]], llama.cpp, transformers[:lookup|:early-exit[:LAYER]][:fp32]; "
+        "may be given again (default: those installed)",
+    )  # fmt: skip
+    command.add_argument(
+        "--from", type=Path, dest="recorded", metavar="JSON", help="measure nothing, report on an earlier run"
+    )
+    command.set_defaults(run=_bench)
+
+
 def _add_model(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("model")
     group.add_argument(
         "--model", help="Hugging Face folder, GGUF file or hub id (default: SmolLM2-135M-Instruct)"
     )
     group.add_argument(
-        "--weights", default="auto", choices=("auto", "fp32", "bf16"), help="format of the products"
+        "--weights",
+        default="auto",
+        choices=("auto", "fp32", "bf16", "packed", "int8", "int4"),
+        help="how weights are stored (default: packed, as they are, for GGUF; else fp32 or bf16)",
     )
     group.add_argument("--kv-dtype", choices=("fp32", "bf16", "fp16"), help="format of the KV cache")
     group.add_argument(
@@ -86,7 +126,17 @@ def _chat(options: argparse.Namespace) -> int:
     return run(options)
 
 
-def _info(_options: argparse.Namespace) -> int:
+def _info(options: argparse.Namespace) -> int:
+    if options.costs:
+        from specee.cli.costs import run as run_costs
+
+        return run_costs(options)
     from specee.cli.info import run
 
     return run()
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from specee.cli.bench import run
+
+    return run(options)

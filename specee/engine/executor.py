@@ -8,7 +8,7 @@ from typing import Any
 
 from specee.backends.protocol import Backend, Work
 from specee.engine.sequence import ActiveSequence
-from specee.policies import NextToken, Outcome, Plan
+from specee.policies import NextToken, Observation, Outcome, Plan
 
 
 class Executor:
@@ -21,12 +21,13 @@ class Executor:
             NextToken: self._next_token
         }
 
-    def run(self, plan: Plan) -> Outcome:
-        """Carry out a plan. Tokens it gives are not committed yet."""
+    def run(self, plan: Plan, observation: Observation) -> Outcome:
+        """Carry out a plan made for ``observation``. Tokens it gives are not committed yet."""
         begin = time.perf_counter()
-        before = self._complete()
         tokens = self._handlers[type(plan)](plan)
-        return Outcome(tokens, rows=self._complete() - before, seconds=time.perf_counter() - begin)
+        # A plan of today completes every pending position of its sequences.
+        rows = sum(view.length - view.frontier[-1] for view in observation.sequences if view.id in tokens)
+        return Outcome(tokens, rows=rows, seconds=time.perf_counter() - begin)
 
     def _next_token(self, plan: NextToken) -> dict[int, tuple[int, ...]]:
         sequences = [self._sequences[index] for index in plan.sequences]
@@ -36,7 +37,3 @@ class Executor:
         greedy = all(option.temperature == 0 for option in sampling)
         drawn = self._backend.argmax(work) if greedy else self._backend.sample(work, sampling)
         return {sequence.id: (int(token),) for sequence, token in zip(sequences, drawn, strict=True)}
-
-    def _complete(self) -> int:
-        """Positions done at the last layer, over all sequences."""
-        return sum(sequence.state.frontier[-1] for sequence in self._sequences.values())

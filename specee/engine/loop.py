@@ -44,7 +44,7 @@ class Generation:
         """One turn of the loop."""
         observation = self._observe()
         plan = self._policy.plan(observation)
-        outcome = self._executor.run(plan)
+        outcome = self._executor.run(plan, observation)
         return self._commit(outcome)
 
     def _observe(self) -> Observation:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal
 
 from specee.errors import BackendUnavailableError
+from specee.models.blocks import widen
 from specee.models.checkpoint import Checkpoint
 from specee.models.families import by_name
-from specee.models.table import Slab
 from specee.types import ModelConfig, WeightFormat
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
 
-def to_transformers(checkpoint: Checkpoint, weights: WeightFormat) -> PreTrainedModel:
-    """A ``PreTrainedModel`` in evaluation mode, every parameter rounded to ``weights``.
+def to_transformers(
+    checkpoint: Checkpoint, weights: WeightFormat, dtype: Literal["fp32", "bf16"] | None = None
+) -> PreTrainedModel:
+    """A ``PreTrainedModel`` in evaluation mode whose parameters are what our model stores under ``weights``.
 
-    Built in memory from the checkpoint's slabs, whatever file they come from, GGUF included.
-    Raises BackendUnavailableError without torch and transformers, CheckpointError like the checkpoint.
+    Built in memory from the checkpoint's slabs, whatever file they come from, GGUF included. Quantised
+    matrices are dequantised, after our quantisation for int8 and int4. ``dtype`` is what transformers holds
+    and computes in: fp32 for fp32 weights, else bf16, which rounds dequantised values once more; with
+    fp32 they are exactly ours.
+    Raises BackendUnavailableError without torch and transformers, ConfigurationError and CheckpointError
+    like the checkpoint.
     """
     try:
         import torch
@@ -30,31 +33,28 @@ def to_transformers(checkpoint: Checkpoint, weights: WeightFormat) -> PreTrained
         raise BackendUnavailableError(
             f'torch and transformers are needed ({error}): install them with pip install "specee[hf]"'
         ) from error
+    formats = checkpoint.formats(weights)
     family = by_name(checkpoint.config.family)
     architecture = getattr(transformers, family.architecture)
     major = int(transformers.__version__.split(".")[0])
     settings = architecture.config_class(**_settings(checkpoint.config, major))
+    held = torch.float32 if (dtype or ("fp32" if weights == "fp32" else "bf16")) == "fp32" else torch.bfloat16
     with torch.device("meta"):  # neither memory nor random numbers for weights about to be replaced
-        model = architecture(settings).to(torch.bfloat16 if weights == "bf16" else torch.float32)
+        model = architecture(settings).to(held)
     model.to_empty(device="cpu")
     model.tie_weights()
     rotary = model.model.rotary_emb  # its frequencies are computed when it is made, and not among the slabs
     model.model.rotary_emb = type(rotary)(config=settings)
     parameters = dict(model.named_parameters())
     with torch.no_grad():
-        for slab in checkpoint.slabs():
+        for slab in checkpoint.slabs(formats):
             target = parameters[family.hf_names[slab.role].format(slab.layer)]
-            target[slab.row_begin : slab.row_begin + len(slab.array)] = _tensor(slab)
+            values = torch.from_numpy(widen(slab.array, slab.format, target.shape[-1]))
+            if formats.get((slab.role, slab.layer)) == "BF16":
+                values = values.to(torch.bfloat16)
+            target[slab.row_begin : slab.row_begin + len(slab.array)] = values
     model.eval()
     return model
-
-
-def _tensor(slab: Slab) -> torch.Tensor:
-    import torch
-
-    if slab.array.dtype == np.uint16:
-        return torch.from_numpy(slab.array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(slab.array)
 
 
 def _settings(config: ModelConfig, major: int) -> dict[str, Any]:

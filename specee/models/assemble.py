@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from specee.errors import CheckpointError
-from specee.models.source import Array, TensorSource
-from specee.models.table import Slab, shapes
-from specee.models.validate import check_finite, check_names, check_tensor
+from specee.models.blocks import FLOATS, QUANTISED, Array, Bytes, Floats, dequantise, quantise, widen
+from specee.models.source import TensorSource
+from specee.models.table import Key, Slab, shapes
+from specee.models.validate import check_finite, check_names, check_quantised, check_tensor
 from specee.types import ModelConfig
 
 SLAB_BYTES = 8 << 20
-DTYPES = ("F32", "F16", "BF16")
+DTYPES = tuple(FLOATS)
 
 
 @dataclass(frozen=True)
@@ -40,26 +41,52 @@ class WeightTable:
     source: TensorSource
     entries: tuple[Entry, ...]
 
-    def slabs(self) -> Iterator[Slab]:
+    @property
+    def types(self) -> dict[Key, str]:
+        """What each tensor is in the file."""
+        return {(entry.role, entry.layer): self.source.tensors[entry.name].dtype for entry in self.entries}
+
+    def slabs(self, formats: Mapping[Key, str] | None = None) -> Iterator[Slab]:
         """Read the table in order, at most about 8 MiB of float32 at a time.
+
+        ``formats`` says what every matrix will be stored in: one stored quantised comes in blocks of that
+        format, made here if the file has others; everything else comes as floats of any format. Without
+        ``formats`` all come as floats.
 
         Raises CheckpointError for NaN or infinite weights, a tied head that differs from the
         embedding, and files that shrank since they were opened.
         """
         for entry in self.entries:
+            stored = (formats or {}).get((entry.role, entry.layer), "F32")
             for begin, end in _ranges(entry):
-                yield Slab(entry.role, entry.layer, begin, self._rows(entry, begin, end))
+                array, form = self._rows(entry, begin, end)
+                if stored in QUANTISED and form != stored:
+                    array = self._quantised(entry, begin, widen(array, form, entry.shape[1]), stored)
+                    form = stored
+                elif form in QUANTISED and form != stored:
+                    array, form = widen(array, form, entry.shape[1]), "F32"
+                yield Slab(entry.role, entry.layer, begin, array, form)
 
-    def _rows(self, entry: Entry, begin: int, end: int) -> Array:
-        where = self.source.tensors[entry.name].where
-        array = self.source.read(entry.name, begin, end)
-        check_finite(array, entry.name, begin, where)
-        if entry.twin is not None and not np.array_equal(array, self.source.read(entry.twin, begin, end)):
+    def _rows(self, entry: Entry, begin: int, end: int) -> tuple[Array, str]:
+        """Checked rows, in the file's format where there are kernels for it, else as float32."""
+        info = self.source.tensors[entry.name]
+        array, form = self.source.read(entry.name, begin, end), info.dtype
+        twin = None if entry.twin is None else self.source.read(entry.twin, begin, end)
+        equal = twin is None or np.array_equal(array, twin)
+        if form not in FLOATS and form not in QUANTISED:
+            array, form = dequantise(array.view(np.uint8), form, entry.shape[1]), "F32"
+        check_finite(array, form, entry.name, begin, info.where)
+        if not equal:
             raise CheckpointError(
-                f"{where}: tie_word_embeddings is true, but {entry.twin!r} differs from {entry.name!r} "
+                f"{info.where}: tie_word_embeddings is true, but {entry.twin!r} differs from {entry.name!r} "
                 f"in rows {begin} to {end - 1}. Set tie_word_embeddings to false to use both."
             )
-        return rotate_half_order(array, entry.interleaved) if entry.interleaved else array
+        return rotate_half_order(array, entry.interleaved) if entry.interleaved else array, form
+
+    def _quantised(self, entry: Entry, begin: int, rows: Floats, form: str) -> Bytes:
+        blocks = quantise(rows, form)
+        check_quantised(blocks, form, entry.name, begin, self.source.tensors[entry.name].where)
+        return blocks
 
 
 def build_table(
@@ -95,7 +122,9 @@ def build_table(
     copies = [] if twin is None else [twin]
     check_names([*(entry.name for entry in entries), *copies], ignored, source.tensors, where)
     for entry in entries:
-        check_tensor(entry.name, source.tensors[entry.name], entry.shape, dtypes)
+        # No file has quantised vectors: their rows would be single weights.
+        allowed = dtypes if len(entry.shape) > 1 else DTYPES
+        check_tensor(entry.name, source.tensors[entry.name], entry.shape, allowed)
     for name in copies:
         check_tensor(name, source.tensors[name], (config.vocab_size, config.hidden_size), dtypes)
     return WeightTable(source, tuple(entries))
@@ -105,7 +134,8 @@ def rotate_half_order(rows: Array, head_dim: int) -> Array:
     """Reorder the rows of whole heads from interleaved to rotate-half rope order.
 
     Interleaved order pairs rows (2i, 2i+1) of a head, rotate-half pairs (i, i + head_dim/2); so
-    row 2i + s comes from i + s * head_dim/2. ``rows`` is (n * head_dim, ...).
+    row 2i + s comes from i + s * head_dim/2. ``rows`` is (n * head_dim, ...): floats or blocks, a row
+    stays as it is.
     """
     split = rows.reshape(-1, head_dim // 2, 2, *rows.shape[1:])
     ordered: Array = split.swapaxes(1, 2).reshape(rows.shape)

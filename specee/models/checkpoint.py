@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from specee.errors import CheckpointError, ConfigurationError
 from specee.models.assemble import WeightTable
+from specee.models.formats import Formats, made_formats, packed_formats
 from specee.models.table import Slab
 from specee.models.tokenizer import Tokenizer
 from specee.models.validate import check_context, check_vocabulary
-from specee.types import ModelConfig
+from specee.types import ModelConfig, WeightFormat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,13 +40,39 @@ class Checkpoint:
     source: str
     format: str
 
-    def slabs(self) -> Iterator[Slab]:
+    @property
+    def natural_weights(self) -> WeightFormat:
+        """The weights closest to the file: packed for GGUF, fp32 if it is fp32 throughout, else bf16."""
+        if self._container == "gguf":
+            return "packed"
+        return "fp32" if set(self.table.types.values()) == {"F32"} else "bf16"
+
+    def formats(self, weights: WeightFormat) -> Formats:
+        """What every matrix is stored in under that choice of weights.
+
+        Raises ConfigurationError for ``packed`` if this is no GGUF file.
+        """
+        if weights != "packed":
+            return made_formats(self.config, weights)
+        if self._container != "gguf":
+            raise ConfigurationError(
+                f"weights='packed' keeps the formats of a GGUF file, but {self.source} is {self.format}: "
+                "choose 'int8' or 'int4' to quantise it, or 'auto'"
+            )
+        return packed_formats(self.config, self.table.types)
+
+    def slabs(self, formats: Formats | None = None) -> Iterator[Slab]:
         """All weights, each tensor of :func:`specee.models.table.shapes` exactly once, row slabs in order.
 
-        Starts anew on each call. A slab is at most about 8 MiB of float32. Raises CheckpointError
-        for NaN or infinite weights and for files that changed after opening.
+        As floats, or ready to be stored in ``formats``: see :meth:`.WeightTable.slabs`. Starts anew on each
+        call. A slab is at most about 8 MiB of float32. Raises CheckpointError for NaN or infinite
+        weights, those too large for the format, and for files that changed after opening.
         """
-        return self.table.slabs()
+        return self.table.slabs(formats)
+
+    @property
+    def _container(self) -> str:
+        return self.format.partition(" ")[0]
 
 
 def open_checkpoint(

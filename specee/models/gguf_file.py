@@ -1,4 +1,4 @@
-"""A GGUF file -> Checkpoint. Quantised blocks come out as float32 slabs."""
+"""A GGUF file -> Checkpoint."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf.constants import GGML_QUANT_SIZES
 from gguf.quants import dequantize
 
 from specee.models.assemble import build_table
+from specee.models.blocks import FLOATS, Array, dtype_of
 from specee.models.checkpoint import Checkpoint
 from specee.models.families import IGNORED_GGUF
 from specee.models.gguf_config import gguf_eos_ids, read_gguf_config
 from specee.models.gguf_header import GGUFHeader, read_header
 from specee.models.gguf_tokenizer import tokenizer_from_gguf
-from specee.models.source import Array, TensorInfo, read_exactly
+from specee.models.source import TensorInfo, read_exactly
 
 
 class GGUFSource:
@@ -35,21 +36,12 @@ class GGUFSource:
         return self._infos
 
     def read(self, name: str, begin: int, end: int) -> Array:
-        """Rows ``begin .. end``: F32, F16 and BF16 as stored, every other type as float32."""
+        """Rows ``begin .. end``; see :class:`specee.models.source.TensorSource`."""
         tensor = self.header.tensors[name]
         row = tensor.size // tensor.shape[0]
-        shape = (end - begin, *tensor.shape[1:])
         data = read_exactly(self.header.path, tensor.offset + begin * row, (end - begin) * row)
-        if tensor.type == GGMLQuantizationType.F32:
-            return data.view("<f4").reshape(shape)
-        if tensor.type == GGMLQuantizationType.F16:
-            return data.view("<f2").reshape(shape)
-        if tensor.type == GGMLQuantizationType.BF16:
-            return data.view("<u2").reshape(shape)
-        block_rows = data.reshape(end - begin, row)
-        # Scales of damaged blocks overflow; the finiteness check reports them with their place.
-        with np.errstate(all="ignore"):
-            return np.asarray(dequantize(block_rows, tensor.type), dtype=np.float32).reshape(shape)
+        columns = tensor.shape[1:] if tensor.type.name in FLOATS else (row,)
+        return data.view(dtype_of(tensor.type.name)).reshape(end - begin, *columns)
 
 
 def open_gguf(path: Path) -> Checkpoint:
@@ -86,7 +78,7 @@ def open_gguf(path: Path) -> Checkpoint:
 @lru_cache(maxsize=1)
 def readable_types() -> tuple[str, ...]:
     """Names of the tensor types that can be read: plain floats, and what gguf can dequantise."""
-    readable = ["F32", "F16", "BF16"]
+    readable = [*FLOATS]
     for kind, (_, block_bytes) in GGML_QUANT_SIZES.items():
         if kind.name in readable:
             continue

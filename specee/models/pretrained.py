@@ -10,11 +10,12 @@ import numpy as np
 
 from specee.errors import CheckpointError
 from specee.models.assemble import build_table
+from specee.models.blocks import Array
 from specee.models.checkpoint import Checkpoint
 from specee.models.families import FAMILIES, IGNORED_HF
 from specee.models.hf_config import read_config
 from specee.models.huggingface import eos_ids, pad_id
-from specee.models.source import Array, TensorInfo
+from specee.models.source import TensorInfo
 from specee.models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import safetensors
 
 from specee.errors import CheckpointError
-from specee.models.source import Array, TensorInfo, read_exactly
+from specee.models.blocks import Array, dtype_of
+from specee.models.source import TensorInfo, read_exactly
 
-_NUMPY: Mapping[str, npt.DTypeLike] = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 
@@ -49,7 +48,7 @@ class SafetensorsSource:
     def read(self, name: str, begin: int, end: int) -> Array:
         """Rows ``begin .. end``; see :class:`specee.models.source.TensorSource`."""
         info, place = self._infos[name], self._places[name]
-        dtype = np.dtype(_NUMPY[info.dtype])
+        dtype = dtype_of(info.dtype)
         row = int(np.prod(info.shape[1:], dtype=np.int64)) * dtype.itemsize
         data = read_exactly(place.path, place.offset + begin * row, (end - begin) * row)
         return data.view(dtype).reshape(end - begin, *info.shape[1:])

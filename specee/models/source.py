@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from specee.errors import CheckpointError
-
-Array: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float16] | npt.NDArray[np.uint16]
+from specee.models.blocks import Array
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,9 @@ class TensorSource(Protocol):
         """Every tensor, known without reading any tensor data."""
 
     def read(self, name: str, begin: int, end: int) -> Array:
-        """Rows ``begin .. end`` of a tensor, C-contiguous: float32, float16, or uint16 with bfloat16 bits.
+        """Rows ``begin .. end`` of a tensor as they are stored, C-contiguous.
 
+        float32, float16, or uint16 with bfloat16 bits; uint8 (rows, row_bytes) for every other dtype.
         Raises CheckpointError if the file no longer holds them.
         """
 

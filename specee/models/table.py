@@ -22,10 +22,10 @@ Roles of each layer::
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
+from specee.errors import CheckpointError
+from specee.models.blocks import Array, dtype_of
 from specee.types import ModelConfig
 
 
@@ -33,17 +33,31 @@ from specee.types import ModelConfig
 class Slab:
     """Rows ``row_begin .. row_begin + len(array)`` of one tensor of the table.
 
-    ``array`` is C-contiguous: float32, float16, or uint16 holding bfloat16 bit patterns.
+    ``array`` is C-contiguous and of ``format``: F32 (float32), F16 (float16), BF16 (uint16 holding the bit
+    patterns), or a quantised format with uint8 (rows, row_bytes), the blocks of whole rows as GGUF has them.
     Large tensors come as several slabs so that no whole copy is ever held.
     """
 
     role: str
     layer: int
     row_begin: int
-    array: npt.NDArray[np.float32] | npt.NDArray[np.float16] | npt.NDArray[np.uint16]
+    array: Array
+    format: str
+
+    def check_dtype(self) -> None:
+        """Raise CheckpointError if the array is not held as its format is."""
+        if self.array.dtype != dtype_of(self.format):
+            raise CheckpointError(
+                f"tensor {self.role!r} of layer {self.layer} is {self.array.dtype}, and {self.format} comes "
+                f"as {dtype_of(self.format)}; convert it"
+            )
 
 
-def shapes(config: ModelConfig) -> dict[tuple[str, int], tuple[int, ...]]:
+Key: TypeAlias = tuple[str, int]
+"""Role and layer of a tensor, -1 for those without a layer."""
+
+
+def shapes(config: ModelConfig) -> dict[Key, tuple[int, ...]]:
     """Every tensor that ``config`` requires: (role, layer) -> shape."""
     h, i, q, kv = config.hidden_size, config.intermediate_size, config.q_dim, config.kv_dim
     layer: dict[str, tuple[int, ...]] = {
@@ -65,7 +79,7 @@ def shapes(config: ModelConfig) -> dict[tuple[str, int], tuple[int, ...]]:
         layer |= {"o_bias": (h,)}
     if config.mlp_bias:
         layer |= {"gate_bias": (i,), "up_bias": (i,), "down_bias": (h,)}
-    table: dict[tuple[str, int], tuple[int, ...]] = {
+    table: dict[Key, tuple[int, ...]] = {
         ("embed", -1): (config.vocab_size, h),
         ("final_norm", -1): (h,),
     }
@@ -74,3 +88,8 @@ def shapes(config: ModelConfig) -> dict[tuple[str, int], tuple[int, ...]]:
     for index in range(config.num_layers):
         table |= {(role, index): shape for role, shape in layer.items()}
     return table
+
+
+def matrices(config: ModelConfig) -> dict[Key, tuple[int, int]]:
+    """The entries of :func:`shapes` that are matrices: (rows, columns)."""
+    return {key: (shape[0], shape[1]) for key, shape in shapes(config).items() if len(shape) == 2}

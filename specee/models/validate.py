@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from specee.errors import CapacityError, CheckpointError, UnsupportedModelError
-from specee.models.source import Array, TensorInfo
+from specee.models.blocks import QUANTISED, Array, Bytes, block_size, scales
+from specee.models.source import TensorInfo
 from specee.types import ModelConfig
 
 
@@ -46,21 +47,38 @@ def check_tensor(name: str, info: TensorInfo, shape: tuple[int, ...], dtypes: Se
         )
 
 
-def check_finite(array: Array, name: str, row_begin: int, where: str) -> None:
-    """Raise CheckpointError if any weight is NaN or infinite: all exponent bits set."""
-    bits, mask = {
-        np.dtype(np.float32): (np.uint32, 0x7F800000),
-        np.dtype(np.float16): (np.uint16, 0x7C00),
-        np.dtype(np.uint16): (np.uint16, 0x7F80),
-    }[array.dtype]
-    exponents = array.view(bits) & bits(mask)
-    if exponents.size and exponents.max() == mask:
-        index = np.argwhere(exponents == mask)[0]
-        at = [int(index[0]) + row_begin, *(int(i) for i in index[1:])]
+_EXPONENTS: Mapping[str, int] = {"F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}
+
+
+def check_finite(array: Array, form: str, name: str, row_begin: int, where: str) -> None:
+    """Raise CheckpointError if any weight is NaN or infinite; of a quantised block, its scales tell."""
+    if (at := _not_finite(array, form)) is not None:
+        place = [at[0] + row_begin, *at[1:]]
         raise CheckpointError(
-            f"{where}: tensor {name!r} holds a NaN or infinite weight at {at}; weights must be finite. "
+            f"{where}: tensor {name!r} holds a NaN or infinite weight at {place}; weights must be finite. "
             "The checkpoint is damaged; fetch it again."
         )
+
+
+def check_quantised(rows: Bytes, form: str, name: str, row_begin: int, where: str) -> None:
+    """Raise CheckpointError if finite weights did not fit the blocks they were quantised to."""
+    if (at := _not_finite(rows, form)) is not None:
+        raise CheckpointError(
+            f"{where}: tensor {name!r} has weights in row {at[0] + row_begin}, from column {at[1]} on, that "
+            f"are too large for the 16-bit scales of {form} blocks. Load it with weights='bf16' or 'fp32'."
+        )
+
+
+def _not_finite(array: Array, form: str) -> list[int] | None:
+    """Where the first weight is whose exponent has all bits set (in blocks: whose scale has), if any."""
+    if form in QUANTISED:
+        index = _not_finite(scales(array.view(np.uint8), form), "F16")
+        return None if index is None else [index[0], index[1] * block_size(form)]
+    mask = _EXPONENTS[form]
+    exponents = (array.view(np.uint32) if form == "F32" else array.view(np.uint16)) & mask
+    if not exponents.size or exponents.max() != mask:
+        return None
+    return [int(i) for i in np.argwhere(exponents == mask)[0]]
 
 
 def check_vocabulary(highest_id: int, config: ModelConfig, where: str) -> None:

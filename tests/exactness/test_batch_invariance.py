@@ -11,7 +11,7 @@ import pytest
 
 from specee.backends.protocol import Backend, SequenceState
 from tests.engines import Engine, native_engines
-from tests.random_model import CONFIGS, RandomModel, random_model
+from tests.random_model import CONFIGS, SHAPES, RandomModel, random_model
 
 LENGTH = 64
 FORMATS = [
@@ -21,6 +21,8 @@ FORMATS = [
     ("odd", "bf16", "fp32"),
 ]
 FORMATS += [("mistral-window", "bf16", "fp16"), ("qwen3", "fp32", "bf16"), ("llama-biases", "bf16", "bf16")]
+FORMATS += [("llama", "int8", "fp16"), ("odd", "int4", "fp16"), ("aligned", "q4_0", "fp32")]
+FORMATS += [("aligned", "mixed", "fp16"), ("wide", "k-quants", "fp16"), ("llama-biases", "floats", "fp16")]
 Result = dict[str, np.ndarray]
 
 
@@ -57,7 +59,7 @@ class Case:
     """One model in one backend with its yardstick."""
 
     def __init__(self, engine: Engine, name: str, weights: str, cache: str) -> None:
-        self.model = random_model(CONFIGS[name], seed=11, bf16=weights == "bf16")
+        self.model = random_model(SHAPES[name], seed=11, kind=weights)
         self.engine, self.weights, self.cache = engine, weights, cache
         self.backend = engine.load(self.model, weights)
         self.layers = self.backend.config.num_layers

@@ -21,6 +21,7 @@ from tests.random_model import CONFIGS, RandomModel, random_model
 
 CAPACITY = 14
 FORMATS = [("llama", "fp32", "fp32"), ("mistral-window", "fp32", "fp32"), ("qwen2", "bf16", "fp16")]
+FORMATS += [("aligned", "mixed", "fp16")]
 STEP = st.tuples(
     st.sampled_from(["append", "branch", "advance", "advance", "advance", "prune", "commit", "rollback"]),
     st.integers(0, 2**32 - 1),
@@ -119,7 +120,7 @@ class Machine:
 
         @cache_calls
         def oracle(path: tuple[int, ...]) -> Expected:
-            return expected(model, path, backend.weights, cache)
+            return expected(model, path, cache)
 
         self.oracle = oracle
 
@@ -179,7 +180,7 @@ class Machine:
 @pytest.mark.parametrize(("name", "weights", "cache"), FORMATS)
 @pytest.mark.parametrize("engine", all_engines())
 def test_any_interleaving(engine: Engine, name: str, weights: str, cache: str) -> None:
-    model = random_model(CONFIGS[name], seed=7, bf16=weights == "bf16")
+    model = random_model(CONFIGS[name], seed=7, kind=weights)
     backend = engine.load(model, weights)
 
     @settings(max_examples=30)

@@ -108,6 +108,21 @@ def test_an_overflowing_model_raises_and_does_not_return_tokens() -> None:
         backend.sample(work, [Sampling(1.0, top_p=0.9)] * 3)
 
 
+@pytest.mark.parametrize("role", ["attn_norm", "mlp_norm", "final_norm"])
+def test_inputs_too_large_for_blocks_raise_too(role: str) -> None:
+    """An infinite input has no 8-bit block; what its product gives must not look like a number."""
+    model = random_model(BASE, seed=2, kind="int8")
+    huge = np.full(BASE.hidden_size, np.finfo(np.float32).max, np.float32)
+    weights = {key: huge if key[0] == role else array for key, array in model.weights.items()}
+    backend = backend_of(replace(model, weights=weights), "int8")
+    sequence = backend.sequence(8, "fp32")
+    work = [(sequence, sequence.append([1, 2, 3]))]
+    backend.advance(work, LAYERS)
+    for head in (backend.argmax, backend.logits):
+        with pytest.raises(NumericalError, match="fp32"):
+            head(work)
+
+
 def test_only_formats_with_kernels_are_accepted() -> None:
     with pytest.raises(ConfigurationError, match="fp16"):
         backend_of(random_model(BASE, seed=1), weights="fp16")
@@ -120,8 +135,8 @@ def test_rows_must_come_once_and_in_order() -> None:
         for slab in model.slabs():
             half = slab.array[: len(slab.array) // 2]
             if slab.role == "down":
-                yield Slab(slab.role, slab.layer, 0, half)
-                yield Slab(slab.role, slab.layer, 0, half)
+                yield replace(slab, row_begin=0, array=half)
+                yield replace(slab, row_begin=0, array=half)
             else:
                 yield slab
 
@@ -130,7 +145,7 @@ def test_rows_must_come_once_and_in_order() -> None:
 
 
 def test_a_dtype_without_a_meaning() -> None:
-    slab = Slab("embed", -1, 0, np.zeros((BASE.vocab_size, BASE.hidden_size)))
+    slab = Slab("embed", -1, 0, np.zeros((BASE.vocab_size, BASE.hidden_size)), "F32")
     with pytest.raises(CheckpointError, match="float64"):
         CpuBackend(BASE, [slab], "fp32", threads=1)
 

@@ -11,7 +11,7 @@ import pytest
 
 import specee
 from specee.errors import CapacityError, ConfigurationError
-from tests.tiny_models import tiny_folder
+from tests.tiny_models import tiny_folder, tiny_gguf
 
 IDS = np.array([[5, 6, 7, 8]])
 
@@ -176,7 +176,8 @@ def test_wrong_arguments(
 @pytest.mark.parametrize(
     ("arguments", "error", "match"),
     [
-        ({"weights": "int4"}, ConfigurationError, "weights='int4'"),
+        ({"weights": "int3"}, ConfigurationError, "weights='int3'.*'packed', 'int8', 'int4'"),
+        ({"weights": "packed"}, ConfigurationError, "weights='packed'.*GGUF.*'int8' or 'int4'"),
         ({"kv_dtype": "fp8"}, ConfigurationError, "kv_dtype='fp8'"),
         ({"threads": 0}, ConfigurationError, "threads=0"),
         ({"backend": "gpu"}, ConfigurationError, "backend='gpu'"),
@@ -204,7 +205,16 @@ def test_max_context_limits_sequences(folder: Path) -> None:
 def test_weights_follow_the_checkpoint(tmp_path: Path, dtype: str, weights: str) -> None:
     folder = tiny_folder("llama", tmp_path, seed=1, dtype=dtype)
     assert specee.load(folder, backend="reference").backend.weights == weights
-    assert specee.load(folder, backend="reference", weights="fp32").backend.weights == "fp32"
+    for asked in ("fp32", "bf16", "int8", "int4"):
+        assert specee.load(folder, backend="reference", weights=asked).backend.weights == asked  # type: ignore[arg-type]
+
+
+def test_a_gguf_file_stays_packed(tmp_path: Path) -> None:
+    path = tiny_gguf("llama", tmp_path / "model.gguf", seed=1, quantization="Q4_0")
+    for asked, weights in (("auto", "packed"), ("packed", "packed"), ("bf16", "bf16"), ("int8", "int8")):
+        model = specee.load(path, backend="reference", weights=asked)  # type: ignore[arg-type]
+        assert model.backend.weights == weights
+        assert model.generate(IDS, max_new_tokens=2, eos_token_id=[]).shape == (1, 6)
 
 
 def test_environment_chooses_the_backend(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
