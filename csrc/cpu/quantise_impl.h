@@ -12,7 +12,7 @@ struct BlockScale {
   float scale, inverse;
 };
 
-// A NaN or an infinity in the block ends up in the scale, and so in every output.
+// A NaN or an infinity in the block ends up in the scale, and so in every output; its integers are then zero.
 inline BlockScale block_scale(uint32_t largest_bits) {
   const float largest = specee::bits_float(largest_bits);
   if (largest < kSmallestMagnitude) return {0.0f, 0.0f};
@@ -38,10 +38,16 @@ void quantise_row(const float* x, int k, void* record) {
     }
     const Vec a = vload(from), b = vload(from + L);
     const BlockScale block = block_scale(vlargest_magnitude(a, b));
+    scales[u] = block.scale;
+    if (!__builtin_isfinite(block.scale)) {
+      __builtin_memset(q + u * unit, 0, unit);
+      sums[2 * u] = sums[2 * u + 1] = 0;
+      scaled_sums[u] = block.scale * 0.0f;
+      continue;
+    }
     const Vec inverse = vset(block.inverse);
     sums[2 * u] = vstore_shifted(q + u * unit, vadd(vmul(a, inverse), shift));
     sums[2 * u + 1] = vstore_shifted(q + u * unit + L, vadd(vmul(b, inverse), shift));
-    scales[u] = block.scale;
     scaled_sums[u] = block.scale * static_cast<float>(sums[2 * u] + sums[2 * u + 1]);
   }
 }
