@@ -82,9 +82,13 @@ class BuildPython(build_py):
 
 
 setup(
-    packages=[*find_packages(include=["specee", "specee.*"]), "specee.triton_kernels"],
-    package_dir={"specee.triton_kernels": "triton_kernels"},
-    package_data={"specee": ["py.typed", "*.pyi"]},
+    packages=[
+        *find_packages(include=["specee", "specee.*"]),
+        *(f"specee.{name}" for name in find_packages(include=["bench", "bench.*"])),
+        "specee.triton_kernels",
+    ],
+    package_dir={"specee.bench": "bench", "specee.triton_kernels": "triton_kernels"},
+    package_data={"specee": ["py.typed", "*.pyi"], "specee.bench": ["*.jsonl"]},
     include_package_data=False,
     ext_modules=[
         Extension(

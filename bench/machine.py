@@ -5,19 +5,23 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("specee", "numpy", "gguf", "torch", "transformers", "llama-cpp-python")
 
 
-def describe(packages: tuple[str, ...] = ("specee", "torch", "transformers", "numpy")) -> dict[str, Any]:
+def describe(packages: tuple[str, ...] = PACKAGES) -> dict[str, Any]:
     """Date, processor, memory, versions and commit."""
     return {
         "date": datetime.date.today().isoformat(),
         "processor": _processor(),
+        "instruction_set": _instruction_set(),
+        "memory_gb": _memory_gb(),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in packages},
@@ -44,7 +48,22 @@ def _processor() -> str:
                 cores.add(value.strip())
     except OSError:
         pass
-    return f"{model}, {len(cores) or '?'} logical cores"
+    return f"{model or platform.machine()}, {len(cores) or os.cpu_count() or '?'} logical cores"
+
+
+def _instruction_set() -> str | None:
+    try:
+        from specee import _cpu, env
+    except ImportError:
+        return None
+    return _cpu.select_isa(env.force_isa())
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+    except (ValueError, OSError, AttributeError):
+        return None
 
 
 def _version(name: str) -> str | None:
@@ -54,7 +73,20 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
+def _commit(folder: Path = Path(__file__).parent) -> str | None:
+    """Commit of the checkout that ``folder`` is ``bench/`` of; None when it was installed.
+
+    A virtual environment may lie in the checkout of something else, whose commit says nothing.
+    """
+    if _git(folder, "rev-parse", "--show-prefix") != "bench/":
+        return None
+    return _git(folder, "describe", "--always", "--dirty")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        command = ["git", "-C", str(folder), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() or None

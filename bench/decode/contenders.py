@@ -1,46 +1,183 @@
-"""What is compared: each contender takes prompt ids and produces exactly n tokens, reporting to a clock."""
+"""What is compared: each contender continues prompt ids by exactly n tokens, greedily, reporting to a clock.
+
+A contender is named ``library[:part...]``, the parts in any order::
+
+    specee[:WEIGHTS[:POLICY]]                        specee:packed, specee:bf16:autoregressive
+    transformers[:lookup | :early-exit[:LAYER]][:fp32]   plain and bf16 unless said otherwise
+    llama.cpp                                        the same GGUF file
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
 
-import specee
+from specee.errors import BackendUnavailableError, ConfigurationError
 from specee.integrations.stopwatch import Stopwatch
-from specee.models.checkpoint import Checkpoint
+from specee.models.checkpoint import Checkpoint, open_checkpoint
+from specee.policies import policy_names
 
-Run = Callable[[list[int], int, Stopwatch], list[int]]
+OURS = "specee"
+WEIGHTS = ("auto", "packed", "bf16", "fp32", "int8", "int4")
+DEFAULT = ("specee", "llama.cpp", "transformers", "transformers:lookup", "transformers:early-exit")
 
 
-def ours(source: str | None, weights: str, threads: int) -> Run:
-    """specee's C++ backend."""
-    model = specee.load(source, weights=weights, backend="cpu", threads=threads)
+class Run(Protocol):
+    """Continue ``prompt`` by ``tokens`` tokens, telling ``clock`` as they come out."""
 
-    def run(prompt: list[int], tokens: int, clock: Stopwatch) -> list[int]:
-        output = model.generate(
-            [prompt], max_new_tokens=tokens, do_sample=False, eos_token_id=[], streamer=clock
+    def __call__(self, prompt: list[int], tokens: int, clock: Stopwatch) -> None: ...
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The same for all contenders of a run; ``capacity`` bounds prompt and new tokens together.
+
+    ``shared`` keeps what several contenders use, such as one model for three ways of decoding.
+    """
+
+    source: str | None
+    threads: int
+    capacity: int
+    shared: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """Opened when it is needed: ours opens its own, and a second one would count as its memory."""
+        return open_checkpoint(self.source)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One that is loaded. ``facts`` goes into the result, ``backend`` is ours alone."""
+
+    name: str
+    run: Run
+    facts: dict[str, Any]
+    backend: Any = None
+
+    @property
+    def is_ours(self) -> bool:
+        return self.backend is not None
+
+
+def prepare(name: str, setting: Setting) -> Contender:
+    """Load a contender. Raises what :func:`check` raises."""
+    check(name)
+    library, *parts = name.split(":")
+    return _LIBRARIES[library][1](name, parts, setting)
+
+
+def check(name: str) -> None:
+    """Import what a contender needs.
+
+    Raises ConfigurationError for a name that means nothing, BackendUnavailableError for what is missing.
+    """
+    library, *parts = name.split(":")
+    if library not in _LIBRARIES:
+        raise ConfigurationError(f"contender {name!r}: allowed are {', '.join(_LIBRARIES)}, with their parts")
+    _LIBRARIES[library][0](name, parts)
+
+
+def usable(names: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
+    """Those of ``names`` that can run here, and why the others cannot. Raises ConfigurationError."""
+    good, missing = [], {}
+    for name in names:
+        try:
+            check(name)
+            good.append(name)
+        except BackendUnavailableError as error:
+            missing[name] = str(error)
+    return good, missing
+
+
+def _ours_parts(name: str, parts: list[str]) -> tuple[str, str]:
+    weights, policy = "auto", "autoregressive"
+    for part in parts:
+        if part in WEIGHTS:
+            weights = part
+        elif part in policy_names():
+            policy = part
+        else:
+            allowed = ", ".join((*WEIGHTS, *policy_names()))
+            raise ConfigurationError(f"contender {name!r}: {part!r} is none of {allowed}")
+    return weights, policy
+
+
+def _check_ours(name: str, parts: list[str]) -> None:
+    from specee.backends import missing
+
+    _ours_parts(name, parts)
+    if reason := missing("cpu"):
+        raise BackendUnavailableError(f"the cpu backend is what is measured, and it is missing: {reason}")
+
+
+def _ours(name: str, parts: list[str], setting: Setting) -> Contender:
+    import specee
+
+    weights, policy = _ours_parts(name, parts)
+    model = specee.load(setting.source, weights=weights, backend="cpu", threads=setting.threads)
+    backend: Any = model.backend
+
+    def run(prompt: list[int], tokens: int, clock: Stopwatch) -> None:
+        model.generate(
+            [prompt], max_new_tokens=tokens, do_sample=False, eos_token_id=[], streamer=clock, policy=policy
         )
-        return [int(token) for token in output[0][len(prompt) :]]
 
-    return run
+    facts = {
+        "weights": backend.weights,
+        "policy": policy,
+        "isa": backend.isa,
+        "weight_bytes": backend.weight_bytes,
+        "bytes_per_token": backend.step_bytes,
+    }
+    return Contender(name, run, facts, backend)
 
 
-def transformers_plain(checkpoint: Checkpoint, weights: str, threads: int) -> Run:
-    """Stock ``generate`` with its default cache and attention."""
-    import torch
+def _transformers(name: str, parts: list[str], setting: Setting) -> Contender:
+    from .transformers_peer import Method, prepare_transformers
 
-    from specee.integrations.transformers_model import to_transformers
+    run, facts = prepare_transformers(Method.parse(name, parts), setting)
+    return Contender(name, run, facts)
 
-    torch.set_num_threads(threads)
-    model: Any = to_transformers(checkpoint, "fp32" if weights == "fp32" else "bf16")
-    model.generation_config.eos_token_id = None  # every run has the same number of tokens
 
-    def run(prompt: list[int], tokens: int, clock: Stopwatch) -> list[int]:
-        ids = torch.tensor([prompt])
-        mask = torch.ones_like(ids)
-        output = model.generate(
-            ids, attention_mask=mask, max_new_tokens=tokens, do_sample=False, streamer=clock
+def _check_transformers(name: str, parts: list[str]) -> None:
+    from .transformers_peer import Method
+
+    Method.parse(name, parts)
+    try:
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f'{name} is not installed: pip install "specee[hf]" ({error})'
+        ) from error
+
+
+def _llama(name: str, parts: list[str], setting: Setting) -> Contender:
+    from .llama_peer import LlamaCpp
+
+    return Contender(name, LlamaCpp(setting), {"weights": "the GGUF file's"})
+
+
+def _check_llama(name: str, parts: list[str]) -> None:
+    if parts:
+        raise ConfigurationError(
+            f"contender {name!r}: llama.cpp has no parts; it uses the GGUF file as it is"
         )
-        return [int(token) for token in output[0, len(prompt) :]]
+    try:
+        import llama_cpp  # noqa: F401
+    except (ImportError, OSError, RuntimeError) as error:  # a build for another machine fails in its own ways
+        raise BackendUnavailableError(
+            f'{name} is not installed: pip install "specee[peers]" ({error})'
+        ) from error
 
-    return run
+
+_Check = Callable[[str, list[str]], None]
+_Prepare = Callable[[str, list[str], Setting], Contender]
+_LIBRARIES: dict[str, tuple[_Check, _Prepare]] = {
+    OURS: (_check_ours, _ours),
+    "transformers": (_check_transformers, _transformers),
+    "llama.cpp": (_check_llama, _llama),
+}

@@ -10,20 +10,20 @@ rounding decides. Exits with 1 if a logit differs by more than 2e-3 or a continu
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 import specee
-from bench import machine, prompts
 from specee.integrations.transformers_model import to_transformers
 from specee.models.checkpoint import open_checkpoint
+
+from .. import options as common
+from .. import prompts
+from ..progress import progress
 
 NEAR_TIE = 1e-3
 LOGIT_LIMIT = 2e-3
@@ -64,25 +64,21 @@ def first_divergence(model: Any, index: int, prompt: list[int], new: list[int]) 
 
 def main() -> None:
     """Run and save."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default=None)
-    parser.add_argument("--prompts", type=Path, action="append")
+    parser = common.parser(__doc__, prompts=True)
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--save", metavar="NAME", help="write bench/results/NAME.json")
-    options = parser.parse_args()
+    options = common.parse(parser)
+    torch.set_num_threads(options.threads)
 
     checkpoint = open_checkpoint(options.model)
     assert checkpoint.tokenizer is not None
-    ours = specee.load(options.model, weights="fp32", backend="cpu")
+    ours = specee.load(options.model, weights="fp32", backend="cpu", threads=options.threads)
     theirs = to_transformers(checkpoint, "fp32")
     texts = prompts.encoded(checkpoint.tokenizer, options.prompts)
     longest = sorted(prompts.encoded(checkpoint.tokenizer), key=len)[-5:]
     differences = [largest_difference(ours.backend, theirs, text) for text in longest]
     found: list[Divergence] = []
     compared = 0
-    for index, prompt in enumerate(tqdm(texts, unit="prompt")):
+    for index, prompt in enumerate(progress(texts, "prompt")):
         output = ours.generate([prompt], max_new_tokens=options.tokens, do_sample=False)
         new = [int(token) for token in output[0][len(prompt) :]]
         compared += len(new)
@@ -98,9 +94,7 @@ def main() -> None:
             "divergences": [vars(d) for d in found if d.gap >= NEAR_TIE],
         },
     }
-    print(result)
-    if options.save:
-        print("saved", machine.save(options.save, result))
+    common.finish(options, "exactness", result)
     if max(differences) > LOGIT_LIMIT or any(d.gap >= NEAR_TIE for d in found):
         sys.exit(f"not exact: a logit differs by over {LOGIT_LIMIT}, or a token beyond a near-tie")
 

@@ -1,9 +1,10 @@
-"""Load time and peak resident memory of the default model, each measured in a process of its own.
+"""Load time and peak resident memory of a contender, each run in a process of its own.
 
-    python -m bench.decode.memory [--weights bf16] [--context 2048]
+    python -m bench.decode.memory [--contender specee:packed] [--context 2048] [--runs 3]
 
-Peak memory is the greatest resident set less that after imports. Exits with 1 if it is over
-1.3 x (weights + cache).
+The process fills the context but for a few positions, which it decodes. Peak memory is its greatest resident
+set less that after imports; a file mapped into memory counts as far as it was read. Exits with 1 if ours is
+over 1.3 x (weights + cache).
 """
 
 from __future__ import annotations
@@ -14,71 +15,85 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
-from bench import machine
+from specee.integrations.stopwatch import Stopwatch
+
+from .. import options as common
+from ..progress import progress
+from . import contenders
 
 LIMIT = 1.3
+NEW_TOKENS = 8  # the prompt before them is what sets the peak
+_ONE_KB = 1 if sys.platform == "darwin" else 1024  # unit of ru_maxrss
 
 
 def resident_bytes() -> int:
-    """Resident set now (Linux)."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+    """Resident set now; where /proc is missing, the greatest so far."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _ONE_KB
 
 
-def measure(model: str | None, weights: str, context: int) -> dict[str, Any]:
-    """Load and generate in this process."""
-    import specee
+def measure(name: str, model: str | None, threads: int, context: int, tokens: int) -> dict[str, Any]:
+    """Load and decode in this process."""
     from specee.backends import cpu  # noqa: F401  (imports are not part of the figure)
     from specee.models import gguf_file, huggingface  # noqa: F401
 
+    contenders.check(name)
     after_imports = resident_bytes()
     start = time.perf_counter()
-    loaded = specee.load(model, weights=weights, backend="cpu")
+    setting = contenders.Setting(model, threads, context)
+    contender = contenders.prepare(name, setting)
     load_s = time.perf_counter() - start
-    backend: Any = loaded.backend
-    sequence = backend.sequence(context)
-    slots = sequence.append([1] * context)
-    backend.advance([(sequence, slots[-1:])], backend.config.num_layers)
-    backend.argmax([(sequence, slots[-1:])])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - after_imports
-    needed = backend.weight_bytes + sequence.cache_bytes
-    return {
-        "load_s": load_s,
-        "peak_bytes": peak,
-        "weight_bytes": backend.weight_bytes,
-        "cache_bytes": sequence.cache_bytes,
-        "ratio": peak / needed,
-    }
+    contender.run([1] * (context - tokens), tokens, Stopwatch())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _ONE_KB - after_imports
+    found = {"load_s": load_s, "peak_bytes": peak, **contender.facts}
+    if contender.is_ours:
+        cache = contender.backend.sequence(context).cache_bytes
+        needed = contender.backend.weight_bytes + cache
+        found |= {"cache_bytes": cache, "ratio": peak / needed}
+    return found
+
+
+def in_child(
+    name: str, model: str | None, threads: int, *, context: int, tokens: int = NEW_TOKENS
+) -> dict[str, Any]:
+    """The same in a fresh process. Raises RuntimeError with its words if that fails."""
+    command = [sys.executable, "-m", f"{__package__}.memory", "--child", "--contender", name]
+    command += ["--threads", str(threads), "--context", str(context), "--tokens", str(tokens)]
+    if model is not None:
+        command += ["--model", model]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"measuring the memory of {name} failed: {done.stderr.strip()[-2000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def main() -> None:
     """Run a few child processes and report each."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default=None)
-    parser.add_argument("--weights", default="bf16", choices=["bf16", "fp32"])
+    parser = common.parser(__doc__)
+    parser.add_argument("--contender", default="specee", help="default: %(default)s")
     parser.add_argument("--context", type=int, default=2048)
+    parser.add_argument("--tokens", type=int, default=NEW_TOKENS)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--save", metavar="NAME", help="write bench/results/NAME.json")
-    options = parser.parse_args()
+    options = common.parse(parser)
+    where = (options.contender, options.model, options.threads)
     if options.child:
-        print(json.dumps(measure(options.model, options.weights, options.context)))
+        print(json.dumps(measure(*where, options.context, options.tokens)))
         return
-    command = [sys.executable, "-m", "bench.decode.memory", *sys.argv[1:], "--child"]
-    runs = []
-    for _ in range(options.runs):
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        runs.append(json.loads(output.splitlines()[-1]))
-        print(runs[-1])
-    if any(run["ratio"] > LIMIT for run in runs):
+    runs = [
+        in_child(*where, context=options.context, tokens=options.tokens)
+        for _ in progress(range(options.runs), "process")
+    ]
+    what = {"what": "load and peak memory", "contender": options.contender, "context": options.context}
+    common.finish(options, "memory", {**what, "threads": options.threads, "runs": runs})
+    if any(run.get("ratio", 0) > LIMIT for run in runs):
         sys.exit(f"peak memory is over {LIMIT} x (weights + cache)")
-    if options.save:
-        result = {"what": "load and peak memory", "weights": options.weights, "context": options.context}
-        print("saved", machine.save(options.save, {**result, "runs": runs}))
 
 
 if __name__ == "__main__":

@@ -1,27 +1,31 @@
-"""Decoding and prompt speed beside transformers, in one interleaved run.
+"""Decoding and prompt speed of any contenders, in one interleaved run.
 
-    python -m bench.decode.speed [--weights bf16] [--threads 2] [--rounds 3] [--tokens 96] [--prompts FILE]
+    python -m bench.decode.speed [--contender NAME]... [--rounds 3] [--tokens 96] [--prompts FILE]...
 
-For each prompt and round the contenders take turns, and so does a read-only sweep over 512 MB, so that a
-machine whose speed drifts slows all of them alike. Figures are medians; ratios are taken turn by turn.
+For each prompt and round the contenders take turns, in an order that rotates, and so does a read-only sweep
+over 512 MB, so that a machine whose speed drifts slows all of them alike. Figures are medians with their
+range; ratios are taken turn by turn. Each contender has a process of its own (``worker.py``). Contenders are
+named as in ``contenders.py``; all are greedy, ignore end-of-text tokens, and make the same number of tokens
+after the same ids. Peak memory is measured apart (``memory.py``), with the longest prompt.
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import machine, prompts
-from bench.decode import contenders
-from specee import _cpu
-from specee.integrations.stopwatch import Stopwatch
+from specee.errors import ConfigurationError
 from specee.models.checkpoint import open_checkpoint
-from specee.models.table import shapes
 
-SWEEP_BYTES = 512 << 20
+from .. import options as common
+from .. import prompts
+from ..progress import progress
+from ..spread import ratio, spread
+from ..sweep import bandwidth
+from . import contenders, memory, worker
+from .worker import Remote, Sample
 
 
 @dataclass
@@ -30,103 +34,138 @@ class Turn:
 
     prompt_tokens: int
     bandwidth: float
-    decode: dict[str, float] = field(default_factory=dict)  # tokens/s
-    first: dict[str, float] = field(default_factory=dict)  # seconds
+    samples: dict[str, Sample] = field(default_factory=dict)
 
 
-def take_turn(order: list[tuple[str, contenders.Run]], prompt: list[int], tokens: int, threads: int) -> Turn:
+def take_turn(order: Sequence[Remote], prompt: list[int], tokens: int, threads: int) -> Turn:
     """Every contender once on one prompt, in this order."""
-    turn = Turn(len(prompt), _cpu.measure_bandwidth(SWEEP_BYTES, threads))
-    for name, run in order:
-        clock = Stopwatch()
-        produced = run(prompt, tokens, clock)
-        if len(produced) != tokens:
-            raise RuntimeError(f"{name} made {len(produced)} tokens of {tokens}: rates would not compare")
-        turn.decode[name] = clock.tokens_per_s
-        turn.first[name] = clock.first_token_s
+    turn = Turn(len(prompt), bandwidth(threads))
+    for contender in order:
+        turn.samples[contender.name] = contender.sample(prompt, tokens)
     return turn
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Median, least and greatest."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def summary(turns: list[Turn], names: list[str], bytes_per_token: int) -> dict[str, Any]:
-    """Medians of every figure; ratios and shares taken within a turn."""
-    mine, peer = names
-    return {
-        "turns": len(turns),
-        "bandwidth_gb_s": spread([t.bandwidth for t in turns]),
-        "best_bandwidth_gb_s": max(t.bandwidth for t in turns),
-        "decode_tokens_s": {n: spread([t.decode[n] for t in turns]) for n in names},
-        "prompt_tokens_s": {n: spread([t.prompt_tokens / t.first[n] for t in turns]) for n in names},
-        "decode_ratio": spread([t.decode[mine] / t.decode[peer] for t in turns]),
-        "prompt_ratio": spread([t.first[peer] / t.first[mine] for t in turns]),
-        "bytes_per_token": bytes_per_token,
-        "share_of_bandwidth_then": spread(
-            [t.decode[mine] * bytes_per_token / 1e9 / t.bandwidth for t in turns]
-        ),
-        "share_of_best_bandwidth": statistics.median(t.decode[mine] for t in turns)
-        * bytes_per_token
-        / 1e9
-        / max(t.bandwidth for t in turns),
+def figures(name: str, turns: Sequence[Turn], facts: dict[str, Any], reference: str) -> dict[str, Any]:
+    """What is reported of one contender; ``reference`` is the one whose tokens are compared with."""
+    samples = [turn.samples[name] for turn in turns]
+    rates = [sample.tokens_s for sample in samples]
+    found: dict[str, Any] = {
+        **facts,
+        "first_token_s": spread([sample.first_s for sample in samples]),
+        "prompt_tokens_s": spread([turn.prompt_tokens / turn.samples[name].first_s for turn in turns]),
+        "decode_tokens_s": spread(rates),
+        "tokens_per_step": sum(len(s.tokens) for s in samples) / sum(s.steps for s in samples),
+        "same_text_turns": sum(t.samples[name].tokens == t.samples[reference].tokens for t in turns),
     }
+    if "bytes_per_token" in facts:
+        read = [rate * facts["bytes_per_token"] / 1e9 for rate in rates]
+        best = max(turn.bandwidth for turn in turns)
+        found["share_of_bandwidth"] = ratio(read, [turn.bandwidth for turn in turns])
+        found["share_of_best_bandwidth"] = spread(read)["median"] / best
+    return found
 
 
-def weight_bytes(config: Any, weights: str) -> int:
-    """Bytes of the weights one token reads: all of them, a tied embedding once."""
-    width = 4 if weights == "fp32" else 2
-    sizes = [
-        shape[0] * (shape[1] * width if len(shape) == 2 else 4)
-        for (role, _), shape in shapes(config).items()
-        if role != "embed" or config.tied_head
-    ]
-    return sum(sizes)
+def ratios(turns: Sequence[Turn], ours: Sequence[str], peers: Sequence[str]) -> dict[str, Any]:
+    """Each of ours over each peer, turn by turn."""
+
+    def one(mine: str, peer: str) -> dict[str, Any]:
+        a = [turn.samples[mine] for turn in turns]
+        b = [turn.samples[peer] for turn in turns]
+        return {
+            "decode": ratio([s.tokens_s for s in a], [s.tokens_s for s in b]),
+            "prompt": ratio([s.first_s for s in b], [s.first_s for s in a]),
+        }
+
+    return {mine: {peer: one(mine, peer) for peer in peers} for mine in ours if peers}
+
+
+def rotated(items: Sequence[Remote], by: int) -> list[Remote]:
+    """Starting ``by`` places later; every other time backwards, so that neighbours change as well."""
+    start = by % len(items)
+    turned = [*items[start:], *items[:start]]
+    return turned if (by // len(items)) % 2 == 0 else turned[::-1]
+
+
+def measure(
+    names: Sequence[str],
+    *,
+    model: str | None = None,
+    threads: int,
+    rounds: int = 3,
+    tokens: int = 96,
+    files: list[Path] | None = None,
+    most_prompts: int | None = None,
+    with_memory: bool = True,
+) -> dict[str, Any]:
+    """Run and sum up."""
+    if tokens < 2 or rounds < 1:
+        raise ConfigurationError(
+            f"tokens={tokens}, rounds={rounds}: a rate needs 2 tokens and 1 round or more"
+        )
+    if len(set(names)) != len(names) or not names:
+        raise ConfigurationError(f"contenders {', '.join(names)!r}: one or more are needed, each once")
+    checkpoint = open_checkpoint(model)
+    if checkpoint.tokenizer is None:
+        raise ConfigurationError(f"{checkpoint.source} has no tokenizer: the prompts are texts")
+    texts = prompts.encoded(checkpoint.tokenizer, files)[:most_prompts]
+    capacity = max(map(len, texts)) + tokens
+    memories = {}
+    if with_memory:
+        for name in progress(names, "process"):
+            memories[name] = memory.in_child(name, model, threads, context=capacity)
+    jobs = texts * rounds
+    with worker.started(names, model, threads, capacity) as loaded:
+        for contender in loaded:
+            contender.sample(texts[0], 8)  # not counted
+        turns = [
+            take_turn(rotated(loaded, index), text, tokens, threads)
+            for index, text in enumerate(progress(jobs, "turn", total=len(jobs)))
+        ]
+    ours = [c.name for c in loaded if c.ours]
+    peers = [c.name for c in loaded if not c.ours]
+    return {
+        "what": "greedy decoding, batch 1, interleaved",
+        "model": Path(checkpoint.source).name,
+        "threads": threads,
+        "prompts": len(texts),
+        "prompt_files": [path.name for path in files or [prompts.OWN]],
+        "new_tokens": tokens,
+        "rounds": rounds,
+        "turns": len(turns),
+        "bandwidth_gb_s": spread([turn.bandwidth for turn in turns]),
+        "contenders": {
+            c.name: figures(c.name, turns, c.facts, loaded[0].name)
+            | ({"peak_bytes": memories[c.name]["peak_bytes"]} if with_memory else {})
+            for c in loaded
+        },
+        "ratios": ratios(turns, ours, peers),
+    }
 
 
 def main() -> None:
     """Run and save."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = common.parser(__doc__, prompts=True)
+    parser.add_argument(
+        "--contender", action="append", help=f"may be given again; default: {', '.join(contenders.DEFAULT)}"
     )
-    parser.add_argument("--model", default=None, help="folder, GGUF file or hub id")
-    parser.add_argument("--weights", default="bf16", choices=["bf16", "fp32"])
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=96)
-    parser.add_argument("--prompts", type=Path, action="append", help="may be given again")
-    parser.add_argument("--save", metavar="NAME", help="write bench/results/NAME.json")
-    options = parser.parse_args()
-    if options.tokens < 2:
-        parser.error(f"--tokens {options.tokens}: a rate needs 2 or more")
-
-    checkpoint = open_checkpoint(options.model)
-    assert checkpoint.tokenizer is not None
-    runs = {
-        "specee": contenders.ours(options.model, options.weights, options.threads),
-        "transformers": contenders.transformers_plain(checkpoint, options.weights, options.threads),
-    }
-    texts = prompts.encoded(checkpoint.tokenizer, options.prompts)
-    for run in runs.values():
-        run(texts[0], 8, Stopwatch())  # not counted
-    contestants = list(runs.items())
-    turns = []
-    for number in range(options.rounds):
-        for index, text in enumerate(texts):
-            order = contestants if (number + index) % 2 == 0 else contestants[::-1]
-            turns.append(take_turn(order, text, options.tokens, options.threads))
-    result = {
-        "what": "greedy decoding, batch 1, interleaved",
-        "weights": options.weights,
-        "threads": options.threads,
-        "new_tokens": options.tokens,
-        **summary(turns, list(runs), weight_bytes(checkpoint.config, options.weights)),
-    }
-    for key, value in result.items():
-        print(f"{key}: {value}")
-    if options.save:
-        print("saved", machine.save(options.save, result))
+    parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
+    options = common.parse(parser)
+    names = tuple(options.contender or contenders.DEFAULT)
+    good, missing = contenders.usable(names)
+    if missing and options.contender:
+        raise SystemExit(f"error: {'; '.join(missing.values())}")
+    result = measure(
+        good,
+        model=options.model,
+        threads=options.threads,
+        rounds=options.rounds,
+        tokens=options.tokens,
+        files=options.prompts,
+        with_memory=not options.no_memory,
+    )
+    common.finish(options, "speed", {**result, "missing": missing})
 
 
 if __name__ == "__main__":

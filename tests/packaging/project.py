@@ -15,6 +15,7 @@ BUILD_INPUTS = (
     "LICENSE",
     "MANIFEST.in",
     "README.md",
+    "bench",
     "csrc",
     "pyproject.toml",
     "setup.py",

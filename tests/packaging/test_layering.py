@@ -33,10 +33,16 @@ FORBIDDEN = {
     "specee.backends": ["specee.policies", "specee.engine", *OUTER],
     "specee.engine": OUTER,
     "specee.integrations": ["specee.cli"],
+    # Relative imports only: the folder bench/ has two names. Tests are not installed.
+    "specee.bench": ["specee.cli", "bench", "tests"],
 }
+# The suite is above everything: nothing knows of it but its command.
+SUITE, ITS_COMMAND = "specee.bench", "specee.cli.bench"
 # Modules that may import the optional extras when they are imported themselves.
-NEEDS_EXTRAS = re.compile(r"specee\.(backends\.reference|integrations)")
-EXTRAS = ("torch", "transformers")
+NEEDS_EXTRAS = re.compile(
+    r"specee\.(backends\.reference|integrations|bench\.kernels|bench\.decode\.exactness)"
+)
+EXTRAS = ("torch", "transformers", "matplotlib", "llama_cpp")
 
 
 def inside(name: str, package: str) -> bool:
@@ -72,6 +78,8 @@ def violations(module: str, source: str) -> list[str]:
     """What ``module`` imports against the rules."""
     tree = ast.parse(source)
     banned = [f for package, names in FORBIDDEN.items() if inside(module, package) for f in names]
+    if not inside(module, SUITE) and module != ITS_COMMAND:
+        banned.append(SUITE)
     every = [name for node in ast.walk(tree) for name in imported(node, module)]
     wrong = [name for name in every if any(inside(name, package) for package in banned)]
     if not NEEDS_EXTRAS.match(module):
@@ -82,8 +90,10 @@ def violations(module: str, source: str) -> list[str]:
 
 def modules() -> dict[str, Path]:
     """Every module of the package by dotted name (an ``__init__`` keeps its last part)."""
-    files = (ROOT / "specee").rglob("*.py")
-    return {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in sorted(files)}
+    files = sorted((ROOT / "specee").rglob("*.py"))
+    found = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in files}
+    suite = sorted((ROOT / "bench").rglob("*.py"))  # installed as specee.bench
+    return found | {".".join(("specee", *p.relative_to(ROOT).with_suffix("").parts)): p for p in suite}
 
 
 @pytest.mark.parametrize("module", modules())
@@ -103,6 +113,9 @@ def test_imports_point_one_way(module: str) -> None:
         ("specee.backends.cpu", "import torch.nn"),
         ("specee.engine.loop", "from specee import cli"),
         ("specee.models.hf", "class A:\n    import transformers"),
+        ("specee.cli.info", "def f():\n    from specee.bench import machine"),
+        ("specee.bench.decode.speed", "from bench import machine"),
+        ("specee.bench.decode.llama_peer", "import llama_cpp"),
     ],
 )
 def test_a_wrong_import_is_noticed(module: str, source: str) -> None:
@@ -117,6 +130,8 @@ def test_a_wrong_import_is_noticed(module: str, source: str) -> None:
         ("specee.models.hf", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
         ("specee.backends.reference.ops", "import torch"),
         ("specee.policies.greedy", "from specee.types import Sampling"),
+        ("specee.cli.bench", "def f():\n    from specee.bench import suite"),
+        ("specee.bench.decode.speed", "from .. import machine"),
     ],
 )
 def test_a_right_import_passes(module: str, source: str) -> None:

@@ -27,9 +27,10 @@ def test_wheel_holds_every_module_the_extension_and_the_licence(built: Built) ->
     with zipfile.ZipFile(built.wheel) as archive:
         names = set(archive.namelist())
     modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / "specee").rglob("*.py")}
-    kernels = {f"specee/{p.relative_to(ROOT).as_posix()}" for p in (ROOT / "triton_kernels").rglob("*.py")}
-    assert modules | kernels | {"specee/py.typed"} <= names
-    assert {n for n in names if n.startswith("specee/") and n.endswith(".py")} == modules | kernels
+    moved = [*(ROOT / "triton_kernels").rglob("*.py"), *(ROOT / "bench").rglob("*.py")]
+    modules |= {f"specee/{p.relative_to(ROOT).as_posix()}" for p in moved}
+    assert modules | {"specee/py.typed", "specee/bench/prompts.jsonl"} <= names
+    assert {n for n in names if n.startswith("specee/") and n.endswith(".py")} == modules
     assert [n for n in names if n.startswith("specee/_cpu.") and n.endswith(".so")]
     assert [n for n in names if n.endswith(".dist-info/licenses/LICENSE")]
 
@@ -41,9 +42,9 @@ def test_sdist_holds_every_native_source(built: Built) -> None:
     assert {p.relative_to(ROOT).as_posix() for p in native} <= names
 
 
-def test_torch_and_transformers_are_extras_only(built: Built) -> None:
+def test_heavy_packages_are_extras_only(built: Built) -> None:
     lines = wheel_requirements(built.wheel)
-    for name in ("torch", "transformers"):
+    for name in ("torch", "transformers", "llama-cpp-python", "matplotlib"):
         mentions = [line for line in lines if line.startswith(name)]
         assert mentions
         assert all("extra ==" in line for line in mentions)
@@ -67,6 +68,21 @@ def test_info_command_works_with_core_requirements_only(clean_env: CleanEnv) -> 
     done = run(clean_env.bin / "specee", "info", cwd=clean_env.cwd)
     assert done.returncode == 0, done.stdout
     assert "cpu" in done.stdout
+
+
+def test_the_bench_command_says_what_is_missing_and_reports_without_it(clean_env: CleanEnv) -> None:
+    """Without matplotlib, torch and llama.cpp: an earlier run as tables, and reasons for the rest."""
+    recorded = clean_env.cwd / "run.json"
+    recorded.write_text('{"machine": {}, "parts": {"kernels": {"left_out": "no pytest-benchmark"}}}')
+    done = run(clean_env.bin / "specee", "bench", "--from", recorded, cwd=clean_env.cwd)
+    assert done.returncode == 0, done.stdout
+    assert "no pytest-benchmark" in done.stdout
+    assert "specee[bench]" in done.stdout
+    assert not list(clean_env.cwd.rglob("*.html"))
+    done = run(clean_env.bin / "specee", "bench", "--contender", "llama.cpp", cwd=clean_env.cwd)
+    assert done.returncode == 2, done.stdout
+    assert "specee[peers]" in done.stdout
+    assert "Traceback" not in done.stdout
 
 
 @pytest.mark.parametrize("value", ["sse9", "AVX2", "avx512f"])

@@ -1,0 +1,1 @@
+"""Results as something to read: tables for a terminal, one HTML file with plots."""

@@ -1,0 +1,1 @@
+"""Single operations of the C++ engine, on every instruction set, against plain numpy."""
