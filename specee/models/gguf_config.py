@@ -11,7 +11,7 @@ from specee.errors import CheckpointError, UnsupportedModelError
 from specee.models.families import Family, by_gguf_arch
 from specee.models.gguf_header import GGUFHeader
 from specee.models.hf_config import check_heads
-from specee.models.options import Options
+from specee.models.options import MOST_LAYERS, Options
 from specee.models.source import TensorSource
 from specee.types import ModelConfig, RopeConfig
 
@@ -36,7 +36,7 @@ def read_gguf_config(header: GGUFHeader, source: TensorSource) -> tuple[Family, 
     heads, hidden = options.integer("attention.head_count"), options.integer("embedding_length")
     head_dim = options.integer("attention.key_length", hidden // heads)
     _refuse_unsupported(options, head_dim)
-    layers = options.integer("block_count")
+    layers = options.integer("block_count", most=MOST_LAYERS)
     names = header.tensors.keys()
     config = ModelConfig(
         family=family.name,

@@ -7,7 +7,7 @@ from typing import Any
 
 from specee.errors import CheckpointError, UnsupportedModelError
 from specee.models.families import Family, by_architecture
-from specee.models.options import Options
+from specee.models.options import MOST_LAYERS, Options
 from specee.types import ModelConfig, RopeConfig
 
 _ACTIVATIONS = ("silu", "swish")
@@ -24,7 +24,7 @@ def read_config(values: Mapping[str, Any], where: str) -> tuple[Family, ModelCon
     _refuse_unsupported(options)
     heads = options.integer("num_attention_heads")
     hidden = options.integer("hidden_size")
-    layers = options.integer("num_hidden_layers")
+    layers = options.integer("num_hidden_layers", most=MOST_LAYERS)
     config = ModelConfig(
         family=family.name,
         vocab_size=options.integer("vocab_size"),

@@ -10,6 +10,8 @@ from specee.errors import CheckpointError
 
 # No size of a real model comes near; beyond it a file is damaged and products of sizes get absurd.
 LARGEST = 2**31 - 1
+# Each layer is listed before any tensor is looked for, so this one has to be small enough to list.
+MOST_LAYERS = 10_000
 
 
 class Options:
@@ -25,13 +27,13 @@ class Options:
         """The raw value; an explicit null counts as given."""
         return self.values.get(key, default)
 
-    def integer(self, key: str, default: int | None = None, *, least: int = 1) -> int:
-        """An integer of at least ``least``; null or absent means ``default``, an error without one."""
+    def integer(self, key: str, default: int | None = None, *, least: int = 1, most: int = LARGEST) -> int:
+        """An integer from ``least`` to ``most``; null or absent means ``default``, an error without one."""
         value = self.values.get(key)
         if value is None:
             value = default
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST:
-            raise self.error(key, value, f"an integer from {least} to {LARGEST}")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise self.error(key, value, f"an integer from {least} to {most}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:

@@ -269,3 +269,11 @@ def test_model_in_memory_that_cannot_be_read() -> None:
         UnsupportedModelError, match=r"has dtype torch\.float64; supported are F32, F16, BF16"
     ):
         open_checkpoint(tiny_model("llama", seed=SEED).double())
+
+
+def test_an_absurd_number_of_layers_is_refused_before_they_are_listed(tmp_path: Path) -> None:
+    folder = tiny_folder("llama", tmp_path, seed=1)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2**31 - 1}))
+    with pytest.raises(CheckpointError, match=r"num_hidden_layers.*1 to 10000"):
+        open_checkpoint(folder)
