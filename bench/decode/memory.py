@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from . import contenders
 
 LIMIT = 1.3
 NEW_TOKENS = 8  # the prompt before them is what sets the peak
-_ONE_KB = 1 if sys.platform == "darwin" else 1024  # unit of ru_maxrss
+_RUSAGE_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 def resident_bytes() -> int:
@@ -34,7 +35,19 @@ def resident_bytes() -> int:
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _ONE_KB
+        return peak_resident_bytes()
+
+
+def peak_resident_bytes() -> int:
+    """Greatest resident set of this program.
+
+    Linux's ru_maxrss also knows that of the process that started this one, so /proc goes first.
+    """
+    try:
+        found = re.search(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return int(found[1]) << 10 if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RUSAGE_UNIT
 
 
 def measure(name: str, model: str | None, threads: int, context: int, tokens: int) -> dict[str, Any]:
@@ -49,7 +62,7 @@ def measure(name: str, model: str | None, threads: int, context: int, tokens: in
     contender = contenders.prepare(name, setting)
     load_s = time.perf_counter() - start
     contender.run([1] * (context - tokens), tokens, Stopwatch())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _ONE_KB - after_imports
+    peak = peak_resident_bytes() - after_imports
     found = {"load_s": load_s, "peak_bytes": peak, **contender.facts}
     if contender.is_ours:
         cache = contender.backend.sequence(context).cache_bytes

@@ -8,6 +8,7 @@ practice, not in theory: the best that this very kernel does when memory costs n
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,13 @@ def copies(size: int) -> int:
     """Copies of something of ``size`` bytes that are twice the last-level cache together, so that going round
     them reads memory."""
     return max(1, -(-2 * last_level_cache() // size))
+
+
+def from_memory(make: Callable[[int], Any]) -> Any:
+    """An operation, ``make(copies)``, with as many copies as its size asks for."""
+    single = make(1)
+    count = copies(single.bytes)
+    return single if count == 1 else make(count)
 
 
 class Machine:

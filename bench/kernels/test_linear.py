@@ -74,16 +74,14 @@ def build(model: str, name: str, stored: str, machine: roofline.Machine) -> Line
 
 
 def new_op(product: Product, stored: str, machine: roofline.Machine) -> Any:
-    """As many copies as it takes to read memory; their size is known once one exists."""
+    """The operation, its weights not yet set."""
 
     def make(copies: int) -> Any:
         return _cpu.ops.Linear(
             product.outputs, product.k, stored, machine.isa, machine.threads, copies, product.swiglu
         )
 
-    single = make(1)
-    copies = roofline.copies(single.bytes)
-    return single if copies == 1 else make(copies)
+    return roofline.from_memory(make)
 
 
 def torch_call(problem: Linear, rows: int) -> Callable[[], torch.Tensor]:

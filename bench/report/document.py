@@ -32,7 +32,8 @@ h1 { font-size: 1.6em; } h2 { font-size: 1.25em; margin-top: 2em; border-bottom:
 table { border-collapse: collapse; margin: 0.8em 0; font-variant-numeric: tabular-nums; font-size: 0.92em; }
 caption { text-align: left; font-weight: 600; padding: 0.3em 0; }
 th, td { padding: 0.25em 0.8em; text-align: right; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; } th { border-bottom: 1px solid #000; }
+td { white-space: nowrap; }
+th.name, td.name { text-align: left; } th { border-bottom: 1px solid #000; }
 img { max-width: 100%; } .note { font-size: 0.9em; } .scroll { overflow-x: auto; }
 """
 
@@ -68,7 +69,7 @@ def load(path: Path) -> Report:
     Raises ConfigurationError for anything else.
     """
     if path.is_dir():
-        found = {file.stem: _read(file) for file in sorted(path.glob("*.json"))}
+        found = {file.stem: _read(file) for file in sorted(path.glob("*.json"), key=lambda file: file.stem)}
         if not found:
             raise ConfigurationError(
                 f"{path} holds no results; measure with specee bench or scripts/bench --save"
@@ -142,19 +143,22 @@ def _machine(report: Report) -> str:
     machine = dict(report.machine)
     packages = ", ".join(f"{n} {v}" for n, v in machine.pop("packages", {}).items() if v)
     rows = [(key.replace("_", " "), str(value)) for key, value in machine.items() if value is not None]
-    rows.append(("packages", packages))
-    cells = "".join(
-        f"<tr><td>{_text(k)}</td><td style='text-align:left'>{_text(v)}</td></tr>" for k, v in rows
-    )
-    return f"<table>{cells}</table>"
+    return _table(Table("Machine", ("", ""), [*rows, ("packages", packages)], names=2))
 
 
 def _table(table: Table) -> str:
-    head = "".join(f"<th>{_text(cell)}</th>" for cell in table.header)
-    rows = "".join(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
+    def line(cells: tuple[str, ...], tag: str) -> str:
+        found = []
+        for index, cell in enumerate(cells):
+            align = " class='name'" if index < table.names else ""
+            found.append(f"<{tag}{align}>{_text(cell)}</{tag}>")
+        return f"<tr>{''.join(found)}</tr>"
+
+    head = line(table.header, "th") if any(table.header) else ""
+    rows = "".join(line(row, "td") for row in table.rows)
     note = f"<p class='note'>{_text(table.note)}</p>" if table.note else ""
     return (
-        f"<div class='scroll'><table><caption>{_text(table.title)}</caption><thead><tr>{head}</tr></thead>"
+        f"<div class='scroll'><table><caption>{_text(table.title)}</caption><thead>{head}</thead>"
         f"<tbody>{rows}</tbody></table></div>{note}"
     )
 

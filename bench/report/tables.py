@@ -14,12 +14,13 @@ from .numbers import megabytes, percent, percent_ranged, ranged, seconds, short
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text; the first column is left-aligned, all others right-aligned."""
+    """Cells as text. The first ``names`` columns are left-aligned, those after them right-aligned."""
 
     title: str
     header: tuple[str, ...]
     rows: list[tuple[str, ...]]
     note: str = ""
+    names: int = 1
 
 
 def of(kind: str, result: dict[str, Any], *, detailed: bool = False) -> list[Table]:
@@ -40,8 +41,9 @@ def as_text(table: Table) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
 
     def one(line: tuple[str, ...]) -> str:
-        cells = [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
-        return "  ".join(cells).rstrip()
+        cells = zip(line, widths, strict=True)
+        aligned = [c.ljust(w) if i < table.names else c.rjust(w) for i, (c, w) in enumerate(cells)]
+        return "  ".join(aligned).rstrip()
 
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
     note = [table.note] if table.note else []
@@ -82,9 +84,9 @@ def _speed(result: dict[str, Any]) -> list[Table]:
         for peer, found in peers.items()
     ]
     if ratios:
-        tables.append(Table("Ratios, turn by turn", ("of", "to", "decoding", "prompt"), ratios))
+        tables.append(Table("Ratios, turn by turn", ("of", "to", "decoding", "prompt"), ratios, names=2))
     if missing := result.get("missing"):
-        tables.append(Table("Not measured", ("contender", "why"), list(missing.items())))
+        tables.append(Table("Not measured", ("contender", "why"), list(missing.items()), names=2))
     return tables
 
 
