@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from specee.bench.kernels import references, tolerances
-from specee.bench.kernels.blocks import Stored, random_rows
 
 from specee import _cpu
+from specee.bench.kernels import references, tolerances
+from specee.bench.kernels.blocks import Stored, random_rows
 
 POISON = np.float32(np.nan)
 

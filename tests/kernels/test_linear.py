@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from specee.bench.kernels import references
-from specee.bench.kernels.blocks import random_rows
 
 from specee import _cpu
+from specee.bench.kernels import references
+from specee.bench.kernels.blocks import random_rows
 from specee.errors import RowError
 from tests.kernels.products import product, random_product
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from specee.bench.kernels import references, tolerances
-from specee.bench.kernels.blocks import Stored, random_rows
 
 from specee import _cpu
+from specee.bench.kernels import references, tolerances
+from specee.bench.kernels.blocks import Stored, random_rows
 
 ISAS = _cpu.supported_isas()
 

@@ -1,0 +1,91 @@
+"""Names of contenders, and what happens to those that cannot run here."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from specee.bench.decode import contenders
+from specee.bench.decode.llama_peer import gguf_path
+from specee.bench.decode.transformers_peer import LOOKUP_TOKENS, Method
+from specee.errors import BackendUnavailableError, ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("parts", "wanted"),
+    [
+        ([], Method()),
+        (["plain", "fp32"], Method(weights="fp32")),
+        (["fp32", "lookup"], Method("lookup", weights="fp32")),
+        (["early-exit"], Method("early-exit")),
+        (["early-exit", "4", "bf16"], Method("early-exit", 4)),
+    ],
+)
+def test_methods_of_transformers(parts: list[str], wanted: Method) -> None:
+    assert Method.parse("name", parts) == wanted
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [["int8"], ["4"], ["lookup", "4"], ["early-exit", "0"], ["lookup", "early-exit"], ["plain", "plain"]],
+)
+def test_methods_that_mean_nothing_are_refused(parts: list[str]) -> None:
+    with pytest.raises(ConfigurationError, match=":lookup"):
+        Method.parse("transformers:odd", parts)
+
+
+def test_what_generate_is_told() -> None:
+    assert Method().arguments(30) == {}
+    assert Method("lookup").arguments(30) == {"prompt_lookup_num_tokens": LOOKUP_TOKENS}
+    assert Method("early-exit").arguments(30) == {"assistant_early_exit": 15}
+    assert Method("early-exit", 29).arguments(30) == {"assistant_early_exit": 29}
+    with pytest.raises(ConfigurationError, match=r"1\.\.29"):
+        Method("early-exit", 30).arguments(30)
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("magic", "llama.cpp"),
+        ("specee:q4", "packed"),
+        ("specee:packed:magic", "autoregressive"),
+        ("llama.cpp:bf16", "no parts"),
+        ("transformers:magic", ":lookup"),
+    ],
+)
+def test_names_that_mean_nothing_are_refused_with_what_is_allowed(name: str, match: str) -> None:
+    with pytest.raises(ConfigurationError, match=match) as caught:
+        contenders.check(name)
+    assert repr(name) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [
+        ("llama.cpp", "llama_cpp", "specee[peers]"),
+        ("transformers:lookup", "transformers", "specee[hf]"),
+        ("specee", "specee._cpu", "missing"),
+    ],
+)
+def test_a_missing_package_is_a_reason_not_a_crash(
+    name: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(BackendUnavailableError) as caught:
+        contenders.check(name)
+    assert extra in str(caught.value)
+    good, missing = contenders.usable((name,))
+    assert good == []
+    assert extra in missing[name]
+
+
+def test_a_wrong_name_is_an_error_even_among_usable_ones() -> None:
+    with pytest.raises(ConfigurationError, match="magic"):
+        contenders.usable(("magic",))
+
+
+def test_llama_needs_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="leave llama"):
+        gguf_path(str(tmp_path))

@@ -1,0 +1,102 @@
+"""Contenders in processes of their own: the questions, the answers, and what fails."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import specee
+from specee.backends import missing
+from specee.bench.decode import contenders, worker
+from specee.bench.decode.contenders import Contender, Setting
+from specee.integrations.stopwatch import Stopwatch
+from tests.tiny_models import tiny_folder
+
+PROMPT = [5, 6, 7, 8]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny_folder("llama", tmp_path_factory.mktemp("model"), seed=1))
+
+
+def counting(prompt: list[int], tokens: int, clock: Stopwatch) -> None:
+    clock.put(np.array(prompt))
+    for index in range(tokens):
+        clock.put(np.array([index]))
+
+
+def short(prompt: list[int], tokens: int, clock: Stopwatch) -> None:
+    counting(prompt, tokens - 1, clock)
+
+
+def answers(
+    monkeypatch: pytest.MonkeyPatch, run: contenders.Run, *questions: object
+) -> list[dict[str, object]]:
+    """What a worker with one contender says to these questions."""
+    monkeypatch.setattr(contenders, "prepare", lambda name, setting: Contender(name, run, {"weights": "w"}))
+    asked = io.StringIO("".join(json.dumps(question) + "\n" for question in questions))
+    said = io.StringIO()
+    worker.serve(asked, said, ["one"], Setting(None, 1, 64))
+    return [json.loads(line) for line in said.getvalue().splitlines()]
+
+
+def test_each_of_ours_has_a_process_and_a_library_shares_one() -> None:
+    names = ["specee:bf16", "transformers", "specee:packed", "llama.cpp", "transformers:lookup"]
+    assert worker.groups(names) == [
+        ["specee:bf16"],
+        ["transformers", "transformers:lookup"],
+        ["specee:packed"],
+        ["llama.cpp"],
+    ]
+
+
+def test_a_question_a_line_an_answer_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    question = {"name": "one", "prompt": PROMPT, "tokens": 3}
+    facts, found = answers(monkeypatch, counting, {"facts": ["one"]}, question)
+    assert facts == {"one": {"weights": "w"}}
+    assert found["tokens"] == [0, 1, 2]
+    assert found["steps"] == 3
+
+
+def test_too_few_tokens_are_an_error_and_the_worker_lives_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    question = {"name": "one", "prompt": PROMPT, "tokens": 3}
+    first, second = answers(monkeypatch, short, question, {"facts": ["one"]})
+    assert "made 2 tokens of 3" in str(first["error"])
+    assert "one" in second
+
+
+def test_a_worker_gives_the_tokens_of_the_model(folder: str) -> None:
+    if reason := missing("cpu"):
+        pytest.skip(reason)
+    names = ["specee:fp32", "transformers:fp32"]
+    with worker.started(names, folder, threads=1, capacity=64) as loaded:
+        samples = [contender.sample(PROMPT, 6) for contender in loaded]
+        assert [contender.ours for contender in loaded] == [True, False]
+        assert loaded[0].facts["weights"] == "fp32"
+    wanted = specee.load(folder, weights="fp32").generate(
+        [PROMPT], max_new_tokens=6, do_sample=False, eos_token_id=[]
+    )
+    assert list(samples[0].tokens) == wanted[0][len(PROMPT) :]
+    assert samples[1].tokens == samples[0].tokens
+
+
+def test_errors_in_the_process_come_back_as_errors(folder: str, tmp_path: Path) -> None:
+    if reason := missing("cpu"):
+        pytest.skip(reason)
+    with worker.started(["specee:fp32"], folder, threads=1, capacity=64) as (ours,):
+        with pytest.raises(worker.WorkerError, match="context"):
+            ours.sample(PROMPT, 100_000)
+        assert len(ours.sample(PROMPT, 2).tokens) == 2
+        ours._process.kill()
+        with pytest.raises(worker.WorkerError, match="ended with code"):
+            ours.sample(PROMPT, 2)
+    with (
+        pytest.raises(worker.WorkerError, match="nowhere"),
+        worker.started(["specee"], str(tmp_path / "nowhere"), threads=1, capacity=64),
+    ):
+        pass
