@@ -46,9 +46,7 @@ def problem(request: pytest.FixtureRequest, machine: roofline.Machine) -> Head:
     x = rng.standard_normal((MOST_ROWS, product.k), dtype=np.float32)
     ones = np.ones(product.k, dtype=np.float32)
     normed = np.stack([references.rms_norm(row, ones, _EPS) for row in x]).astype(np.float32)
-    op = roofline.from_memory(
-        lambda copies: _cpu.ops.Head(product.outputs, product.k, stored, machine.isa, machine.threads, copies)
-    )
+    op = _cpu.ops.Head(product.outputs, product.k, stored, machine.isa, machine.threads)
     dtype = torch.float32 if stored == "F32" else torch.bfloat16
     matrix = torch.empty((product.outputs, product.k), dtype=dtype)
     logits = np.empty((MOST_ROWS, product.outputs))
