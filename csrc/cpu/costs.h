@@ -1,5 +1,5 @@
-// Where the time of a pass goes: seconds of each member in each step, and waits at barriers. Off unless
-// asked for.
+// Where the time of a pass goes: seconds of each member in each step, and waits at barriers. Off unless asked
+// for.
 #pragma once
 
 #include <array>

@@ -105,13 +105,9 @@ void Forward::multiply_heads(Team& team, const InputRows& inputs, int rows, cons
                              Range heads) {
   int first = 0;  // output of all heads with which a part begins
   for (const PackedMatrix& part : w.qkv) {
-    LinearCall call = linear_call(kernels_, part, inputs, rows, part.outputs(), qkv_.data() + first,
-                                  qkv_width_, Epilogue::store);
-    const Range blocks = head_blocks(heads, config_, part, first);
-    call.block_begin = blocks.begin;
-    call.block_end = blocks.end;
-    call.stream = streams_.of(team.index());
-    run_linear(kernels_, part, call);
+    const LinearCall call = linear_call(kernels_, part, inputs, rows, part.outputs(), qkv_.data() + first,
+                                        qkv_width_, Epilogue::store);
+    run_share(kernels_, part, call, head_blocks(heads, config_, part, first), streams_.of(team.index()));
     streams_.done(team.index());
     first += part.outputs();
   }
@@ -120,12 +116,9 @@ void Forward::multiply_heads(Team& team, const InputRows& inputs, int rows, cons
 // This member's share of a product.
 void Forward::multiply(Team& team, const PackedMatrix& matrix, const InputRows& inputs, int rows, int outputs,
                        float* y, Epilogue epilogue) {
-  LinearCall call = linear_call(kernels_, matrix, inputs, rows, outputs, y, outputs, epilogue);
-  const Range blocks = share_blocks(team.index(), team.size(), matrix, epilogue);
-  call.block_begin = blocks.begin;
-  call.block_end = blocks.end;
-  call.stream = streams_.of(team.index());
-  run_linear(kernels_, matrix, call);
+  const LinearCall call = linear_call(kernels_, matrix, inputs, rows, outputs, y, outputs, epilogue);
+  run_share(kernels_, matrix, call, share_blocks(team.index(), team.size(), matrix, epilogue),
+            streams_.of(team.index()));
   streams_.done(team.index());
 }
 

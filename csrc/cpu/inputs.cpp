@@ -72,4 +72,12 @@ void run_linear(const Kernels& kernels, const PackedMatrix& matrix, const Linear
   if (call.block_begin < call.block_end) kernels.linear[static_cast<int>(matrix.type())](call);
 }
 
+void run_share(const Kernels& kernels, const PackedMatrix& matrix, LinearCall call, Range blocks,
+               WeightStream* stream) {
+  call.block_begin = blocks.begin;
+  call.block_end = blocks.end;
+  call.stream = stream;
+  run_linear(kernels, matrix, call);
+}
+
 }  // namespace specee

@@ -36,8 +36,8 @@ class Inputs {
   Inputs(const Kernels& kernels, const Forms& forms, int width, int threads);
 
   // Fills `rows` rows by calling fill(row, floats) and brings them into `forms`. Few rows: every member
-  // prepares all of them for itself, which is cheaper than waiting. Many rows: shared out, with a barrier
-  // at the end.
+  // prepares all of them for itself, which is cheaper than waiting. Many rows: shared out, with a barrier at
+  // the end.
   template <class Fill>
   InputRows prepare(Team& team, int rows, int k, const Forms& forms, const Fill& fill) {
     const bool alone = rows <= kRowsAlone;
@@ -71,5 +71,8 @@ class Inputs {
 LinearCall linear_call(const Kernels& kernels, const PackedMatrix& matrix, const InputRows& inputs, int rows,
                        int outputs, float* y, ptrdiff_t y_stride, Epilogue epilogue);
 void run_linear(const Kernels& kernels, const PackedMatrix& matrix, const LinearCall& call);
+// The same over blocks that are a member's share, fetching from its stream.
+void run_share(const Kernels& kernels, const PackedMatrix& matrix, LinearCall call, Range blocks,
+               WeightStream* stream);
 
 }  // namespace specee

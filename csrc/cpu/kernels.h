@@ -11,10 +11,10 @@
 //          low nibbles are the unit's first sixteen k and whose high nibbles its last sixteen, followed by
 //          the bits above (q5_k: one vector, bit s of a byte belongs to step s; q6_k: two, bits 2i, 2i + 1 of
 //          vector j belong to step 4j + i).
-// A block is read from its first byte to its last, which is what hardware prefetchers follow best.
-// Each output is ONE chain of fused multiply-adds over k (float formats) or over units (quantised formats,
-// whose dot products within a unit are exact integers): tiles may be cut any way for speed, and neither the
-// number of rows, nor the tile, nor the vector width, nor the thread count can change a bit of the result.
+// A block is read from its first byte to its last, which is what hardware prefetchers follow best. Each
+// output is ONE chain of fused multiply-adds over k (float formats) or over units (quantised formats, whose
+// dot products within a unit are exact integers): tiles may be cut any way for speed, and neither the number
+// of rows, nor the tile, nor the vector width, nor the thread count can change a bit of the result.
 #pragma once
 
 #include <cstddef>
@@ -48,8 +48,8 @@ enum class InputForm {
 };
 inline constexpr int kInputForms = 4;
 
-// A row of `k` inputs in blocks of 32: q = round(x / scale) with scale = largest magnitude / 127, so that
-// x ~ scale * q. One run of bytes, padded with zeros to whole units:
+// A row of `k` inputs in blocks of 32: q = round(x / scale) with scale = largest magnitude / 127, so that x ~
+// scale * q. One run of bytes, padded with zeros to whole units:
 //   int8 q[units * 32], float scale[units], float scaled_sum[units] (scale * sum of q),
 //   int32 sums[units * 2] (of q, by sixteen)
 struct QuantRecord {

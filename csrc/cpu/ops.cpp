@@ -8,23 +8,25 @@
 
 namespace specee {
 
+namespace {
+
+std::vector<PackedMatrix> matrices(int copies, int rows, int k, WeightType type) {
+  std::vector<PackedMatrix> made;
+  for (int i = 0; i < copies; ++i) made.emplace_back(rows, k, type, "a matrix");
+  return made;
+}
+
+}  // namespace
+
 LinearOp::LinearOp(int outputs, int k, WeightType type, const std::string& isa, int threads, int copies,
                    bool swiglu)
     : outputs_(outputs),
       swiglu_(swiglu),
       kernels_(select_kernels(isa)),
       pool_(threads),
-      matrices_(static_cast<size_t>(copies)),
-      forms_(),
-      inputs_(
-          kernels_,
-          [&] {
-            const int rows = swiglu ? 2 * round_up(outputs, kLanes) : outputs;
-            for (PackedMatrix& matrix : matrices_) matrix = PackedMatrix(rows, k, type, "a matrix");
-            forms_.add(kernels_.input_form(type));
-            return forms_;
-          }(),
-          k, threads),
+      matrices_(matrices(copies, swiglu ? 2 * round_up(outputs, kLanes) : outputs, k, type)),
+      forms_(forms_of(kernels_, {&matrices_.front()})),
+      inputs_(kernels_, forms_, k, threads),
       runs_(static_cast<size_t>(threads)),
       streams_(static_cast<size_t>(threads)) {
   const Epilogue epilogue = swiglu ? Epilogue::swiglu : Epilogue::store;
@@ -32,9 +34,7 @@ LinearOp::LinearOp(int outputs, int k, WeightType type, const std::string& isa, 
     std::vector<WeightRun>& runs = runs_[static_cast<size_t>(member)];
     for (size_t i = 0; i <= matrices_.size(); ++i) {
       const PackedMatrix& matrix = matrices_[i % matrices_.size()];
-      const Range blocks = share_blocks(member, threads, matrix, epilogue);
-      const char* from = matrix.data() + blocks.begin * matrix.block_bytes();
-      runs.push_back({reinterpret_cast<uintptr_t>(from), (blocks.end - blocks.begin) * matrix.block_bytes()});
+      runs.push_back(weight_run(matrix, share_blocks(member, threads, matrix, epilogue)));
     }
     streams_[static_cast<size_t>(member)] = {runs.data(), static_cast<int>(runs.size()), 0, 0, 0, 0};
   }
@@ -74,12 +74,8 @@ void LinearOp::run(const float* x, int rows, float* y) {
     const InputRows inputs = inputs_.prepare(team, rows, k(), forms_, [&](int r, float* into) {
       std::memcpy(into, x + static_cast<ptrdiff_t>(r) * k(), static_cast<size_t>(k()) * sizeof(float));
     });
-    LinearCall call = linear_call(kernels_, matrix, inputs, rows, outputs_, y, outputs_, epilogue);
-    const Range blocks = share_blocks(team.index(), team.size(), matrix, epilogue);
-    call.block_begin = blocks.begin;
-    call.block_end = blocks.end;
-    call.stream = &stream;
-    run_linear(kernels_, matrix, call);
+    const LinearCall call = linear_call(kernels_, matrix, inputs, rows, outputs_, y, outputs_, epilogue);
+    run_share(kernels_, matrix, call, share_blocks(team.index(), team.size(), matrix, epilogue), &stream);
   });
 }
 
@@ -89,9 +85,9 @@ ModelConfig attention_config(int num_heads, int num_kv_heads, int head_dim, int 
   if (num_heads < 1 || num_kv_heads < 1 || num_heads % num_kv_heads != 0 || head_dim < 2 ||
       head_dim % 2 != 0 || context < 1 || copies < 1)
     throw ConfigurationError(
-        "attention needs heads that are a multiple of the "
-        "key/value heads, an even head "
-        "size, a context and a copy or more");
+        "attention needs heads that are a multiple of the key/value heads, an even head size, a context and "
+        "a "
+        "copy or more");
   ModelConfig config;
   config.num_layers = copies;
   config.num_heads = num_heads;

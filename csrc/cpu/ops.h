@@ -1,4 +1,4 @@
-// Single operations outside a model, for benchmarks and tests.
+// Single operations outside a model, for benchmarks and tests: one call at a time.
 #pragma once
 
 #include <memory>
@@ -12,8 +12,8 @@
 
 namespace specee {
 
-// Copies of one weight matrix: calls go round them, so that weights come from memory when all copies
-// together do not fit a cache.
+// Copies of one weight matrix: calls go round them, so that weights come from memory when all copies together
+// do not fit a cache.
 class LinearOp {
  public:
   // With `swiglu`, rows of gate come first, then as many of up, and outputs are half as many as rows.

@@ -21,8 +21,8 @@ void nibbles_by_halves(const uint8_t* from, int count, uint8_t* values) {
   }
 }
 
-// Eight six-bit scales and minimums in twelve bytes: the first four of each whole, with the upper bits of
-// the last four on top.
+// Eight six-bit scales and minimums in twelve bytes: the first four of each whole, with the upper bits of the
+// last four on top.
 void unpack_six_bits(const uint8_t* from, QuantBlock& b) {
   for (int j = 0; j < 4; ++j) {
     b.scales[j] = from[j] & 63;
@@ -134,8 +134,8 @@ struct LoadHeader {
   void minimum(const char* p, int i) const { b.minimums[i] = static_cast<uint8_t>(*p); }
 };
 
-// Bits above the nibble that one unit's weight k keeps in the planes behind the nibbles: which vector,
-// which bit.
+// Bits above the nibble that one unit's weight k keeps in the planes behind the nibbles: which vector, which
+// bit.
 struct HighBits {
   int vector, shift, mask;
 };

@@ -1,6 +1,6 @@
 // Row-linear for packed blocks: y[r][n] = sum over units, in order, of
-//   fma(weight scale * input scale, integer dot product, .)  and, for formats
-//   with a minimum, fma(minimum, input scale * sum of the unit's inputs, .)
+//   fma(weight scale * input scale, integer dot product, .)  and, for formats with a minimum,
+//   fma(minimum, input scale * sum of the unit's inputs, .)
 // with the layout of kernels.h and the inputs of QuantRecord. Written over the integer lanes of one
 // quant_*.h.
 #pragma once
@@ -37,8 +37,7 @@ inline void load_nibbles(const char* p, QuantUnit<Groups>& unit) {
 }
 
 // A format: kLimit is the largest magnitude of a weight as stored, kOffset what was added to make it so.
-// load() reads lanes [lane, lane + kQuantLanes) of unit u of a
-// checkpoint block.
+// load() reads lanes [lane, lane + kQuantLanes) of unit u of a checkpoint block.
 struct Q4_0Format {
   static constexpr WeightType kType = WeightType::q4_0;
   static constexpr int kLimit = 15, kOffset = 8, kGroups = 1;

@@ -1,5 +1,4 @@
-// Sixteen outputs' integer dot products by AVX-512 VNNI: one instruction for four weights of sixteen
-// outputs.
+// Sixteen outputs' integer dot products by AVX-512 VNNI: one instruction for four weights of sixteen outputs.
 #pragma once
 
 #include <immintrin.h>

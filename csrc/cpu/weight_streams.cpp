@@ -27,17 +27,25 @@ Range head_blocks(Range heads, const ModelConfig& config, const PackedMatrix& pa
   return {begin / kLanes, std::max(begin / kLanes, round_up(end, kLanes) / kLanes)};
 }
 
+WeightRun weight_run(const PackedMatrix& matrix, Range blocks) {
+  const char* from = matrix.data() + blocks.begin * matrix.block_bytes();
+  return {reinterpret_cast<uintptr_t>(from), (blocks.end - blocks.begin) * matrix.block_bytes()};
+}
+
 WeightStreams::WeightStreams(const ModelConfig& config, const ModelWeights& weights, int members)
     : layers_(config.num_layers),
       runs_(static_cast<size_t>(members)),
       streams_(static_cast<size_t>(members)) {
   for (int member = 0; member < members; ++member) {
-    const std::vector<WeightRun>& runs = runs_[static_cast<size_t>(member)];
+    std::vector<WeightRun>& runs = runs_[static_cast<size_t>(member)];
+    const auto add = [&](const PackedMatrix& matrix, Range blocks) {
+      runs.push_back(weight_run(matrix, blocks));
+    };
     const Range heads = share_heads(member, members, config);
     const auto add_heads = [&](const LayerWeights& w) {
       int first = 0;
       for (const PackedMatrix& part : w.qkv) {
-        add(member, part, head_blocks(heads, config, part, first));
+        add(part, head_blocks(heads, config, part, first));
         first += part.outputs();
       }
     };
@@ -46,21 +54,15 @@ WeightStreams::WeightStreams(const ModelConfig& config, const ModelWeights& weig
       const LayerWeights& w = weights.layer(l);
       first_run_.push_back(runs.size());
       add_heads(w);
-      add(member, w.o, share_blocks(member, members, w.o, Epilogue::add));
-      add(member, w.gate_up, share_blocks(member, members, w.gate_up, Epilogue::swiglu));
-      add(member, w.down, share_blocks(member, members, w.down, Epilogue::add));
+      add(w.o, share_blocks(member, members, w.o, Epilogue::add));
+      add(w.gate_up, share_blocks(member, members, w.gate_up, Epilogue::swiglu));
+      add(w.down, share_blocks(member, members, w.down, Epilogue::add));
     }
     first_run_.push_back(runs.size());
-    add(member, weights.head(), share_blocks(member, members, weights.head(), Epilogue::store));
+    add(weights.head(), share_blocks(member, members, weights.head(), Epilogue::store));
     add_heads(weights.layer(0));  // the next token's
     streams_[static_cast<size_t>(member)] = {runs.data(), static_cast<int>(runs.size()), 0, 0, 0, 0};
   }
-}
-
-void WeightStreams::add(int member, const PackedMatrix& matrix, Range blocks) {
-  const char* from = matrix.data() + blocks.begin * matrix.block_bytes();
-  runs_[static_cast<size_t>(member)].push_back(
-      {reinterpret_cast<uintptr_t>(from), (blocks.end - blocks.begin) * matrix.block_bytes()});
 }
 
 void WeightStreams::begin(int member, int layer, int to_layer) {

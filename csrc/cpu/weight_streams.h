@@ -10,8 +10,7 @@
 
 namespace specee {
 
-// Member `index` of `size` multiplies blocks [begin, end) of a matrix: a gate block stays with its up
-// block.
+// Member `index` of `size` multiplies blocks [begin, end) of a matrix: a gate block stays with its up block.
 Range share_blocks(int index, int size, const PackedMatrix& matrix, Epilogue epilogue);
 
 // The same for heads of queries, keys and values, of which the fewest that fill whole blocks stay together.
@@ -20,6 +19,9 @@ Range share_heads(int index, int size, const ModelConfig& config);
 // Blocks of one part of q, k, v that heads [begin, end) need; `first` is the output with which the part
 // begins.
 Range head_blocks(Range heads, const ModelConfig& config, const PackedMatrix& part, int first);
+
+// Those blocks as a run of weights.
+WeightRun weight_run(const PackedMatrix& matrix, Range blocks);
 
 class WeightStreams {
  public:
@@ -34,8 +36,6 @@ class WeightStreams {
   void done(int member);
 
  private:
-  void add(int member, const PackedMatrix& matrix, Range blocks);
-
   int layers_;
   std::vector<size_t> first_run_;             // per layer, then of the head
   std::vector<std::vector<WeightRun>> runs_;  // per member: all layers, the head, layer 0's q, k, v again

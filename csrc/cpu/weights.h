@@ -31,12 +31,11 @@ class ModelWeights {
   ModelWeights(const ModelConfig& config, const WeightTypes& types);
 
   // Rows row_begin .. row_begin + rows of one tensor. Throws CheckpointError for an unknown role, for rows
-  // that are not the tensor's next ones, and for a source type that the tensor does not take. `columns` is
-  // 1 for vectors, the bytes of a row for quantised sources.
+  // that are not the tensor's next ones, and for a source type that the tensor does not take. `columns` is 1
+  // for vectors, the bytes of a row for quantised sources.
   void set(const std::string& role, int layer, int row_begin, int rows, int columns, const void* values,
            WeightType source);
-  // Rows of a matrix as floats, rows x columns(role): what the kernels' layout holds. Throws
-  // CheckpointError.
+  // Rows of a matrix as floats, rows x columns(role): what the kernels' layout holds. Throws CheckpointError.
   void read(const std::string& role, int layer, int row_begin, int rows, float* out) const;
   int columns(const std::string& role, int layer) const;
   // Throws CheckpointError naming the first tensor that is not wholly there.

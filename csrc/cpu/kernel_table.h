@@ -1,0 +1,34 @@
+// Everything a kernels_*.cpp offers, in one table. Included last, after the vector type and the integer
+// lanes.
+#pragma once
+
+#include "cpu/attention_impl.h"
+#include "cpu/kernels.h"
+#include "cpu/linear_impl.h"
+#include "cpu/norm_impl.h"
+#include "cpu/quant_impl.h"
+#include "cpu/quantise_impl.h"
+#include "cpu/rotate_impl.h"
+
+namespace {
+
+// `Bf16` multiplies bf16 weights with inputs of that form.
+template <class Bf16>
+constexpr specee::Kernels kernel_table(const char* name, specee::InputForm bf16_form) {
+  return {
+      name,
+      bf16_form,
+      {linear<F32Format>, linear<Bf16>, linear<F16Format>, linear_quant<Q4_0Format>, linear_quant<Q4_1Format>,
+       linear_quant<Q8_0Format>, linear_quant<Q4KFormat>, linear_quant<Q5KFormat>, linear_quant<Q6KFormat>},
+      quantise_row,
+      rms_norm,
+      rotate,
+      attend_scores,
+      attend_weights,
+      attend_values,
+      narrow,
+      largest,
+      sweep_bytes};
+}
+
+}  // namespace
