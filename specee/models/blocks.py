@@ -1,7 +1,8 @@
 """Rows of weights in GGUF's formats: plain floats, and blocks of small integers that share a scale.
 
 A quantised row is a run of blocks, uint8 (rows, row_bytes). The ``gguf`` package defines what the bytes
-mean; its arithmetic is used, so values agree with it to the bit.
+mean; its arithmetic is used, so values agree with it to the bit. It is imported when it is needed: models
+of plain floats, and ``import specee``, do without.
 """
 
 from __future__ import annotations
@@ -10,8 +11,6 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-from gguf.quants import dequantize, quantize
 
 Array: TypeAlias = (
     npt.NDArray[np.float32] | npt.NDArray[np.float16] | npt.NDArray[np.uint16] | npt.NDArray[np.uint8]
@@ -40,13 +39,21 @@ def dtype_of(form: str) -> np.dtype[np.generic]:
 
 def block_size(form: str) -> int:
     """Weights of one block."""
-    return int(GGML_QUANT_SIZES[GGMLQuantizationType[form]][0])
+    return _sizes(form)[0]
 
 
 def row_bytes(form: str, columns: int) -> int:
     """Bytes of a row of a quantised format: whole blocks, the last one padded."""
-    size = int(GGML_QUANT_SIZES[GGMLQuantizationType[form]][1])
-    return -(-columns // block_size(form)) * size
+    weights, size = _sizes(form)
+    return -(-columns // weights) * size
+
+
+def _sizes(form: str) -> tuple[int, int]:
+    """Weights and bytes of one block."""
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    weights, size = GGML_QUANT_SIZES[GGMLQuantizationType[form]]
+    return int(weights), int(size)
 
 
 def quantise(rows: Floats, form: str) -> Bytes:
@@ -54,6 +61,9 @@ def quantise(rows: Floats, form: str) -> Bytes:
 
     A scale beyond fp16 becomes infinite and one below it zero: :func:`scales` shows.
     """
+    from gguf.constants import GGMLQuantizationType
+    from gguf.quants import quantize
+
     short = -rows.shape[1] % block_size(form)
     padded = np.pad(rows, ((0, 0), (0, short))) if short else np.ascontiguousarray(rows)
     with np.errstate(all="ignore"):
@@ -62,6 +72,9 @@ def quantise(rows: Floats, form: str) -> Bytes:
 
 def dequantise(rows: Bytes, form: str, columns: int) -> Floats:
     """Float values of block rows, padding left out; any type that gguf knows."""
+    from gguf.constants import GGMLQuantizationType
+    from gguf.quants import dequantize
+
     # Scales of damaged blocks overflow; the finiteness check reports them with their place.
     with np.errstate(all="ignore"):
         floats = np.asarray(dequantize(rows, GGMLQuantizationType[form]), dtype=np.float32)
