@@ -11,6 +11,9 @@ from typing import Any
 from ..spread import Spread, ratio, spread
 
 _QUIET = 0.0005  # seconds to look for
+_WARM = (
+    0.003  # seconds of calls not counted: threads wake, clocks rise, and the other's data leave the caches
+)
 _PATIENCE = 0.2
 
 
@@ -23,8 +26,8 @@ class Effort:
     calls: int
 
 
-FULL = Effort(turns=8, seconds=0.5, calls=8)
-QUICK = Effort(turns=3, seconds=0.06, calls=5)
+FULL = Effort(turns=8, seconds=0.5, calls=40)
+QUICK = Effort(turns=3, seconds=0.06, calls=20)
 
 
 @dataclass
@@ -61,11 +64,10 @@ def take_turns(
         if rounds % calls == 0:
             if torch is not None:
                 settle()
-                torch()
+                warm_up(torch)
                 measured.append([_seconds(torch) for _ in range(torch_calls)])
             settle()
-            ours()  # its threads wake up
-            ours()
+            warm_up(ours)
         rounds += 1
 
     benchmark.pedantic(ours, setup=before_a_round, rounds=effort.turns * calls, iterations=1)
@@ -83,6 +85,14 @@ def settle() -> None:
         time.sleep(_QUIET)
         if time.process_time() - before < _QUIET / 4:
             return
+
+
+def warm_up(function: Callable[[], object]) -> None:
+    """Call for a moment, at least once."""
+    end = time.perf_counter() + _WARM
+    function()
+    while time.perf_counter() < end:
+        function()
 
 
 def _calls(function: Callable[[], object], effort: Effort) -> int:
