@@ -91,13 +91,19 @@ class RowInfo:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to draw a token from logits.
+    """How to draw a token from logits, in this order.
 
-    ``temperature == 0`` is greedy (the other fields are then ignored). ``top_k == 0`` and
-    ``top_p == 1`` switch those filters off. The noise depends on (``seed``, position, token id) only.
+    ``repetition_penalty`` divides the positive logits of tokens on the row's path (prompt included) by it,
+    and multiplies their negative ones; 1 is off (Keskar et al., 2019). It counts when greedy too. Then, unless
+    ``temperature`` is 0 (greedy; all that follows is ignored): logits / ``temperature``; the ``top_k`` largest
+    (0: off); the smallest set that holds ``top_p`` of the mass (1: off); tokens at least ``min_p`` times as
+    probable as the likeliest (0: off; Nguyen et al., 2024). The noise depends on (``seed``, position, token
+    id) only.
     """
 
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0

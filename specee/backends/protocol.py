@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from specee.models.speculator import Adapter
 from specee.types import KVDtype, ModelConfig, RowInfo, Sampling, WeightFormat
 
 Floats = npt.NDArray[np.float32]
@@ -82,6 +83,14 @@ class SequenceState(Protocol):
         """
 
 
+class DraftHead(Protocol):
+    """A head of :meth:`Backend.draft_head`; belongs to the backend that made it."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of weights that one use reads, its adapter's included."""
+
+
 Work = Seq[tuple[SequenceState, Seq[int]]]
 """Rows of several sequences: (sequence, slots) pairs; results are concatenated in this order.
 
@@ -142,4 +151,24 @@ class Backend(Protocol):
         """Draw the token *after* each row, with noise at the row's position + 1: (rows,).
 
         One ``Sampling`` per row. Same function as :func:`specee.sampling.sample` on :meth:`logits`.
+        """
+
+    def draft(
+        self, work: Work, sampling: Seq[Sampling], head: DraftHead | None = None
+    ) -> tuple[Ints, Floats]:
+        """A draft of the token after each row, and how likely that token is: (rows,) each.
+
+        The token is :meth:`sample`'s, from the row's hidden state at whatever depth it is; its confidence is
+        its probability in the softmax of the logits as they are (temperature 1, nothing filtered or
+        penalised). Confidences may differ in their last bits between numbers of threads. With a ``head`` of
+        :meth:`draft_head`, the state passes its adapter first, and only tokens of its vocabulary have logits.
+        """
+
+    def draft_head(self, adapter: Adapter | None, vocabulary: Ints | None) -> DraftHead:
+        """A head for drafts, for use with :meth:`draft`.
+
+        ``vocabulary``: distinct token ids (tokens,), the rows of the model's head to keep; None keeps all. A
+        logit of a kept token has the bits it has in the full head. ``adapter``: what the state passes before the
+        final norm, None for nothing. Raises ConfigurationError for ids outside the vocabulary or given
+        twice, and for an adapter whose shapes do not fit the model.
         """

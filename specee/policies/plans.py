@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -11,14 +10,19 @@ from typing import Protocol, TypeAlias
 class SequenceView:
     """What a policy sees of one unfinished sequence.
 
-    ``length`` counts committed positions, ``frontier[l]`` those done at layer l, ``remaining`` the
-    tokens it may still be given.
+    ``length`` counts committed positions, ``frontier[l]`` those done at layer l (one entry a layer),
+    ``remaining`` the tokens it may still be given, which is also the most rows a plan may add to it, plus one.
     """
 
     id: int
     length: int
     frontier: tuple[int, ...]
     remaining: int
+
+    @property
+    def fresh(self) -> bool:
+        """More than the newest token is waiting to be computed: a prompt, whole or in part."""
+        return self.frontier[0] < self.length - 1
 
 
 @dataclass(frozen=True)
@@ -29,31 +33,130 @@ class Observation:
 
 
 @dataclass(frozen=True)
+class ExitLayer:
+    """Draft with layers 1 to ``layer`` and a head on the hidden state after it.
+
+    The head is the model's own; with ``adapted``, the speculator's: an adapter for that layer, and the
+    rows of the head that belong to its draft vocabulary.
+    """
+
+    layer: int
+    adapted: bool = False
+
+
+@dataclass(frozen=True)
+class PromptLookup:
+    """Draft by copying what followed an earlier occurrence of the latest tokens, in prompt or output.
+
+    The longest suffix of ``longest`` to ``shortest`` tokens that occurred before is looked up. Costs no
+    layer and no head (Saxena, "Prompt lookup decoding", 2023).
+    """
+
+    longest: int = 3
+    shortest: int = 1
+
+
+DraftSource: TypeAlias = ExitLayer | PromptLookup
+"""Where drafts come from; :mod:`specee.drafting` has what each stands for."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Draft for one sequence: at most ``length`` tokens, none if 0.
+
+    Drafting ends early after a token whose confidence is under ``stop_below`` (that token is still
+    verified) and after one that ends the text.
+    """
+
+    sequence: int
+    source: DraftSource
+    length: int
+    stop_below: float = 0.0
+
+
+@dataclass(frozen=True)
 class NextToken:
     """Take all pending positions of these sequences through every layer, and draw one token after each."""
 
     sequences: tuple[int, ...]
 
 
-Plan: TypeAlias = NextToken
+@dataclass(frozen=True)
+class Speculate:
+    """Draft for each sequence named, verify all drafts in one pass, and keep what the full model confirms."""
+
+    drafts: tuple[Draft, ...]
+
+
+Plan: TypeAlias = NextToken | Speculate
 """Every kind of plan; a union as policies grow."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a plan gave: new tokens of each sequence in order, the positions computed, the seconds it took."""
+class Round:
+    """What one sequence got from a plan.
 
-    tokens: Mapping[int, tuple[int, ...]]
+    ``tokens`` were emitted, the first ``accepted`` of them drafted before, the last one (if there is one
+    more) drawn by the full model. ``drafted`` tokens were proposed and verified, with ``confidences`` in the
+    order they were drafted. ``source`` is None where nothing was drafted.
+    """
+
+    sequence: int
+    tokens: tuple[int, ...]
+    source: DraftSource | None = None
+    drafted: int = 0
+    accepted: int = 0
+    confidences: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds in backend calls: layers for drafts, heads for drafts, layers for verification, its head."""
+
+    draft: float = 0.0
+    draft_head: float = 0.0
+    verify: float = 0.0
+    head: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All of them; what else a step takes is spent in Python."""
+        return self.draft + self.draft_head + self.verify + self.head
+
+    def __add__(self, other: Times) -> Times:
+        return Times(
+            self.draft + other.draft,
+            self.draft_head + other.draft_head,
+            self.verify + other.verify,
+            self.head + other.head,
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a plan gave each of its sequences, the rows that went to the last layer, and the time it took.
+
+    ``seconds`` is the whole plan's, Python included.
+    """
+
+    rounds: tuple[Round, ...]
     rows: int
     seconds: float
+    times: Times = Times()
 
 
 class Policy(Protocol):
-    """Decides what to run next. Same observations, same plans."""
+    """Decides what to run next. Same observations and outcomes, same plans."""
 
     @property
     def name(self) -> str:
         """Name in the registry."""
+
+    def begin(self, layers: int) -> None:
+        """Forget what was learnt, and get ready for a model of ``layers`` layers.
+
+        Called once before a generation. Raises ConfigurationError for settings that do not fit the model.
+        """
 
     def plan(self, observation: Observation) -> Plan:
         """What to run in this step; must advance at least one sequence."""

@@ -1,0 +1,98 @@
+"""What a generation did, round by round: accepted drafts, exit layers, lengths, and where the time went."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+from specee.policies.plans import DraftSource, ExitLayer, Outcome, Round, Times
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """Tokens ``drafted``, and those of them ``accepted``."""
+
+    drafted: int = 0
+    accepted: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Accepted over drafted tokens, 0 if none were drafted."""
+        return self.accepted / self.drafted if self.drafted else 0.0
+
+
+@dataclass
+class Statistics:
+    """Of one generation, all its sequences together.
+
+    ``steps[i]`` holds the rounds of step i, one for each sequence that took part; the first step computes
+    the prompts. ``seconds`` and ``times`` leave that one out.
+    """
+
+    steps: list[tuple[Round, ...]] = field(default_factory=list)
+    seconds: float = 0.0
+    times: Times = field(default_factory=Times)
+
+    def add(self, outcome: Outcome, seconds: float) -> None:
+        """A step, which took ``seconds`` from observing to committing."""
+        if self.steps:
+            self.seconds += seconds
+            self.times = self.times + outcome.times
+        self.steps.append(outcome.rounds)
+
+    def rounds(self, sequence: int | None = None) -> list[Round]:
+        """All rounds in order, or those of one sequence."""
+        return [
+            entry for step in self.steps for entry in step if sequence is None or entry.sequence == sequence
+        ]
+
+    @property
+    def acceptance(self) -> Acceptance:
+        """Over all sources."""
+        return _sum(self.rounds())
+
+    @property
+    def accepted_histogram(self) -> dict[int, int]:
+        """How many of the rounds that drafted had 0, 1, 2, ... drafts accepted."""
+        counts = Counter(entry.accepted for entry in self.rounds() if entry.drafted)
+        return {accepted: counts[accepted] for accepted in range(max(counts, default=-1) + 1)}
+
+    @property
+    def by_source(self) -> dict[DraftSource, Acceptance]:
+        """Acceptance of each source that drafted, exit layers in rising order first."""
+        found: dict[DraftSource, list[Round]] = defaultdict(list)
+        for entry in self.rounds():
+            if entry.source is not None and entry.drafted:
+                found[entry.source].append(entry)
+        return {source: _sum(found[source]) for source in sorted(found, key=_by_depth)}
+
+    @property
+    def tokens_per_round(self) -> float:
+        """Tokens emitted a round, the first step aside; plain decoding has 1."""
+        later = [entry for step in self.steps[1:] for entry in step]
+        return sum(len(entry.tokens) for entry in later) / len(later) if later else 0.0
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Shares of the time after the first step: draft, draft_head, verify, head, python; they add up to 1."""
+        if not self.seconds:
+            return {}
+        spent = self.times
+        parts = {
+            "draft": spent.draft,
+            "draft_head": spent.draft_head,
+            "verify": spent.verify,
+            "head": spent.head,
+            "python": max(0.0, self.seconds - spent.total),
+        }
+        return {name: seconds / self.seconds for name, seconds in parts.items()}
+
+
+def _sum(rounds: list[Round]) -> Acceptance:
+    return Acceptance(sum(r.drafted for r in rounds), sum(r.accepted for r in rounds))
+
+
+def _by_depth(source: DraftSource) -> tuple[int, str]:
+    """Exit layers first, shallow ones before deep ones."""
+    return (source.layer if isinstance(source, ExitLayer) else sys.maxsize, repr(source))
