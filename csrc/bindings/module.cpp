@@ -183,12 +183,19 @@ uint64_t seed_bits(const py::object& seed) {
   return bits;
 }
 
-Array<int64_t> sample(Engine& engine, const py::sequence& items, const py::sequence& options) {
-  const Work work = parse_work(items);
+std::vector<Sampling> parse_sampling(const py::sequence& options) {
   std::vector<Sampling> sampling;
   for (const py::handle option : options)
     sampling.push_back({option.attr("temperature").cast<double>(), option.attr("top_k").cast<int>(),
-                        option.attr("top_p").cast<double>(), seed_bits(option.attr("seed"))});
+                        option.attr("top_p").cast<double>(), seed_bits(option.attr("seed")),
+                        option.attr("min_p").cast<double>(),
+                        option.attr("repetition_penalty").cast<double>()});
+  return sampling;
+}
+
+Array<int64_t> sample(Engine& engine, const py::sequence& items, const py::sequence& options) {
+  const Work work = parse_work(items);
+  const std::vector<Sampling> sampling = parse_sampling(options);
   Array<int64_t> out(static_cast<py::ssize_t>(count_rows(work)));
   int64_t* data = out.mutable_data();
   const Using use(work);

@@ -188,17 +188,26 @@ void Engine::topk(const Work& work, int k, int64_t* ids, float* values) {
   head_.topk(finite_states(work), k, ids, values);
 }
 
+std::vector<Draw> Engine::draws(const Work& work, const std::vector<Sampling>& sampling) const {
+  const size_t rows = count_rows(work);
+  if (sampling.size() != rows)
+    throw RowError("got " + std::to_string(sampling.size()) + " Sampling for " + std::to_string(rows) +
+                   " rows; give one a row");
+  std::vector<Draw> draws;
+  for (const WorkItem& item : work)
+    for (const int slot : item.slots) {
+      const Sequence& sequence = *item.sequence;
+      const Sampling& own = sampling[draws.size()];
+      draws.push_back({own, static_cast<uint64_t>(sequence.row(slot).position) + 1, {}});
+      if (own.penalised()) draws.back().path = sequence.distinct_tokens(slot);
+    }
+  return draws;
+}
+
 void Engine::sample(const Work& work, const std::vector<Sampling>& sampling, int64_t* out) {
   const std::lock_guard<std::mutex> lock(mutex_);
   const std::vector<const float*> pointers = finite_states(work);
-  if (sampling.size() != pointers.size())
-    throw RowError("got " + std::to_string(sampling.size()) + " Sampling for " +
-                   std::to_string(pointers.size()) + " rows; give one a row");
-  std::vector<uint64_t> positions;
-  for (const WorkItem& item : work)
-    for (const int slot : item.slots)
-      positions.push_back(static_cast<uint64_t>(item.sequence->row(slot).position) + 1);
-  head_.sample(pointers, sampling, positions, out);
+  head_.sample(pointers, draws(work, sampling), out);
 }
 
 }  // namespace specee

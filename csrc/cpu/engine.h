@@ -57,6 +57,7 @@ class Engine {
   void check(const Work& work) const;
   std::vector<const float*> states(const Work& work) const;
   std::vector<const float*> finite_states(const Work& work) const;
+  std::vector<Draw> draws(const Work& work, const std::vector<Sampling>& sampling) const;
 
   const ModelConfig config_;
   const Kernels& kernels_;

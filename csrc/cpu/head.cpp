@@ -144,10 +144,9 @@ void Head::topk(const std::vector<const float*>& hidden, int k, int64_t* ids, fl
   }
 }
 
-void Head::sample(const std::vector<const float*>& hidden, const std::vector<Sampling>& sampling,
-                  const std::vector<uint64_t>& positions, int64_t* out) {
-  const auto is_greedy = [](const Sampling& s) { return s.temperature == 0.0; };
-  if (std::all_of(sampling.begin(), sampling.end(), is_greedy)) return argmax(hidden, out);
+void Head::sample(const std::vector<const float*>& hidden, const std::vector<Draw>& draws, int64_t* out) {
+  const auto plain = [](const Draw& draw) { return draw.sampling.plain_greedy(); };
+  if (std::all_of(draws.begin(), draws.end(), plain)) return argmax(hidden, out);
   const size_t vocab = static_cast<size_t>(config_.vocab_size);
   std::vector<float> all(hidden.size() * vocab);
   logits(hidden, all.data());
@@ -155,8 +154,12 @@ void Head::sample(const std::vector<const float*>& hidden, const std::vector<Sam
   pool_.run([&](Team& team) {
     const Range range = team.share(static_cast<int>(hidden.size()));
     try {
-      for (size_t r = static_cast<size_t>(range.begin); r < static_cast<size_t>(range.end); ++r)
-        out[r] = sample_token(all.data() + r * vocab, config_.vocab_size, sampling[r], positions[r]);
+      for (size_t r = static_cast<size_t>(range.begin); r < static_cast<size_t>(range.end); ++r) {
+        const Draw& draw = draws[r];
+        float* row = all.data() + r * vocab;
+        if (draw.sampling.penalised()) penalise(row, draw.path, draw.sampling.repetition_penalty);
+        out[r] = sample_token(row, config_.vocab_size, draw.sampling, draw.position);
+      }
     } catch (...) {
       failures[static_cast<size_t>(team.index())] = std::current_exception();
     }

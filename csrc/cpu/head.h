@@ -14,6 +14,13 @@
 
 namespace specee {
 
+// How to draw the token after one row.
+struct Draw {
+  Sampling sampling;
+  uint64_t position;      // of the token to draw
+  std::vector<int> path;  // distinct tokens up to and with the row; not needed without a penalty
+};
+
 class Head {
  public:
   Head(const ModelConfig& config, const ModelWeights& weights, const Kernels& kernels, ThreadPool& pool,
@@ -25,9 +32,8 @@ class Head {
   void argmax(const std::vector<const float*>& hidden, int64_t* out);
   // ids and values are rows x k, best first, lower id first among equals.
   void topk(const std::vector<const float*>& hidden, int k, int64_t* ids, float* values);
-  // positions[r] is the position of the token to draw.
-  void sample(const std::vector<const float*>& hidden, const std::vector<Sampling>& sampling,
-              const std::vector<uint64_t>& positions, int64_t* out);
+  // One Draw a row.
+  void sample(const std::vector<const float*>& hidden, const std::vector<Draw>& draws, int64_t* out);
 
  private:
   struct Piece {  // logits of some rows for columns [begin, begin + columns)

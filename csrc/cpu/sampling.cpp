@@ -52,19 +52,27 @@ int argmax_token(const float* logits, int vocab) {
   return best;
 }
 
+void penalise(float* logits, const std::vector<int>& tokens, double penalty) {
+  const float by = static_cast<float>(penalty);
+  for (const int token : tokens)
+    logits[token] = logits[token] < 0.0f ? logits[token] * by : logits[token] / by;
+}
+
 int sample_token(const float* logits, int vocab, const Sampling& sampling, uint64_t position) {
   const int greedy = argmax_token(logits, vocab);
   if (sampling.temperature == 0.0) return greedy;
   const bool filtered = sampling.top_k > 0 && sampling.top_k < vocab;
   const float floor = filtered ? kth_largest(logits, vocab, sampling.top_k) : -HUGE_VALF;
+  const double best = logits[greedy] / sampling.temperature;
+  const double least = sampling.min_p > 0.0 ? best + std::log(sampling.min_p) : -HUGE_VAL;
   const auto noisy = [&](const Candidate& c) {
     const double noise = gumbel_noise(sampling.seed, position, static_cast<uint32_t>(c.token));
     return Candidate{c.score + noise, c.token};
   };
   // Starting from the likeliest token, most others cannot win whatever their noise, and need none drawn.
-  Candidate winner = noisy({logits[greedy] / sampling.temperature, greedy});
+  Candidate winner = noisy({best, greedy});
   const auto offer = [&](const Candidate& c) {
-    if (c.score + kMaxGumbel < winner.score) return;
+    if (c.score < least || c.score + kMaxGumbel < winner.score) return;
     const Candidate drawn = noisy(c);
     if (better(drawn, winner)) winner = drawn;
   };

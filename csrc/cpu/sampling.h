@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 namespace specee {
 
@@ -10,13 +11,23 @@ struct Sampling {
   int top_k = 0;             // 0: off
   double top_p = 1.0;        // 1: off
   uint64_t seed = 0;
+  double min_p = 0.0;               // 0: off
+  double repetition_penalty = 1.0;  // 1: off
+
+  bool penalised() const { return repetition_penalty != 1.0; }
+  // Whether the token is the largest of the logits as they are.
+  bool plain_greedy() const { return temperature == 0.0 && !penalised(); }
 };
 
 // Greedy token: the lowest id among the largest logits.
 int argmax_token(const float* logits, int vocab);
 
+// Moves the logits of `tokens`, distinct ids, away from being drawn: divided by the penalty where positive,
+// multiplied where negative (Keskar et al., 2019).
+void penalise(float* logits, const std::vector<int>& tokens, double penalty);
+
 // argmax of logits / temperature + Gumbel noise at (seed, position, token) over the tokens that top-k, then
-// top-p, keep: a draw from the filtered softmax (Gumbel-max trick).
+// top-p, then min-p keep: a draw from the filtered softmax (Gumbel-max trick). Logits are penalised already.
 int sample_token(const float* logits, int vocab, const Sampling& sampling, uint64_t position);
 
 }  // namespace specee

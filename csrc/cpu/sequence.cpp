@@ -194,6 +194,15 @@ std::vector<int32_t> Sequence::path(int slot) const {
   return slots;
 }
 
+std::vector<int> Sequence::distinct_tokens(int slot) const {
+  std::vector<int> tokens;
+  for (int at = slot; at >= 0; at = rows_[static_cast<size_t>(at)].parent)
+    tokens.push_back(rows_[static_cast<size_t>(at)].token);
+  std::sort(tokens.begin(), tokens.end());
+  tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
+  return tokens;
+}
+
 void Sequence::drop_speculative() {
   for (const int slot : speculative()) drop(slot);
   speculative_ = 0;

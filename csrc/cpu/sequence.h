@@ -44,6 +44,8 @@ class Sequence {
 
   // Slots of the speculative rows from the committed text to `slot`, in position order (empty if committed).
   std::vector<int32_t> path(int slot) const;
+  // Tokens from position 0 up to and with the row in `slot`, each once, ascending.
+  std::vector<int> distinct_tokens(int slot) const;
   // Lets go of the hidden states of complete committed rows whose slot is not marked in `keep` (one mark a
   // slot).
   void release_hidden(const std::vector<char>& keep);

@@ -20,7 +20,7 @@ from specee.backends.reference_weights import ReferenceWeights
 from specee.errors import CapacityError, ConfigurationError, RowError
 from specee.models.formats import made_formats
 from specee.models.table import Key, Slab
-from specee.sampling import sample
+from specee.sampling import penalised, sample
 from specee.types import DEFAULT_KV, KVDtype, ModelConfig, Sampling, WeightFormat
 
 Named = list[tuple[ReferenceSequence, list[Row]]]
@@ -149,11 +149,10 @@ class ReferenceBackend:
 
     def sample(self, work: Work, sampling: Seq[Sampling]) -> Ints:
         """The token after each row, with noise at its position + 1: (rows,)."""
-        positions = [row.position + 1 for _, rows in self._named(work) for row in rows]
-        if len(sampling) != len(positions):
-            raise RowError(f"{len(sampling)} samplings for {len(positions)} rows: give one a row")
-        drawn = map(sample, self.logits(work), sampling, positions)
-        return np.array(list(drawn), np.int64)
+        named = [row for _, rows in self._named(work) for row in rows]
+        if len(sampling) != len(named):
+            raise RowError(f"{len(sampling)} samplings for {len(named)} rows: give one a row")
+        return np.array(list(map(_drawn, self.logits(work), sampling, named)), np.int64)
 
 
 class _Layer:
@@ -187,6 +186,13 @@ class _Layer:
         x = x + self._linear("o", mixed)
         normed = self._norm("mlp_norm", x)
         return x + self._linear("down", swiglu(self._linear("gate", normed), self._linear("up", normed)))
+
+
+def _drawn(logits: Floats, sampling: Sampling, row: Row) -> int:
+    """The token after ``row``, whose path the repetition penalty looks at."""
+    if sampling.repetition_penalty != 1.0:
+        logits = penalised(logits, [before.token for before in row.path()], sampling.repetition_penalty)
+    return sample(logits, sampling, row.position + 1)
 
 
 def _with_ancestors(rows: list[Row], to_layer: int) -> list[Row]:

@@ -10,7 +10,7 @@ import pytest
 from specee.backends.protocol import Backend, SequenceState
 from specee.errors import CapacityError, CheckpointError, ConfigurationError, RowError
 from specee.models.table import Slab
-from specee.sampling import sample
+from specee.sampling import penalised, sample
 from specee.types import RowInfo, Sampling
 from tests.engines import Engine, all_engines
 from tests.oracle import expected
@@ -241,7 +241,10 @@ def test_equal_logits_give_the_lowest_id(engine: Engine) -> None:
 def test_sampling_is_the_shared_function(engine: Engine) -> None:
     backend = load(engine)
     sequence = started(backend, tokens=8)
-    grid = itertools.product((0.0, 0.3, 1.0, 5.0), (0, 1, 7, 500), (0.1, 0.8, 1.0), (0, 12345, 2**63 + 17))
+    seeds = (0, 12345, 2**63 + 17)
+    grid = itertools.product(
+        (0.0, 0.3, 1.0, 5.0), (0, 1, 7, 500), (0.1, 0.8, 1.0), seeds, (0.0, 0.02, 0.4, 1.0)
+    )
     options = [Sampling(*combination) for combination in grid]
     logits = backend.logits([(sequence, range(8))])
     for begin in range(0, len(options), 8):
@@ -250,6 +253,68 @@ def test_sampling_is_the_shared_function(engine: Engine) -> None:
         drawn = backend.sample([(sequence, slots)], batch)
         assert drawn.dtype == np.int64
         assert drawn.tolist() == [sample(logits[p], batch[p], p + 1) for p in slots]
+
+
+def text_of(sequence: SequenceState, slot: int) -> list[int]:
+    """Tokens up to and with the row, by its parents."""
+    tokens = []
+    while slot >= 0:
+        row = sequence.row(slot)
+        tokens.append(row.token)
+        slot = row.parent
+    return tokens[::-1]
+
+
+def with_branches(backend: Backend) -> tuple[SequenceState, list[int]]:
+    """A text that repeats itself and a tree on top of it, at unequal depths; and slots of both, mixed.
+
+    The text is of half the vocabulary, so that a penalty on its tokens matters.
+    """
+    sequence = backend.sequence(72, poison=True)
+    text = np.random.default_rng(5).integers(0, backend.config.vocab_size, 60).tolist()
+    backend.advance([(sequence, sequence.append(text))], LAYERS)
+    slots = sequence.branch([50, 51, text[0], 52, 53], [-1, -1, 0, 0, 1])
+    backend.advance([(sequence, [31, 59, slots[2], slots[4]])], 2)
+    backend.advance([(sequence, [31, 59, slots[3]])], LAYERS)
+    return sequence, [slots[3], 31, slots[4], 59, slots[2], slots[0]]
+
+
+PENALISED = [
+    Sampling(temperature, top_k, top_p, seed, min_p, penalty)
+    for temperature, top_k, top_p, min_p in ((0.0, 0, 1.0, 0.0), (1.0, 0, 1.0, 0.0), (2.0, 9, 0.9, 0.05))
+    for seed in range(4)
+    for penalty in (1.0, 1.3, 5.0, 0.4)
+]
+
+
+def test_a_penalty_looks_at_the_path_of_its_row(engine: Engine) -> None:
+    backend = load(engine)
+    sequence, slots = with_branches(backend)
+    logits = backend.logits([(sequence, slots)])
+    moved = 0
+    for first in range(len(PENALISED)):
+        batch = [PENALISED[(first + i) % len(PENALISED)] for i in range(len(slots))]
+        drawn = backend.sample([(sequence, slots)], batch)
+        for slot, row, sampling, token in zip(slots, logits, batch, drawn, strict=True):
+            text, position = text_of(sequence, slot), sequence.row(slot).position + 1
+            changed = penalised(row, text, sampling.repetition_penalty)
+            assert token == sample(changed, sampling, position)
+            moved += int(token) != sample(row, sampling, position)
+    assert moved > 20, "penalties must have an effect for this to be a test"
+
+
+def test_a_penalty_counts_when_greedy(engine: Engine) -> None:
+    backend = load(engine)
+    sequence, slots = with_branches(backend)
+    work = [(sequence, slots)]
+    plain = backend.argmax(work)
+    children = sequence.branch(plain[:1].tolist(), root=slots[0])
+    backend.advance([(sequence, children)], LAYERS)
+    # The largest logits are positive: a large penalty takes the tokens of the text out of the running.
+    free = backend.sample([(sequence, children)], [Sampling(repetition_penalty=1e6)])
+    assert int(free[0]) not in text_of(sequence, children[0])
+    bound = backend.sample([(sequence, children)], [Sampling(repetition_penalty=1e-6)])
+    assert int(bound[0]) in text_of(sequence, children[0])
 
 
 def wrong_calls() -> dict[str, tuple[type[Exception], object]]:

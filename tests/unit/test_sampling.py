@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specee.sampling import gumbel, kept, philox, sample, uniforms
+from specee.sampling import gumbel, kept, penalised, philox, sample, uniforms
 from specee.types import Sampling
 
 # Known answers published with the generator (Random123, kat_vectors, philox4x32 10 rounds).
@@ -32,6 +36,8 @@ def test_uniforms_pick_words_as_documented() -> None:
     for token in (0, 1, 2, 3, 4, 50_001):
         word = philox(np.array([[token >> 2, 2, 3, 0]], np.uint32), (5, 7))[0, token & 3]
         assert uniforms(seed, position, [token])[0] == (int(word) + 0.5) / 2**32
+        word = philox(np.array([[token >> 2, 2, 3, 9]], np.uint32), (5, 7))[0, token & 3]
+        assert uniforms(seed, position, [token], stream=9)[0] == (int(word) + 0.5) / 2**32
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**40), st.lists(st.integers(0, 300_000), max_size=50))
@@ -42,9 +48,18 @@ def test_noise_depends_on_nothing_but_its_arguments(seed: int, position: int, id
     assert np.isfinite(gumbel(seed, position, ids)).all()
 
 
-def test_seed_position_and_token_all_matter() -> None:
-    numbers = [uniforms(s, p, [t])[0] for s in (0, 1, 2**32) for p in (0, 1, 2**32) for t in (0, 1, 4)]
+def test_seed_position_token_and_stream_all_matter() -> None:
+    grid = itertools.product((0, 1, 2**32), (0, 1, 2**32), (0, 1, 4), (0, 1))
+    numbers = [uniforms(seed, position, [token], stream)[0] for seed, position, token, stream in grid]
     assert len(set(numbers)) == len(numbers)
+
+
+def test_streams_are_independent() -> None:
+    """Correlation of 20,000 pairs: 5 standard deviations are 5 / sqrt(20,000) = 0.035."""
+    ids = np.arange(20_000)
+    first, second = (gumbel(3, 7, ids, stream) for stream in (0, 1))
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.035
+    assert np.corrcoef(first, first)[0, 1] > 0.035, "the test must tell streams apart"
 
 
 def chi_square(counts: np.ndarray, probabilities: np.ndarray) -> float:
@@ -67,7 +82,9 @@ def test_draws_follow_the_softmax() -> None:
 def test_filters_draw_from_what_is_kept() -> None:
     """0.1 % quantile of chi-square with 2 degrees of freedom: 13.8."""
     logits = np.log(np.array([0.1, 0.4, 0.05, 0.3, 0.15], np.float32))
-    for option in (Sampling(1.0, top_k=3, seed=3), Sampling(1.0, top_p=0.8, seed=3)):
+    # 0.15 is 0.375 times as likely as the likeliest, 0.1 a quarter.
+    options = (Sampling(1.0, top_k=3), Sampling(1.0, top_p=0.8), Sampling(1.0, min_p=0.3))
+    for option in (replace(option, seed=3) for option in options):
         drawn = [sample(logits, option, position) for position in range(3000)]
         counts = np.bincount(drawn, minlength=5)
         assert counts[[0, 2]].sum() == 0
@@ -86,6 +103,7 @@ def test_limits_are_greedy(logits: np.ndarray, seed: int, position: int) -> None
     tops = np.flatnonzero(logits == logits[best])
     assert sample(logits, Sampling(1.0, top_k=1, seed=seed), position) in tops
     assert sample(logits, Sampling(1.0, top_p=1e-12, seed=seed), position) == best
+    assert sample(logits, Sampling(0.7, min_p=1.0, seed=seed), position) in tops
     gaps = logits[best] - np.delete(logits, tops)
     if gaps.size == 0 or gaps.min() > 0.1:  # Gumbel noise of these words stays within -4 .. 23
         assert sample(logits, Sampling(1e-3, seed=seed), position) in tops
@@ -107,8 +125,53 @@ def test_what_is_kept(logits: np.ndarray, top_k: int, top_p: float) -> None:
     assert chosen[:-1].sum() < top_p * mass.sum() * (1 + 1e-12) or len(ids) == 1 or top_p == 1.0
 
 
+@given(LOGITS, st.integers(0, 45), st.floats(0.01, 1.0), st.floats(1e-6, 1.0), st.floats(0.1, 3.0))
+def test_min_p_acts_on_what_is_left(
+    logits: np.ndarray, top_k: int, top_p: float, min_p: float, temperature: float
+) -> None:
+    before, scores = kept(logits, Sampling(temperature, top_k, top_p))
+    after, likely = kept(logits, Sampling(temperature, top_k, top_p, min_p=min_p))
+    ratios = np.exp(scores - scores.max())
+    assert set(after) <= set(before)
+    assert set(before[ratios >= min_p * (1 + 1e-12)]) <= set(after)
+    assert np.exp(likely - scores.max()).min() >= min_p * (1 - 1e-12)
+    assert int(np.argmax(logits)) in after
+
+
+def test_min_p_keeps_its_boundary() -> None:
+    logits = np.array([0.0, np.float32(math.log(0.5)), -5.0], np.float32)
+    exact = math.exp(float(logits[1]))
+    assert kept(logits, Sampling(1.0, min_p=exact * (1 - 1e-9)))[0].tolist() == [0, 1]
+    assert kept(logits, Sampling(1.0, min_p=exact * (1 + 1e-9)))[0].tolist() == [0]
+    # At a higher temperature the second is likelier.
+    assert kept(logits, Sampling(2.0, min_p=exact * (1 + 1e-9)))[0].tolist() == [0, 1]
+
+
+@given(LOGITS, st.lists(st.integers(0, 39), max_size=60), st.floats(0.5, 2.0))
+def test_a_penalty_counts_each_token_once(logits: np.ndarray, path: list[int], penalty: float) -> None:
+    path = [token % len(logits) for token in path]
+    before = logits.copy()
+    changed = penalised(logits, path, penalty)
+    assert changed.dtype == np.float32
+    assert np.array_equal(logits, before), "the argument stays as it is"
+    by = np.float32(penalty)
+    for token, (old, new) in enumerate(zip(logits, changed, strict=True)):
+        wanted = (old * by if old < 0 else old / by) if token in path else old
+        assert new == wanted
+    assert np.array_equal(penalised(logits, path, 1.0), logits)
+    assert np.array_equal(penalised(logits, path[::-1] + path, penalty), changed)
+
+
+def test_a_penalty_can_change_the_best() -> None:
+    logits = np.array([2.0, 1.5, -1.0, -1.1], np.float32)
+    assert sample(penalised(logits, [0], 1.5), Sampling(), 0) == 1
+    assert sample(penalised(logits, [0, 1, 2], 1.5), Sampling(), 0) == 0
+    assert sample(penalised(logits[2:], [0], 1.5), Sampling(), 0) == 1
+
+
 def test_ties() -> None:
     logits = np.array([1.0, 3.0, 3.0, 3.0, 0.0], np.float32)
     assert kept(logits, Sampling(1.0, top_k=1))[0].tolist() == [1, 2, 3]
     assert kept(logits, Sampling(1.0, top_k=3, top_p=0.6))[0].tolist() == [1, 2]
+    assert kept(logits, Sampling(1.0, min_p=1.0))[0].tolist() == [1, 2, 3]
     assert sample(logits, Sampling(), 0) == 1
