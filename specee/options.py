@@ -8,7 +8,7 @@ import secrets
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from specee.errors import ConfigurationError
 from specee.types import Sampling
@@ -16,12 +16,39 @@ from specee.types import Sampling
 DEFAULT_NEW_TOKENS = 20
 DEFAULT_TOP_K = 50
 
+Acceptance = Literal["coupled", "rejection"]
+"""Rule by which drafts stay where tokens are sampled; :mod:`specee.acceptance` says what each does."""
+
+NAMES = (
+    "max_new_tokens",
+    "do_sample",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "seed",
+    "eos_token_id",
+    "stop_strings",
+    "acceptance",
+)
+"""Options that :func:`resolve` knows; transformers has all but ``seed`` and ``acceptance``."""
+
+# Options that say how a token is sampled, and the value of each that asks for what greedy decoding does
+# anyway.
+_SAMPLED: dict[str, Any] = {
+    "temperature": 0,
+    "top_k": None,
+    "top_p": None,
+    "min_p": 0,
+    "seed": None,
+    "acceptance": "coupled",
+}
+
 # Options of a generation_config.json that change what is generated, and the values that change nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "num_beams": (None, 1),
-    "repetition_penalty": (None, 1.0),
     "no_repeat_ngram_size": (None, 0),
-    "min_p": (None, 0.0),
     "typical_p": (None, 1.0),
     "epsilon_cutoff": (None, 0.0),
     "eta_cutoff": (None, 0.0),
@@ -31,7 +58,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "begin_suppress_tokens": (None, []),
     "min_new_tokens": (None, 0),
     "min_length": (None, 0),
-    "stop_strings": (None, []),
     "forced_bos_token_id": (None,),
     "forced_eos_token_id": (None,),
     "sequence_bias": (None,),
@@ -41,7 +67,11 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Options:
-    """Everything decided. ``seeds`` has one entry a row; greedy if ``temperature`` is 0."""
+    """Everything decided.
+
+    ``seeds`` has one entry a row; greedy if ``temperature`` is 0. A text ends with a token of ``eos``, or one
+    that completes any of ``stop_strings``.
+    """
 
     max_new_tokens: int
     temperature: float
@@ -49,10 +79,21 @@ class Options:
     top_p: float
     seeds: tuple[int, ...]
     eos: tuple[int, ...]
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    stop_strings: tuple[str, ...] = ()
+    acceptance: Acceptance = "coupled"
 
     def sampling(self, row: int) -> Sampling:
         """How to draw the tokens of one row."""
-        return Sampling(self.temperature, self.top_k, self.top_p, self.seeds[row])
+        return Sampling(
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            seed=self.seeds[row],
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+        )
 
 
 def resolve(
@@ -60,14 +101,15 @@ def resolve(
 ) -> Options:
     """Options for ``rows`` prompts padded to ``width``.
 
-    ``given`` holds the arguments of ``generate`` (None: not said), ``defaults`` the content of
-    generation_config.json. Sampling without a top_k from either uses 50, as transformers does.
-    Raises ConfigurationError for a value that is not allowed.
+    ``given`` holds the arguments of ``generate`` (missing or None: not said), ``defaults`` the content of
+    generation_config.json, which has no say in ``acceptance``. Sampling without a top_k from either uses
+    50, as transformers does. Raises ConfigurationError for a value that is not allowed.
     """
     _warn_ineffective(given, defaults)
 
     def choose(name: str, otherwise: Any) -> Any:
-        said = given[name] if given[name] is not None else defaults.get(name)
+        said = given.get(name)
+        said = defaults.get(name) if said is None else said
         return otherwise if said is None else said
 
     sampled = choose("do_sample", False)
@@ -76,20 +118,28 @@ def resolve(
     temperature = _number("temperature", choose("temperature", 1.0), "0 or more", lambda t: t >= 0)
     top_k = _whole("top_k", choose("top_k", DEFAULT_TOP_K), 0, "0 (off) or more")
     top_p = _number("top_p", choose("top_p", 1.0), "over 0 and up to 1", lambda p: 0 < p <= 1)
-    eos = given["eos_token_id"] if given["eos_token_id"] is not None else tuple(eos_defaults)
+    min_p = _number("min_p", choose("min_p", 0.0), "from 0 (off) to 1", lambda p: 0 <= p <= 1)
+    penalty = _number(
+        "repetition_penalty", choose("repetition_penalty", 1.0), "over 0; 1 is off", lambda r: r > 0
+    )
+    eos = given.get("eos_token_id")
     return Options(
         max_new_tokens=_whole("max_new_tokens", _budget(given, defaults, width), 1, "1 or more"),
         temperature=temperature if sampled else 0.0,
         top_k=top_k,
         top_p=top_p,
-        seeds=_seeds(given["seed"], rows),
-        eos=tuple(_whole("eos_token_id", token, 0, "0 or more; [] for none") for token in listed(eos)),
+        seeds=_seeds(given.get("seed"), rows),
+        eos=_eos(tuple(eos_defaults) if eos is None else eos),
+        min_p=min_p,
+        repetition_penalty=penalty,
+        stop_strings=_stop_strings(choose("stop_strings", ())),
+        acceptance=_acceptance(given.get("acceptance")),
     )
 
 
 def _budget(given: Mapping[str, Any], defaults: Mapping[str, Any], width: int) -> Any:
     """max_new_tokens: said, or the checkpoint's, or what its max_length leaves, or 20."""
-    for value in (given["max_new_tokens"], defaults.get("max_new_tokens")):
+    for value in (given.get("max_new_tokens"), defaults.get("max_new_tokens")):
         if value is not None:
             return value
     whole = defaults.get("max_length")
@@ -114,6 +164,30 @@ def _seeds(seed: Any, rows: int) -> tuple[int, ...]:
     if any(not 0 <= _whole("seed", value, 0, f"0..{limit - 1}") < limit for value in seeds):
         raise ConfigurationError(f"seed={seed!r}: allowed are 0..{limit - 1}")
     return tuple(int(value) for value in seeds)
+
+
+def _eos(value: Any) -> tuple[int, ...]:
+    return tuple(_whole("eos_token_id", token, 0, "0 or more; [] for none") for token in listed(value))
+
+
+def _stop_strings(value: Any) -> tuple[str, ...]:
+    """One string or several, each once, in order."""
+    texts = listed(value)
+    if not all(isinstance(text, str) and text for text in texts):
+        raise ConfigurationError(
+            f"stop_strings={value!r}: allowed are one text or several, none of them empty; [] for none"
+        )
+    return tuple(dict.fromkeys(texts))
+
+
+def _acceptance(value: Any) -> Acceptance:
+    rules: tuple[Acceptance, ...] = get_args(Acceptance)
+    for rule in rules:
+        if value == rule:
+            return rule
+    if value is None:
+        return rules[0]
+    raise ConfigurationError(f"acceptance={value!r}: allowed are {', '.join(map(repr, rules))}")
 
 
 def listed(value: Any) -> list[Any]:
@@ -141,13 +215,16 @@ def _number(name: str, value: Any, allowed: str, test: Any) -> float:
 
 def _warn_ineffective(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Say what will not be done: neither the caller nor the checkpoint is ignored in silence."""
-    sampled = given["do_sample"] if given["do_sample"] is not None else defaults.get("do_sample")
-    said = [name for name in ("temperature", "top_k", "top_p", "seed") if given[name] is not None]
-    # A temperature of 0 asks for what happens anyway.
-    idle = [name for name in said if name != "temperature" or given[name] != 0]
+    sampled = given.get("do_sample")
+    sampled = defaults.get("do_sample") if sampled is None else sampled
+    idle = [
+        name for name, greedy in _SAMPLED.items() if (said := given.get(name)) is not None and said != greedy
+    ]
     if idle and not sampled:
         warnings.warn(
-            f"{', '.join(idle)}: no effect without do_sample=True; decoding is greedy", stacklevel=5
+            f"{', '.join(idle)}: no effect without do_sample=True; decoding is greedy, and of all that "
+            "shapes how tokens are drawn only repetition_penalty counts",
+            stacklevel=5,
         )
     for name, neutral in _NEUTRAL.items():
         if defaults.get(name) not in neutral:
