@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 
 from specee.backends.protocol import Backend, SequenceState
-from specee.engine import ActiveSequence, Generation, Request
+from specee.drafting import DraftHeads
+from specee.engine import ActiveSequence, Generation
 from specee.errors import CapacityError
 from specee.options import Options
-from specee.policies import make_policy
+from specee.policies import Policy, make_policy
+from specee.requests import Decode, make_request
 from specee.types import KVDtype
 
 _FIRST_CAPACITY = 1024
@@ -17,9 +19,18 @@ _FIRST_CAPACITY = 1024
 class Chat:
     """One growing text in one cache. Interrupted answers leave it usable."""
 
-    def __init__(self, backend: Backend, kv_dtype: KVDtype | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        kv_dtype: KVDtype | None = None,
+        *,
+        heads: DraftHeads | None = None,
+        decode: Decode | None = None,
+    ) -> None:
         self._backend = backend
         self._kv_dtype = kv_dtype
+        self._heads = heads
+        self._decode = decode
         self._state: SequenceState | None = None
         self.reused = 0
 
@@ -27,20 +38,23 @@ class Chat:
         """Forget everything and give the cache back."""
         self._state, self.reused = None, 0
 
-    def answer(self, prompt: Seq[int], options: Options, policy: str = "autoregressive") -> Generation:
+    def answer(
+        self, prompt: Seq[int], options: Options, policy: str | Policy = "autoregressive"
+    ) -> Generation:
         """A generation that continues ``prompt``, the whole conversation in tokens so far.
 
         Positions that the cache already holds are kept (``reused`` says how many); from the first token
         that differs on they are computed. Raises CapacityError if prompt and answer exceed the context.
         """
-        request = Request(tuple(prompt), options.max_new_tokens, options.sampling(0), frozenset(options.eos))
+        request = make_request(prompt, options, 0, self._decode)
         chosen = make_policy(policy)
+        chosen.begin(self._backend.config.num_layers)  # a wrong setting must not cost the cache
         state = self._with_room(request.capacity)
         # The last token always runs again: its logits are where the answer begins.
         self.reused = min(_common_prefix(state, request.prompt), len(request.prompt) - 1)
         state.rollback(state.length - self.reused)
         state.append(request.prompt[self.reused :])
-        return Generation(self._backend, [ActiveSequence(0, request, state)], chosen)
+        return Generation(self._backend, [ActiveSequence(0, request, state)], chosen, self._heads)
 
     def _with_room(self, needed: int) -> SequenceState:
         """A state of enough capacity: the one there is, or a larger one (then nothing is reused)."""

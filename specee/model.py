@@ -9,17 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from specee import env
+from specee.acceptance import Acceptance
 from specee.backends import Backend, make_backend
 from specee.backends.select import choose
 from specee.chat import Chat
-from specee.engine import ActiveSequence, Generation, Request, reserve
+from specee.drafting import DraftHeads
+from specee.engine import ActiveSequence, Generation, reserve
 from specee.errors import ConfigurationError
 from specee.models.checkpoint import Checkpoint, open_checkpoint
 from specee.models.formats import WEIGHTS
+from specee.models.speculator import Speculator
 from specee.models.tokenizer import Tokenizer
-from specee.options import Options, listed, resolve
-from specee.policies import make_policy
+from specee.options import NAMES, Options, listed, resolve
+from specee.policies import Policy, make_policy
 from specee.prompts import Prompts, read_prompts
+from specee.requests import Decode, make_request
 from specee.result import GenerationResult
 from specee.types import KVDtype, ModelConfig, WeightFormat
 
@@ -85,10 +89,18 @@ def load(
 class Model:
     """A loaded model. Made by :func:`load`."""
 
-    def __init__(self, checkpoint: Checkpoint, backend: Backend, *, kv_dtype: KVDtype | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        backend: Backend,
+        *,
+        kv_dtype: KVDtype | None = None,
+        speculator: Speculator | None = None,
+    ) -> None:
         self.checkpoint = checkpoint
         self.backend = backend
         self.kv_dtype = kv_dtype
+        self.heads = DraftHeads(backend, speculator)
 
     @property
     def config(self) -> ModelConfig:
@@ -104,6 +116,11 @@ class Model:
             )
         return self.checkpoint.tokenizer
 
+    @property
+    def _decode(self) -> Decode | None:
+        tokenizer = self.checkpoint.tokenizer
+        return None if tokenizer is None else tokenizer.decode
+
     def generate(  # noqa: PLR0913 - the arguments are transformers'
         self,
         input_ids: Any = None,
@@ -115,10 +132,14 @@ class Model:
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int | Seq[int] | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
         eos_token_id: int | Seq[int] | None = None,
+        stop_strings: str | Seq[str] | None = None,
         pad_token_id: int | None = None,
         streamer: Streamer | None = None,
-        policy: str = "autoregressive",
+        policy: str | Policy = "autoregressive",
+        acceptance: Acceptance | None = None,
         return_dict: bool = False,
         **unknown: Any,
     ) -> Any:
@@ -132,14 +153,23 @@ class Model:
 
         Noise of a sampled token depends on its row's ``seed``, its position and id alone: with one
         ``seed`` every row draws what it would draw by itself (equal prompts give equal texts); a list
-        gives one seed a row; None a random one each. ``streamer`` needs a single prompt.
+        gives one seed a row; None a random one each. ``streamer`` needs a single prompt. ``stop_strings``
+        end a row when one of them is complete in its new text (and stays in it); they need the tokenizer.
+
+        ``policy``: how to decode, ``"name"`` or ``"name:setting=value,..."`` as in
+        :func:`specee.policies.make_policy`, or an object; the output is the same with every policy.
+        ``acceptance``: ``"coupled"`` (None) keeps drafts that equal the token of plain decoding;
+        ``"rejection"`` is classical rejection sampling, with which sampled output has the same distribution
+        but depends on the policy.
 
         Raises ConfigurationError for a value that is not allowed, CapacityError if prompt and
         ``max_new_tokens`` exceed the context, TypeError for unknown arguments.
         """
         given = {
             "max_new_tokens": max_new_tokens, "do_sample": do_sample, "temperature": temperature,
-            "top_k": top_k, "top_p": top_p, "seed": seed, "eos_token_id": eos_token_id,
+            "top_k": top_k, "top_p": top_p, "min_p": min_p, "repetition_penalty": repetition_penalty,
+            "seed": seed, "eos_token_id": eos_token_id, "stop_strings": stop_strings,
+            "acceptance": acceptance,
         }  # fmt: skip
         try:
             if unknown:
@@ -201,29 +231,29 @@ class Model:
 
     def chat(self) -> Chat:
         """A conversation whose KV cache is kept from turn to turn."""
-        return Chat(self.backend, self.kv_dtype)
+        return Chat(self.backend, self.kv_dtype, heads=self.heads, decode=self._decode)
 
     def options(self, rows: int, width: int, **given: Any) -> Options:
         """Options of :meth:`generate` by name, resolved for ``rows`` prompts of ``width`` tokens."""
-        names = ("max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "seed", "eos_token_id")
-        unknown = sorted(set(given) - set(names))
+        unknown = sorted(set(given) - set(NAMES))
         if unknown:
             raise TypeError(f"unknown generation options: {', '.join(unknown)}")
-        said = {name: given.get(name) for name in names}
+        said = {name: given.get(name) for name in NAMES}
         return resolve(said, self.checkpoint.generation_defaults, self.checkpoint.eos_token_ids, rows, width)
 
-    def start(self, prompt: Seq[int], *, policy: str = "autoregressive", **options: Any) -> Generation:
+    def start(
+        self, prompt: Seq[int], *, policy: str | Policy = "autoregressive", **options: Any
+    ) -> Generation:
         """A generation of one prompt, for callers that drive the steps themselves: iterate over it."""
         prompts = read_prompts(list(prompt), None, None, self.config.vocab_size)
         return self._start(prompts.rows, self.options(1, len(prompt), **options), policy)
 
-    def _start(self, rows: list[tuple[int, ...]], options: Options, policy: str) -> Generation:
+    def _start(self, rows: list[tuple[int, ...]], options: Options, policy: str | Policy) -> Generation:
         chosen = make_policy(policy)
-        requests = [
-            Request(prompt, options.max_new_tokens, options.sampling(index), frozenset(options.eos))
-            for index, prompt in enumerate(rows)
-        ]
-        return Generation(self.backend, reserve(self.backend, requests, self.kv_dtype), chosen)
+        chosen.begin(self.config.num_layers)  # a wrong setting is found before memory is asked for
+        requests = [make_request(row, options, index, self._decode) for index, row in enumerate(rows)]
+        sequences = reserve(self.backend, requests, self.kv_dtype)
+        return Generation(self.backend, sequences, chosen, self.heads)
 
     def _padding(self, given: int | None, eos: int | Seq[int] | None) -> tuple[int | None, int | None]:
         """The padding token, and the same where it can be told from the text: not if it also ends texts."""
@@ -256,4 +286,5 @@ def _result(generation: Generation, prompts: Prompts, pad: int) -> GenerationRes
         prompt_tokens=sum(len(sequence.request.prompt) for sequence in sequences),
         prompt_seconds=generation.timing.prompt,
         decode_seconds=generation.timing.decode,
+        statistics=generation.statistics,
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from specee.engine.sequence import FinishReason
+from specee.engine.statistics import Statistics
+from specee.types import FinishReason
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,8 @@ class GenerationResult:
     """Result of ``generate(..., return_dict=True)``.
 
     ``sequences`` is what ``generate`` returns otherwise: prompts with new tokens, padded, in the kind given.
-    ``tokens`` holds the new tokens of each row without padding, ``finish_reasons`` ``"eos"`` or ``"length"``.
+    ``tokens`` holds the new tokens of each row without padding, ``finish_reasons`` ``"eos"``, ``"stop"`` or
+    ``"length"``. ``statistics`` has what was drafted and accepted, round by round, and where the time went.
     ``prompt_seconds`` covers the prompts and each row's first token, ``decode_seconds`` all later ones.
     """
 
@@ -23,6 +25,7 @@ class GenerationResult:
     prompt_tokens: int
     prompt_seconds: float
     decode_seconds: float
+    statistics: Statistics
 
     @property
     def new_tokens(self) -> int:

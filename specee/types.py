@@ -10,6 +10,9 @@ WeightFormat = Literal["fp32", "bf16", "packed", "int8", "int4"]
 """How the matrices of a model are stored; :mod:`specee.models.formats` says what that means for each."""
 KVDtype = Literal["fp32", "bf16", "fp16"]
 
+FinishReason = Literal["eos", "stop", "length"]
+"""Why a text is over: an end-of-text token, a stop string or the user's own check, the budget."""
+
 DEFAULT_KV: Mapping[WeightFormat, KVDtype] = {
     "fp32": "fp32",
     "bf16": "bf16",
@@ -94,11 +97,11 @@ class Sampling:
     """How to draw a token from logits, in this order.
 
     ``repetition_penalty`` divides the positive logits of tokens on the row's path (prompt included) by it,
-    and multiplies their negative ones; 1 is off (Keskar et al., 2019). It counts when greedy too. Then, unless
-    ``temperature`` is 0 (greedy; all that follows is ignored): logits / ``temperature``; the ``top_k`` largest
-    (0: off); the smallest set that holds ``top_p`` of the mass (1: off); tokens at least ``min_p`` times as
-    probable as the likeliest (0: off; Nguyen et al., 2024). The noise depends on (``seed``, position, token
-    id) only.
+    and multiplies their negative ones; 1 is off (Keskar et al., 2019). It counts when greedy too. Then,
+    unless ``temperature`` is 0 (greedy; all that follows is ignored): logits / ``temperature``; the
+    ``top_k`` largest (0: off); the smallest set that holds ``top_p`` of the mass (1: off); tokens at least
+    ``min_p`` times as probable as the likeliest (0: off; Nguyen et al., 2024). The noise depends on
+    (``seed``, position, token id) only.
     """
 
     temperature: float = 0.0

@@ -1,6 +1,7 @@
 """The generation loop: observe, plan, run, commit."""
 
 from specee.engine.loop import Generation
-from specee.engine.sequence import ActiveSequence, Request, reserve
+from specee.engine.sequence import ActiveSequence, Processor, Request, Stop, reserve
+from specee.engine.statistics import Statistics
 
-__all__ = ["ActiveSequence", "Generation", "Request", "reserve"]
+__all__ = ["ActiveSequence", "Generation", "Processor", "Request", "Statistics", "Stop", "reserve"]

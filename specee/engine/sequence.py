@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TypeAlias
 
-from specee.backends.protocol import Backend, SequenceState
+from specee.acceptance import Acceptance
+from specee.backends.protocol import Backend, Floats, Ints, SequenceState
 from specee.errors import CapacityError, ConfigurationError
 from specee.policies import SequenceView
-from specee.types import KVDtype, Sampling
+from specee.types import FinishReason, KVDtype, Sampling
 
-FinishReason = Literal["eos", "length"]
+Processor: TypeAlias = Callable[[Ints, Floats], Floats]
+"""Changes the scores of the next token: (text so far (tokens,), scores (vocab_size,) fp32) -> scores."""
+Stop: TypeAlias = Callable[[Seq[int]], bool]
+"""Whether the text is over, given the new tokens so far."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt and how to continue it. Raises ConfigurationError for an empty prompt or budget."""
+    """A prompt and how to continue it.
+
+    ``processors`` run once for each token that is emitted, in order, with the text before it, after the
+    repetition penalty and before temperature and what follows. ``stops`` are asked after each emitted token
+    that is no end-of-text token. ``acceptance`` is the rule of :mod:`specee.acceptance`. Raises
+    ConfigurationError for an empty prompt or budget.
+    """
 
     prompt: tuple[int, ...]
     max_new_tokens: int
     sampling: Sampling = field(default_factory=Sampling)
     eos: frozenset[int] = frozenset()
+    processors: tuple[Processor, ...] = ()
+    stops: tuple[Stop, ...] = ()
+    acceptance: Acceptance = "coupled"
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -35,38 +49,52 @@ class Request:
         return len(self.prompt) + self.max_new_tokens
 
 
-@dataclass(eq=False)
 class ActiveSequence:
     """A request in progress. The rows of ``state`` are the text: prompt, then ``generated``."""
 
-    id: int
-    request: Request
-    state: SequenceState
-    generated: list[int] = field(default_factory=list)
-    finish_reason: FinishReason | None = None
+    def __init__(self, index: int, request: Request, state: SequenceState) -> None:
+        self.id = index
+        self.request = request
+        self.state = state
+        self.text = list(request.prompt)
+        self.generated: list[int] = []
+        self.finish_reason: FinishReason | None = None
+
+    @property
+    def remaining(self) -> int:
+        """Tokens it may still be given."""
+        return self.request.max_new_tokens - len(self.generated)
 
     def view(self) -> SequenceView:
         """What a policy may know."""
-        return SequenceView(self.id, self.state.length, self.state.frontier, self._remaining)
+        return SequenceView(self.id, self.state.length, self.state.frontier, self.remaining)
 
-    @property
-    def _remaining(self) -> int:
-        return self.request.max_new_tokens - len(self.generated)
+    def end_after(self, tokens: Seq[int]) -> FinishReason | None:
+        """Why the text would be over after ``tokens``, judging the last one; None if it goes on."""
+        if tokens[-1] in self.request.eos:
+            return "eos"
+        if any(stop([*self.generated, *tokens]) for stop in self.request.stops):
+            return "stop"
+        return "length" if len(tokens) >= self.remaining else None
 
-    def accept(self, tokens: Seq[int]) -> tuple[int, ...]:
-        """Commit tokens up to the end of the text, and return those."""
-        taken: list[int] = []
-        for token in tokens:
-            if self.finish_reason is not None:
-                break
-            self.state.append([token])
-            self.generated.append(token)
-            taken.append(token)
-            if token in self.request.eos:
-                self.finish_reason = "eos"
-            elif self._remaining == 0:
-                self.finish_reason = "length"
-        return tuple(taken)
+    def abandon(self) -> None:
+        """Undo a round that failed: no speculative row is left, and the newest token waits to be computed.
+
+        A round reads the newest row's hidden state, which the backend may let go once the row is complete.
+        """
+        self.state.commit([])
+        newest = self.state.row(self.state.length - 1)
+        if newest.done == len(self.state.frontier):
+            self.state.rollback(1)
+            self.state.append([newest.token])
+
+    def commit(self, tokens: Seq[int], path: Seq[int], finish_reason: FinishReason | None) -> None:
+        """Make ``tokens`` text; the first of them have speculative rows, whose slots are ``path``."""
+        self.state.commit(path)
+        self.state.append(tokens[len(path) :])
+        self.text += tokens
+        self.generated += tokens
+        self.finish_reason = finish_reason
 
 
 def reserve(

@@ -75,7 +75,7 @@ class Statistics:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Shares of the time after the first step: draft, draft_head, verify, head, python; they add up to 1."""
+        """Of the time after the first step: draft, draft_head, verify, head, python; together 1."""
         if not self.seconds:
             return {}
         spent = self.times

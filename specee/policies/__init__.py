@@ -1,19 +1,50 @@
 """Policies: small pure objects that look at counts and return plans; no tensors, no backends.
 
-A new policy is a module with a class, its plan types in :mod:`specee.policies.plans`, and one line in
-:mod:`specee.policies.registry`.
+A new policy is a module with a class, and one name in :mod:`specee.policies.registry`; a new kind of plan or
+draft source is plain data in :mod:`specee.policies.plans`.
 """
 
-from specee.policies.plans import NextToken, Observation, Outcome, Plan, Policy, SequenceView
+from specee.policies.autoregressive import Autoregressive
+from specee.policies.layerskip import LayerSkip
+from specee.policies.layerskip_adaptive import LayerSkipAdaptive
+from specee.policies.plans import (
+    Draft,
+    DraftSource,
+    ExitLayer,
+    NextToken,
+    NgramLookup,
+    Observation,
+    Outcome,
+    Plan,
+    Policy,
+    Round,
+    SequenceView,
+    Speculate,
+    Times,
+)
+from specee.policies.prompt_lookup import PromptLookup
 from specee.policies.registry import make_policy, policy_names
+from specee.policies.threshold import Threshold
 
 __all__ = [
+    "Autoregressive",
+    "Draft",
+    "DraftSource",
+    "ExitLayer",
+    "LayerSkip",
+    "LayerSkipAdaptive",
     "NextToken",
+    "NgramLookup",
     "Observation",
     "Outcome",
     "Plan",
     "Policy",
+    "PromptLookup",
+    "Round",
     "SequenceView",
+    "Speculate",
+    "Threshold",
+    "Times",
     "make_policy",
     "policy_names",
 ]

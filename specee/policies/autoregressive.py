@@ -10,6 +10,9 @@ class Autoregressive:
 
     name = "autoregressive"
 
+    def begin(self, layers: int) -> None:
+        """Any model will do."""
+
     def plan(self, observation: Observation) -> NextToken:
         """The next token of every sequence."""
         return NextToken(tuple(sequence.id for sequence in observation.sequences))

@@ -11,7 +11,8 @@ class SequenceView:
     """What a policy sees of one unfinished sequence.
 
     ``length`` counts committed positions, ``frontier[l]`` those done at layer l (one entry a layer),
-    ``remaining`` the tokens it may still be given, which is also the most rows a plan may add to it, plus one.
+    ``remaining`` the tokens it may still be given, which is also the most rows a plan may add to it, plus
+    one.
     """
 
     id: int
@@ -45,7 +46,7 @@ class ExitLayer:
 
 
 @dataclass(frozen=True)
-class PromptLookup:
+class NgramLookup:
     """Draft by copying what followed an earlier occurrence of the latest tokens, in prompt or output.
 
     The longest suffix of ``longest`` to ``shortest`` tokens that occurred before is looked up. Costs no
@@ -56,7 +57,7 @@ class PromptLookup:
     shortest: int = 1
 
 
-DraftSource: TypeAlias = ExitLayer | PromptLookup
+DraftSource: TypeAlias = ExitLayer | NgramLookup
 """Where drafts come from; :mod:`specee.drafting` has what each stands for."""
 
 

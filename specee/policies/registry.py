@@ -1,15 +1,22 @@
-"""Policies by name."""
+"""Policies by name, and with settings."""
 
 from __future__ import annotations
 
+import ast
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 from specee.errors import ConfigurationError
 from specee.policies.autoregressive import Autoregressive
+from specee.policies.layerskip import LayerSkip
+from specee.policies.layerskip_adaptive import LayerSkipAdaptive
 from specee.policies.plans import Policy
+from specee.policies.prompt_lookup import PromptLookup
+from specee.policies.threshold import Threshold
 
-_POLICIES: dict[str, Callable[[], Policy]] = {
-    "autoregressive": Autoregressive,
+_POLICIES: dict[str, Callable[..., Policy]] = {
+    policy.name: policy for policy in (Autoregressive, LayerSkip, LayerSkipAdaptive, PromptLookup, Threshold)
 }
 
 
@@ -18,8 +25,41 @@ def policy_names() -> tuple[str, ...]:
     return tuple(sorted(_POLICIES))
 
 
-def make_policy(name: str) -> Policy:
-    """A fresh policy. Raises ConfigurationError for an unknown name."""
-    if not isinstance(name, str) or name not in _POLICIES:
-        raise ConfigurationError(f"policy={name!r}: allowed are {', '.join(policy_names())}")
-    return _POLICIES[name]()
+def make_policy(policy: str | Policy) -> Policy:
+    """A fresh policy for ``"name"`` or ``"name:setting=value,..."``; a policy object is returned as it is.
+
+    For example ``"layerskip:exit_layer=24,speculation_length=2"``. Settings are the arguments of the policy's
+    class. Raises ConfigurationError for an unknown name or setting, or a value that is not allowed.
+    """
+    if not isinstance(policy, str):
+        missing = [verb for verb in ("begin", "plan", "observe") if not hasattr(policy, verb)]
+        if missing:
+            raise ConfigurationError(
+                f"policy={policy!r}: allowed are a name ({', '.join(policy_names())}) or an object with "
+                f"begin, plan and observe; this one lacks {', '.join(missing)}"
+            )
+        return policy
+    name, _, said = policy.partition(":")
+    if name not in _POLICIES:
+        raise ConfigurationError(f"policy={policy!r}: allowed are {', '.join(policy_names())}")
+    return _POLICIES[name](**_settings(name, said))
+
+
+def _settings(name: str, said: str) -> dict[str, Any]:
+    known = inspect.signature(_POLICIES[name]).parameters
+    found: dict[str, Any] = {}
+    for item in said.split(",") if said else []:
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if key not in known or not equals or key in found:
+            allowed = ", ".join(known) or "none"
+            raise ConfigurationError(
+                f"policy {name}: {item!r} is not understood; settings are given as key=value, each once, and "
+                f"those of {name} are: {allowed}"
+            )
+        try:
+            found[key] = ast.literal_eval(value.capitalize() if value in ("true", "false") else value)
+        except (ValueError, SyntaxError) as error:
+            raise ConfigurationError(
+                f"policy {name}: {key}={value!r} is no value: give a number, true or false"
+            ) from error
+    return found

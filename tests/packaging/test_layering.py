@@ -13,11 +13,13 @@ from tests.packaging.project import ROOT
 
 # Package -> what no module of it may import, anywhere. A package that is not listed may import all.
 OUTER = ["specee.integrations", "specee.cli"]
+OTHERS = ["specee.drafting", "specee.engine"]
+LOOP = ["specee.acceptance", *OTHERS]
 HEAVY = ["numpy", "torch", "transformers"]
 FORBIDDEN = {
     "specee.errors": ["specee", *HEAVY],
     "specee.types": [
-        *("specee.models", "specee.sampling", "specee.policies", "specee.backends", "specee.engine"),
+        *("specee.models", "specee.sampling", "specee.policies", "specee.backends", *LOOP),
         *OUTER,
         *HEAVY,
     ],
@@ -25,12 +27,15 @@ FORBIDDEN = {
         "specee.models",
         "specee.sampling",
         "specee.backends",
-        "specee.engine",
+        *LOOP,
         *OUTER,
         *HEAVY,
     ],
-    "specee.models": ["specee.policies", "specee.backends", "specee.engine", *OUTER],
-    "specee.backends": ["specee.policies", "specee.engine", *OUTER],
+    "specee.models": ["specee.policies", "specee.backends", *LOOP, *OUTER],
+    "specee.backends": ["specee.policies", *LOOP, *OUTER],
+    "specee.sampling": ["specee.models", "specee.policies", "specee.backends", *LOOP, *OUTER],
+    "specee.acceptance": ["specee.models", "specee.policies", "specee.backends", *OTHERS, *OUTER],
+    "specee.drafting": ["specee.engine", *OUTER],
     "specee.engine": OUTER,
     "specee.integrations": ["specee.cli"],
     # Relative imports only: the folder bench/ has two names. Tests are not installed.
@@ -112,6 +117,8 @@ def test_imports_point_one_way(module: str) -> None:
         ("specee.backends.cpu", "from specee.engine.loop import Loop"),
         ("specee.backends.cpu", "import torch.nn"),
         ("specee.engine.loop", "from specee import cli"),
+        ("specee.drafting.tree", "from specee.engine import Request"),
+        ("specee.acceptance", "from specee.backends.protocol import Backend"),
         ("specee.models.hf", "class A:\n    import transformers"),
         ("specee.cli.info", "def f():\n    from specee.bench import machine"),
         ("specee.bench.decode.speed", "from bench import machine"),

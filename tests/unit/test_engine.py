@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,8 +11,18 @@ from specee.backends.protocol import Backend, SequenceState, Work
 from specee.chat import Chat
 from specee.engine import Generation, Request, reserve
 from specee.errors import CapacityError, ConfigurationError
-from specee.options import Options
-from specee.policies import make_policy
+from specee.options import NAMES, Options, resolve
+from specee.policies import (
+    Draft,
+    ExitLayer,
+    NextToken,
+    NgramLookup,
+    Observation,
+    Outcome,
+    Plan,
+    Speculate,
+    make_policy,
+)
 from specee.types import Sampling
 from tests.engines import Engine
 from tests.random_model import BASE, random_model
@@ -21,8 +33,8 @@ def backend() -> Backend:
     return Engine("reference").load(random_model(BASE, seed=5))
 
 
-def generation(backend: Backend, *requests: Request) -> Generation:
-    return Generation(backend, reserve(backend, requests), make_policy("autoregressive"))
+def generation(backend: Backend, *requests: Request, policy: str = "autoregressive") -> Generation:
+    return Generation(backend, reserve(backend, requests), make_policy(policy))
 
 
 def by_hand(backend: Backend, prompt: tuple[int, ...], count: int, sampling: Sampling) -> list[int]:
@@ -95,11 +107,19 @@ class Interrupted:
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("at", [1, 4])
-def test_an_interrupt_leaves_a_sequence_that_goes_on(backend: Backend, at: int, after: bool) -> None:
-    run = generation(Interrupted(backend, at, after=after), Request((1, 2, 3), 6))  # type: ignore[arg-type]
+@pytest.mark.parametrize("policy", ["autoregressive", "layerskip:exit_layer=2"])
+def test_an_interrupt_leaves_a_sequence_that_goes_on(
+    backend: Backend, policy: str, at: int, after: bool
+) -> None:
+    """Also one in the middle of drafting: no speculative row stays behind."""
+    broken: Any = Interrupted(backend, at, after=after)
+    run = generation(broken, Request((1, 2, 3), 6), policy=policy)
     with pytest.raises(KeyboardInterrupt):
         list(run)
-    assert len(run.sequences[0].generated) == at - 1
+    sequence = run.sequences[0]
+    assert len(sequence.generated) == (at - 1 if policy == "autoregressive" else min(at - 1, 1))
+    assert sequence.state.speculative == ()
+    assert sequence.state.length == 3 + len(sequence.generated)
     list(run)
     assert run.sequences[0].generated == by_hand(backend, (1, 2, 3), 6, Sampling())
 
@@ -129,8 +149,158 @@ def test_empty_requests_are_refused(request_: object) -> None:
         request_()  # type: ignore[operator]
 
 
+class Say:
+    """A policy that says what it is told to."""
+
+    name = "say"
+
+    def __init__(self, *plans: Plan) -> None:
+        self._plans = list(plans)
+        self.outcomes: list[Outcome] = []
+
+    def begin(self, layers: int) -> None:
+        """Nothing to get ready."""
+
+    def plan(self, observation: Observation) -> Plan:
+        return self._plans.pop(0)
+
+    def observe(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+
+EXIT = ExitLayer(1)
+WRONG_PLANS = {
+    "no plan": (ConfigurationError, None),
+    "nobody": (ConfigurationError, NextToken(())),
+    "twice": (ConfigurationError, NextToken((0, 0))),
+    "a stranger": (ConfigurationError, NextToken((7,))),
+    "one that is over": (ConfigurationError, Speculate((Draft(0, EXIT, 0), Draft(1, EXIT, 0)))),
+    "negative length": (ConfigurationError, Speculate((Draft(0, EXIT, -1),))),
+    "first layer is 1": (ConfigurationError, Speculate((Draft(0, ExitLayer(0), 1),))),
+    "last layer": (ConfigurationError, Speculate((Draft(0, ExitLayer(BASE.num_layers), 1),))),
+    "no such head": (ConfigurationError, Speculate((Draft(0, ExitLayer(1, adapted=True), 1),))),
+    "no such source": (ConfigurationError, Speculate((Draft(0, object(), 1),))),  # type: ignore[arg-type]
+    "outgrows the cache": (CapacityError, Speculate((Draft(0, EXIT, 8),))),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_PLANS)
+def test_a_wrong_plan_is_refused_before_any_work(backend: Backend, case: str) -> None:
+    error, plan = WRONG_PLANS[case]
+    broken: Any = Interrupted(backend, 2, after=False)  # one advance is the first step's
+    run = Generation(
+        broken,
+        reserve(backend, [Request((1, 2, 3), 9), Request((1,), 1)]),
+        Say(NextToken((0, 1)), plan),  # type: ignore[arg-type]
+    )
+    run.step()
+    before = run.sequences[0].state.frontier
+    with pytest.raises(error):
+        run.step()
+    assert run.sequences[0].state.frontier == before
+    assert run.sequences[0].state.speculative == ()
+
+
+def test_a_policy_hears_what_came_of_its_plan(backend: Backend) -> None:
+    free = by_hand(backend, (1, 2, 3), 9, Sampling())
+    policy = Say(
+        NextToken((0,)), Speculate((Draft(0, EXIT, 4),)), Speculate((Draft(0, NgramLookup(1, 1), 2),))
+    )
+    run = Generation(backend, reserve(backend, [Request((1, 2, 3), 9)]), policy)
+    for _ in range(3):
+        run.step()
+    first, second, third = (outcome.rounds[0] for outcome in policy.outcomes)
+    assert (first.source, first.tokens, first.drafted) == (None, (free[0],), 0)
+    assert (second.source, second.drafted, len(second.confidences)) == (EXIT, 4, 4)
+    assert len(second.tokens) == second.accepted + 1
+    assert first.tokens + second.tokens + third.tokens == tuple(free[: len(run.sequences[0].generated)])
+    assert [outcome.rows for outcome in policy.outcomes] == [3, 5, 1 + third.drafted]
+    for outcome in policy.outcomes:
+        assert 0 < outcome.times.total <= outcome.seconds
+    assert policy.outcomes[1].times.draft > 0
+    assert policy.outcomes[2].times.draft == policy.outcomes[2].times.draft_head == 0
+    assert run.statistics.steps == [outcome.rounds for outcome in policy.outcomes]
+
+
+def test_processors_run_once_a_token_on_accepted_prefixes(backend: Backend) -> None:
+    """Also where a block ends early: nothing is processed beyond an end-of-text token or a stop."""
+    prompt = (1, 2, 3)
+
+    def text_of(policy: str, **more: Any) -> tuple[list[int], list[tuple[int, ...]], str | None]:
+        seen: list[tuple[int, ...]] = []
+
+        def first(text: np.ndarray, scores: np.ndarray) -> np.ndarray:
+            seen.append(tuple(text.tolist()))
+            return scores * np.float32(0.5)
+
+        def second(text: np.ndarray, scores: np.ndarray) -> np.ndarray:
+            assert seen[-1] == tuple(text.tolist()), "in order"
+            scores = scores.copy()
+            scores[text[-1]] = -np.inf
+            return scores
+
+        run = generation(backend, Request(prompt, 12, processors=(first, second), **more), policy=policy)
+        list(run)
+        accepted.append(run.statistics.acceptance.accepted)
+        return run.sequences[0].generated, seen, run.sequences[0].finish_reason
+
+    accepted: list[int] = []
+    free, seen, _ = text_of("autoregressive")
+    assert seen == [(*prompt, *free[:n]) for n in range(12)]
+    for more in ({}, {"eos": frozenset({free[5]})}, {"stops": (lambda tokens: len(tokens) == 6,)}):
+        plain = text_of("autoregressive", **more)
+        for policy in ("layerskip:exit_layer=2,speculation_length=4", "prompt-lookup"):
+            assert text_of(policy, **more) == plain
+    assert max(accepted) > 0
+    assert plain[2] == "stop"
+
+
+def test_stops_see_every_accepted_token_once(backend: Backend) -> None:
+    for policy in ("autoregressive", "layerskip:exit_layer=2,speculation_length=4"):
+        seen: list[tuple[int, ...]] = []
+
+        def stop(tokens: Any, seen: list[tuple[int, ...]] = seen) -> bool:
+            seen.append(tuple(tokens))
+            return len(tokens) == 7
+
+        run = generation(backend, Request((1, 2, 3), 12, stops=(stop,)), policy=policy)
+        list(run)
+        free = by_hand(backend, (1, 2, 3), 7, Sampling())
+        assert seen == [tuple(free[: n + 1]) for n in range(7)]
+        assert (run.sequences[0].generated, run.sequences[0].finish_reason) == (free, "stop")
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(3), np.full(101, -np.inf), np.full(101, np.nan)])
+def test_a_processor_that_returns_nonsense_is_named(backend: Backend, wrong: np.ndarray) -> None:
+    run = generation(backend, Request((1, 2, 3), 6, processors=(lambda text, scores: wrong,)))
+    with pytest.raises(ConfigurationError, match="processor"):
+        run.step()
+
+
+def test_an_error_in_a_processor_leaves_a_sequence_that_goes_on(backend: Backend) -> None:
+    calls = []
+
+    def third(text: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        calls.append(1)
+        if len(calls) == 4:
+            raise ZeroDivisionError
+        return scores
+
+    run = generation(
+        backend,
+        Request((1, 2, 3), 9, processors=(third,)),
+        policy="layerskip:exit_layer=2,speculation_length=3",
+    )
+    with pytest.raises(ZeroDivisionError):
+        list(run)
+    assert run.sequences[0].state.speculative == ()
+    list(run)
+    assert run.sequences[0].generated == by_hand(backend, (1, 2, 3), 9, Sampling())
+
+
 def options(count: int) -> Options:
-    return Options(count, 0.0, 0, 1.0, (0,), frozenset())
+    said = dict.fromkeys(NAMES) | {"max_new_tokens": count, "eos_token_id": []}
+    return resolve(said, {}, (), 1, 1)
 
 
 def test_chat_keeps_what_stays_the_same(backend: Backend) -> None:
@@ -139,7 +309,7 @@ def test_chat_keeps_what_stays_the_same(backend: Backend) -> None:
     list(first)
     text = [1, 2, 3, *first.sequences[0].generated]
     for prompt, reused in [([*text, 50, 51], 7), ([*text, 60], 7), ([1, 2, 9], 2), ([1, 2, 9], 2), ([8], 0)]:
-        answer = chat.answer(prompt, options(3))
+        answer = chat.answer(prompt, options(3), "layerskip:exit_layer=1")
         list(answer)
         assert chat.reused == reused
         assert answer.sequences[0].generated == by_hand(backend, tuple(prompt), 3, Sampling())

@@ -1,0 +1,37 @@
+"""What every draft source offers, and all there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from typing import Protocol
+
+from specee.backends.protocol import Backend
+from specee.clock import Clock
+from specee.drafting.heads import DraftHeads
+from specee.drafting.tree import DraftTree
+from specee.policies import Draft, DraftSource, ExitLayer, NgramLookup
+
+
+class Drafter(Protocol):
+    """Grows the trees of one kind of source.
+
+    One drafter serves all rounds of a generation. What it keeps beside the backend's rows must follow from
+    committed text alone, so that roll-back needs no word to it.
+    """
+
+    def check(self, draft: Draft) -> None:
+        """Refuse a plan that cannot be carried out, before anything runs. Raises ConfigurationError."""
+
+    def draft(self, trees: Seq[DraftTree], clock: Clock) -> None:
+        """Add nodes to the open trees until none is open; several sequences share what they can.
+
+        Layers and heads are counted as ``draft`` and ``draft_head``: the cost that a policy sees.
+        """
+
+
+def built_in(backend: Backend, heads: DraftHeads) -> dict[type[DraftSource], Drafter]:
+    """A drafter for each kind of source."""
+    from specee.drafting.exit_layer import ExitLayerDrafter
+    from specee.drafting.prompt_lookup import PromptLookupDrafter
+
+    return {ExitLayer: ExitLayerDrafter(backend, heads), NgramLookup: PromptLookupDrafter()}

@@ -1,0 +1,87 @@
+"""Drafts from a shallow layer: the layer's hidden state through a head, and so on with the token it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+
+import numpy as np
+
+from specee.acceptance import probabilities
+from specee.backends.protocol import Backend, DraftHead, Work
+from specee.clock import Clock
+from specee.drafting.heads import DraftHeads
+from specee.drafting.tree import DraftTree
+from specee.errors import ConfigurationError
+from specee.policies import Draft, ExitLayer
+from specee.sampling import penalised, sample
+
+
+class ExitLayerDrafter:
+    """Exit layers of any depth, side by side. The rows wait at their layer for verification."""
+
+    def __init__(self, backend: Backend, heads: DraftHeads) -> None:
+        self._backend = backend
+        self._heads = heads
+
+    def check(self, draft: Draft) -> None:
+        """See :meth:`.Drafter.check`."""
+        source, layers = _source(draft), self._backend.config.num_layers
+        if not 1 <= source.layer < layers:
+            raise ConfigurationError(
+                f"exit layer {source.layer} of a model of {layers} layers: allowed are 1..{layers - 1}; "
+                "the last layer is where tokens are verified"
+            )
+        if source.adapted:
+            self._heads.of(source.layer)
+
+    def draft(self, trees: Seq[DraftTree], clock: Clock) -> None:
+        """See :meth:`.Drafter.draft`. Each turn gives every open tree one token."""
+        while still := [tree for tree in trees if tree.open]:
+            self._advance(still, clock)
+            for head, group in self._by_head(still).items():
+                if any(tree.rejection for tree in group):
+                    self._draw_with_distributions(group, head, clock)
+                else:
+                    self._draw(group, head, clock)
+
+    def _advance(self, trees: Seq[DraftTree], clock: Clock) -> None:
+        """Every tip to its layer; a layer's weights are read once for all that pass it."""
+        for layer in sorted({_source(tree.draft).layer for tree in trees}):
+            passing = [tree for tree in trees if _source(tree.draft).layer >= layer]
+            clock.timed("draft", self._backend.advance, _tips(passing), layer)
+
+    def _by_head(self, trees: Seq[DraftTree]) -> dict[DraftHead | None, list[DraftTree]]:
+        groups: dict[DraftHead | None, list[DraftTree]] = {}
+        for tree in trees:
+            source = _source(tree.draft)
+            head = self._heads.of(source.layer) if source.adapted else None
+            groups.setdefault(head, []).append(tree)
+        return groups
+
+    def _draw(self, trees: Seq[DraftTree], head: DraftHead | None, clock: Clock) -> None:
+        """With the noise that the full model's token will have, so that the two often agree."""
+        options = [tree.sampling for tree in trees]
+        drawn = clock.timed("draft_head", self._backend.draft, _tips(trees), options, head)
+        for tree, token, confidence in zip(trees, drawn[0].tolist(), drawn[1].tolist(), strict=True):
+            tree.extend([token], confidence)
+
+    def _draw_with_distributions(self, trees: Seq[DraftTree], head: DraftHead | None, clock: Clock) -> None:
+        """For classical rejection, which has to know what a draft was drawn from."""
+        logits = clock.timed("draft_head", self._backend.logits, _tips(trees), head)
+        for tree, raw in zip(trees, logits, strict=True):
+            position = tree.state.row(tree.tip).position + 1
+            path = [*tree.text, *tree.tokens[1:]]
+            scores = penalised(raw, path, tree.sampling.repetition_penalty)
+            token = sample(scores, tree.sampling, position)
+            likely = np.exp(raw.astype(np.float64) - raw.max())
+            confidence = float(likely[token] / likely.sum())
+            tree.extend([token], confidence, probabilities(scores, tree.sampling))
+
+
+def _source(draft: Draft) -> ExitLayer:
+    assert isinstance(draft.source, ExitLayer)
+    return draft.source
+
+
+def _tips(trees: Seq[DraftTree]) -> Work:
+    return [(tree.state, [tree.tip]) for tree in trees]

@@ -1,0 +1,40 @@
+"""Heads that a speculator gives its exit layers."""
+
+from __future__ import annotations
+
+from specee.backends.protocol import Backend, DraftHead
+from specee.errors import ConfigurationError
+from specee.models.speculator import Speculator
+
+
+class DraftHeads:
+    """The draft head of each exit layer: its adapter, if it has one, and the draft vocabulary.
+
+    Without a speculator there are none. Raises ConfigurationError for one that does not fit the model.
+    """
+
+    def __init__(self, backend: Backend, speculator: Speculator | None = None) -> None:
+        self._adapted: dict[int, DraftHead] = {}
+        self._plain: DraftHead | None = None
+        if speculator is None:
+            return
+        if speculator.vocabulary is not None:
+            self._plain = backend.draft_head(None, speculator.vocabulary)
+        for layer, adapter in speculator.adapters.items():
+            self._adapted[layer] = backend.draft_head(adapter, speculator.vocabulary)
+
+    @property
+    def adapted(self) -> tuple[int, ...]:
+        """Layers that have an adapter."""
+        return tuple(sorted(self._adapted))
+
+    def of(self, layer: int) -> DraftHead:
+        """The draft head of an exit layer. Raises ConfigurationError if there is none."""
+        head = self._adapted.get(layer, self._plain)
+        if head is None:
+            known = f"it has adapters for {self.adapted}" if self._adapted else "none is loaded"
+            raise ConfigurationError(
+                f"exit layer {layer} has no draft head of a speculator ({known}): "
+                "load a speculator file that has one, or draft with adapted=False"
+            )
+        return head

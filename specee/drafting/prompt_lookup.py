@@ -1,0 +1,84 @@
+"""Drafts copied from the text itself: what followed the latest tokens when they last occurred."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+
+from specee.clock import Clock
+from specee.drafting.tree import DraftTree
+from specee.errors import ConfigurationError
+from specee.policies import Draft, NgramLookup
+
+
+class NgramIndex:
+    """Where each n-gram of a growing text occurred last, and what followed it.
+
+    A repeated n-gram counts how many times in a row the same token followed; by the rule of succession the
+    next time is the same with probability (count + 1) / (count + 2).
+    """
+
+    def __init__(self, source: NgramLookup) -> None:
+        self._lengths = range(source.longest, source.shortest - 1, -1)
+        self._found: dict[tuple[int, ...], tuple[int, int]] = {}  # n-gram -> where it ends, count
+        self._indexed = 0  # n-grams that end before this position are known
+
+    def update(self, text: Seq[int]) -> None:
+        """Learn what was added. The latest token has no successor yet and waits."""
+        for end in range(max(self._indexed, 1), len(text)):
+            for length in self._lengths:
+                if length <= end:
+                    gram = tuple(text[end - length : end])
+                    before, count = self._found.get(gram, (0, 0))
+                    same = before > 0 and text[before] == text[end]
+                    self._found[gram] = (end, count + 1 if same else 1)
+        self._indexed = max(self._indexed, len(text))
+
+    def lookup(self, text: Seq[int], length: int) -> tuple[list[int], float]:
+        """Up to ``length`` tokens that may follow ``text``, and how likely the first one is; none if nothing.
+
+        A copy that reaches the end of the text goes on with what it has copied, as repetition does.
+        """
+        for size in self._lengths:
+            found = self._found.get(tuple(text[len(text) - size :])) if size <= len(text) else None
+            if found is not None:
+                begin, count = found
+                period = len(text) - begin
+                copied = list(text[begin : begin + length])
+                while len(copied) < length:
+                    copied.append(copied[len(copied) - period])
+                return copied, (count + 1) / (count + 2)
+        return [], 0.0
+
+
+class PromptLookupDrafter:
+    """An index for each sequence and kind of lookup."""
+
+    def __init__(self) -> None:
+        self._indices: dict[tuple[int, NgramLookup], NgramIndex] = {}
+
+    def check(self, draft: Draft) -> None:
+        """See :meth:`.Drafter.check`."""
+        source = _source(draft)
+        if not 1 <= source.shortest <= source.longest:
+            raise ConfigurationError(
+                f"prompt lookup of {source.shortest} to {source.longest} tokens: the shortest must be 1 or "
+                "more and not above the longest"
+            )
+
+    def draft(self, trees: Seq[DraftTree], clock: Clock) -> None:
+        """See :meth:`.Drafter.draft`."""
+        for tree in trees:
+            if tree.open:
+                key = (tree.draft.sequence, _source(tree.draft))
+                if key not in self._indices:
+                    self._indices[key] = NgramIndex(key[1])
+                self._indices[key].update(tree.text)
+                tokens, confidence = self._indices[key].lookup(tree.text, tree.draft.length)
+                if tokens:
+                    tree.extend(tokens, confidence)
+                tree.close()
+
+
+def _source(draft: Draft) -> NgramLookup:
+    assert isinstance(draft.source, NgramLookup)
+    return draft.source

@@ -1,0 +1,129 @@
+"""The drafts of one sequence in one round: speculative rows on top of its newest committed one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+
+import numpy as np
+import numpy.typing as npt
+
+from specee.backends.protocol import SequenceState
+from specee.policies import Draft
+from specee.types import Sampling
+
+Doubles = npt.NDArray[np.float64]
+
+
+class DraftTree:
+    """Drafted tokens as nodes; node 0 is the newest committed row, which all others descend from.
+
+    ``slots[i]`` is the row of node i. ``text`` is the sequence's text up to node 0; ``sampling`` draws its
+    tokens; ``ends`` are tokens after which there is nothing to draft. ``distributions[i]``, filled where
+    classical rejection sampling needs it, is what node i was drawn from, (vocab_size,), None for a choice
+    without chance.
+    """
+
+    __slots__ = (
+        "_children",
+        "_open",
+        "confidences",
+        "distributions",
+        "draft",
+        "ends",
+        "parents",
+        "rejection",
+        "sampling",
+        "slots",
+        "state",
+        "text",
+        "tokens",
+    )
+
+    def __init__(
+        self,
+        draft: Draft,
+        state: SequenceState,
+        text: Seq[int],
+        sampling: Sampling,
+        ends: frozenset[int],
+        *,
+        rejection: bool = False,
+    ) -> None:
+        self.draft = draft
+        self.state = state
+        self.text = text
+        self.sampling = sampling
+        self.ends = ends
+        self.rejection = rejection
+        self.slots = [state.length - 1]
+        self.tokens = [text[-1]]
+        self.parents = [-1]
+        self.confidences: list[float] = []
+        self.distributions: list[Doubles | None] = [None]
+        self._children: dict[tuple[int, int], int] = {}
+        self._open = draft.length > 0
+
+    @property
+    def drafted(self) -> int:
+        """Nodes without the root."""
+        return len(self.slots) - 1
+
+    @property
+    def open(self) -> bool:
+        """Whether the plan wants more drafts on this tree."""
+        return self._open
+
+    @property
+    def tip(self) -> int:
+        """Slot of the newest node."""
+        return self.slots[-1]
+
+    def child(self, node: int, token: int) -> int | None:
+        """The child of ``node`` with that token, None if there is none."""
+        return self._children.get((node, token))
+
+    def children(self, node: int) -> list[int]:
+        """Children of ``node`` in the order they were drafted."""
+        return [child for (parent, _), child in self._children.items() if parent == node]
+
+    def extend(self, tokens: Seq[int], confidence: float, distribution: Doubles | None = None) -> None:
+        """A chain of drafts below the newest node, cut where the plan or the text ends.
+
+        Closes the tree after a token whose confidence is under the plan's ``stop_below``.
+        """
+        taken: list[int] = []
+        for token in tokens[: self.draft.length - self.drafted]:
+            taken.append(token)
+            if token in self.ends or confidence < self.draft.stop_below:
+                self._open = False
+                break
+        self.graft(taken, None, len(self.slots) - 1, [confidence] * len(taken), distribution)
+        self._open = self._open and self.drafted < self.draft.length
+
+    def graft(
+        self,
+        tokens: Seq[int],
+        parents: Seq[int] | None,
+        node: int,
+        confidences: Seq[float],
+        distribution: Doubles | None = None,
+    ) -> None:
+        """Any nodes below ``node``.
+
+        ``parents`` are those of :meth:`.SequenceState.branch`, indices of ``tokens`` or -1 for ``node``;
+        None is a chain. Siblings need different tokens.
+        """
+        first = len(self.slots)
+        self.slots += self.state.branch(tokens, parents, self.slots[node])
+        for index, token in enumerate(tokens):
+            before = index - 1 if parents is None else parents[index]
+            parent = node if before < 0 else first + before
+            self.tokens.append(token)
+            self.parents.append(parent)
+            self._children[parent, token] = first + index
+        self.confidences += confidences
+        self.distributions += [distribution] * len(tokens)
+
+    def close(self) -> None:
+        """No more drafts on this tree."""
+        self._open = False

@@ -1,0 +1,51 @@
+"""Plans are checked before anything runs: a policy, also a user's own, cannot leave a step half done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from specee.drafting import Drafter
+from specee.engine.sequence import ActiveSequence
+from specee.errors import CapacityError, ConfigurationError
+from specee.policies import Draft, DraftSource, NextToken, Plan, Speculate
+
+
+def check_plan(
+    plan: Plan,
+    sequences: Mapping[int, ActiveSequence],
+    drafters: Mapping[type[DraftSource], Drafter],
+) -> None:
+    """Refuse a plan that cannot be carried out.
+
+    Raises ConfigurationError for an unknown kind of plan or source, a sequence that is not there or over or
+    named twice, a negative length, a source that the model does not have; CapacityError for drafts that
+    outgrow the sequence's budget.
+    """
+    if not isinstance(plan, NextToken | Speculate):
+        raise ConfigurationError(f"a plan of type {type(plan).__name__}: allowed are NextToken and Speculate")
+    named = list(plan.sequences) if isinstance(plan, NextToken) else [d.sequence for d in plan.drafts]
+    running = [index for index, sequence in sequences.items() if sequence.finish_reason is None]
+    if not named or len(set(named)) != len(named) or not set(named) <= set(running):
+        raise ConfigurationError(
+            f"a plan for sequences {named}: allowed are {running}, at least one of them and each once"
+        )
+    if isinstance(plan, Speculate):
+        for draft in plan.drafts:
+            _check_draft(draft, sequences[draft.sequence], drafters)
+
+
+def _check_draft(
+    draft: Draft, sequence: ActiveSequence, drafters: Mapping[type[DraftSource], Drafter]
+) -> None:
+    if draft.length < 0:
+        raise ConfigurationError(f"a speculation length of {draft.length}: allowed are 0 or more")
+    if draft.length >= sequence.remaining and draft.length > 0:
+        raise CapacityError(
+            f"{draft.length} drafts for sequence {draft.sequence}, which may grow by {sequence.remaining} "
+            f"tokens: a round emits one token more than its drafts, so at most {sequence.remaining - 1} fit"
+        )
+    drafter = drafters.get(type(draft.source))
+    if drafter is None:
+        known = ", ".join(kind.__name__ for kind in drafters)
+        raise ConfigurationError(f"a draft source of type {type(draft.source).__name__}: allowed are {known}")
+    drafter.check(draft)

@@ -1,0 +1,41 @@
+"""LayerSkip's self-speculation: shallow layers draft, always the same number of tokens, the rest verify.
+
+Elhoushi et al., "LayerSkip: Enabling early exit inference and self-speculative decoding", ACL 2024.
+"""
+
+from __future__ import annotations
+
+from specee.policies import settings
+from specee.policies.plans import ExitLayer, Observation, Outcome, Speculate
+from specee.policies.rounds import speculate
+
+
+class LayerSkip:
+    """Static exit layer and speculation length.
+
+    ``exit_layer`` counts layers from 1 and is below the model's number of layers; None is four fifths of
+    them. ``speculation_length``: tokens drafted a round, 0 drafts nothing. ``adapted``: through the adapter
+    and draft vocabulary of the loaded speculator. Raises ConfigurationError.
+    """
+
+    name = "layerskip"
+
+    def __init__(
+        self, exit_layer: int | None = None, speculation_length: int = 3, *, adapted: bool = False
+    ) -> None:
+        if exit_layer is not None:
+            settings.whole(self.name, "exit_layer", exit_layer, 1)
+        self._asked = exit_layer
+        self._length = settings.whole(self.name, "speculation_length", speculation_length, 0)
+        self._adapted = settings.flag(self.name, "adapted", adapted)
+
+    def begin(self, layers: int) -> None:
+        """Find the exit layer. Raises ConfigurationError if the model has none such below its last."""
+        self._source = ExitLayer(settings.exit_layer(self.name, self._asked, layers), self._adapted)
+
+    def plan(self, observation: Observation) -> Speculate:
+        """The same for everyone, always."""
+        return speculate(observation, self._source, lambda _: self._length)
+
+    def observe(self, outcome: Outcome) -> None:
+        """Nothing to learn: the setting is static."""

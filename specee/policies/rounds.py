@@ -1,0 +1,30 @@
+"""What policies with one draft source share: a plan for every sequence of an observation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from specee.policies.plans import Draft, DraftSource, Observation, SequenceView, Speculate
+
+
+def speculate(
+    observation: Observation,
+    source: DraftSource,
+    length: Callable[[SequenceView], int],
+    stop_below: Callable[[SequenceView], float] = lambda _: 0.0,
+) -> Speculate:
+    """Draft for each sequence as long as ``length`` says, as far as its text may still grow.
+
+    A round emits one token more than it drafts at most, so the last token of a budget is never drafted. A
+    prompt comes first by itself: its first token is out as early as without drafting.
+    """
+    drafts = [
+        Draft(
+            view.id,
+            source,
+            0 if view.fresh else min(length(view), view.remaining - 1),
+            stop_below(view),
+        )
+        for view in observation.sequences
+    ]
+    return Speculate(tuple(drafts))

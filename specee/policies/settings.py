@@ -1,0 +1,48 @@
+"""Checks of what policies are told, with errors that say what is allowed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from specee.errors import ConfigurationError
+
+
+def whole(policy: str, name: str, value: Any, least: int) -> int:
+    """A whole number of at least ``least``. Raises ConfigurationError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigurationError(
+            f"policy {policy}: {name}={value!r}: allowed are whole numbers, {least} or more"
+        )
+    return value
+
+
+def share(policy: str, name: str, value: Any) -> float:
+    """A number from 0 to 1. Raises ConfigurationError."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or math.isnan(value) or not 0 <= value <= 1:
+        raise ConfigurationError(f"policy {policy}: {name}={value!r}: allowed are numbers from 0 to 1")
+    return float(value)
+
+
+def flag(policy: str, name: str, value: Any) -> bool:
+    """True or False. Raises ConfigurationError."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"policy {policy}: {name}={value!r}: allowed are True and False")
+    return value
+
+
+def exit_layer(policy: str, value: int | None, layers: int) -> int:
+    """An exit layer of a model of ``layers`` layers; None is four fifths of the way up.
+
+    Untrained middle layers draft badly, so the default is deep. Raises ConfigurationError outside
+    1..layers-1.
+    """
+    if value is None and layers > 1:
+        return min(layers - 1, max(1, round(layers * 0.8)))
+    if value is None or not 1 <= value < layers:
+        raise ConfigurationError(
+            f"policy {policy}: exit_layer={value!r} of a model of {layers} layers: allowed are "
+            f"1..{layers - 1}; the last layer is where tokens are verified"
+        )
+    return value

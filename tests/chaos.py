@@ -1,0 +1,91 @@
+"""An adversarial policy and a draft source to go with it: anything a plan may say, in random order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from specee.clock import Clock
+from specee.drafting import DraftTree
+from specee.policies import Draft, ExitLayer, NextToken, NgramLookup, Observation, Outcome, Plan, Speculate
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A random tree, of which some nodes carry the tokens that plain decoding gives."""
+
+    seed: int
+
+
+class Grower:
+    """Drafts random trees. ``answers`` has what plain decoding gives each sequence after its prompt."""
+
+    def __init__(self, answers: Mapping[int, Sequence[int]], prompts: Mapping[int, int], vocab: int) -> None:
+        self._answers, self._prompts, self._vocab = answers, prompts, vocab
+
+    def check(self, draft: Draft) -> None:
+        """Any will do."""
+
+    def draft(self, trees: Sequence[DraftTree], clock: Clock) -> None:
+        """Nodes below random nodes; half of them with the right token for their depth."""
+        for tree in trees:
+            rng = np.random.default_rng(tree.draft.source.seed)  # type: ignore[union-attr]
+            depth, index = [0], tree.draft.sequence
+            done = len(tree.text) - self._prompts[index]
+            for _ in range(tree.draft.length):
+                node = int(rng.integers(0, len(tree.slots)))
+                right = self._answers[index][done + depth[node] :]
+                known = bool(right) and rng.random() < 0.7
+                token = int(right[0] if known else rng.integers(0, self._vocab))
+                if tree.child(node, token) is None and tree.tokens[node] not in tree.ends:
+                    tree.graft([token], None, node, [float(rng.random())])
+                    depth.append(depth[node] + 1)
+            tree.close()
+
+
+class Chaos:
+    """Any exit layer, length, stop, source and subset of sequences. ``right`` makes it use :class:`Grown`
+    too.
+    """
+
+    name = "chaos"
+
+    def __init__(self, seed: int, *, grown: bool) -> None:
+        self._seed, self._grown = seed, grown
+        self.rounds = 0
+
+    def begin(self, layers: int) -> None:
+        self._layers = layers
+        self._rng = np.random.default_rng(self._seed)
+
+    def plan(self, observation: Observation) -> Plan:
+        views = [view for view in observation.sequences if self._rng.random() < 0.8] or list(
+            observation.sequences[:1]
+        )
+        if self._rng.random() < 0.15:
+            return NextToken(tuple(view.id for view in views))
+        return Speculate(
+            tuple(
+                Draft(
+                    view.id,
+                    self._source(),
+                    int(self._rng.integers(0, min(view.remaining, 8))),
+                    float(self._rng.choice([0.0, 0.05, 0.3, 1.0])),
+                )
+                for view in self._rng.permutation(np.array(views, object))
+            )
+        )
+
+    def _source(self) -> object:
+        kind = self._rng.integers(0, 3 if self._grown else 2)
+        if kind == 0 and self._layers > 1:
+            return ExitLayer(int(self._rng.integers(1, self._layers)))
+        if kind == 2:
+            return Grown(int(self._rng.integers(0, 2**31)))
+        shortest = int(self._rng.integers(1, 3))
+        return NgramLookup(shortest + int(self._rng.integers(0, 2)), shortest)
+
+    def observe(self, outcome: Outcome) -> None:
+        self.rounds += len(outcome.rounds)
