@@ -204,6 +204,22 @@ Array<int64_t> sample(Engine& engine, const py::sequence& items, const py::seque
   return out;
 }
 
+py::tuple draft(Engine& engine, const py::sequence& items, const py::sequence& options) {
+  const Work work = parse_work(items);
+  const std::vector<Sampling> sampling = parse_sampling(options);
+  const py::ssize_t rows = static_cast<py::ssize_t>(count_rows(work));
+  Array<int64_t> tokens(rows);
+  Array<float> confidences(rows);
+  int64_t* token_data = tokens.mutable_data();
+  float* confidence_data = confidences.mutable_data();
+  {
+    const Using use(work);
+    py::gil_scoped_release release;
+    engine.draft(work, sampling, token_data, confidence_data);
+  }
+  return py::make_tuple(tokens, confidences);
+}
+
 // Everything that reads what advance() changes, or changes rows, keeps off a sequence in use.
 py::tuple row(Sequence& sequence, int64_t slot) {
   require_free(sequence);
@@ -340,7 +356,8 @@ void bind_engine(py::module_& m) {
       .def("logits", &logits)
       .def("argmax", &argmax)
       .def("topk", &topk)
-      .def("sample", &sample);
+      .def("sample", &sample)
+      .def("draft", &draft);
 }
 
 double bandwidth_gb(size_t bytes, int threads, const std::string& isa) {

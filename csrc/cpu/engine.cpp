@@ -18,7 +18,9 @@ Engine::Engine(const ModelConfig& config, const WeightTypes& types, const std::s
       weights_(config_, types),
       streams_(config_, weights_, threads),
       forward_(config_, weights_, kernels_, pool_, costs_, streams_),
-      head_(config_, weights_, kernels_, pool_, costs_, streams_) {}
+      head_stream_(config_, weights_, kernels_, pool_, costs_, streams_),
+      head_(config_.vocab_size, head_stream_, threads),
+      drawing_(config_.vocab_size, kernels_, pool_, head_stream_) {}
 
 void Engine::check_capacity(int64_t capacity) const {
   if (capacity < 1 || capacity > config_.max_position)
@@ -173,7 +175,7 @@ void Engine::logits(const Work& work, float* out) {
 
 void Engine::argmax(const Work& work, int64_t* out) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  head_.argmax(finite_states(work), out);
+  drawing_.argmax(finite_states(work), out);
 }
 
 void Engine::check_topk(int64_t k) const {
@@ -205,9 +207,14 @@ std::vector<Draw> Engine::draws(const Work& work, const std::vector<Sampling>& s
 }
 
 void Engine::sample(const Work& work, const std::vector<Sampling>& sampling, int64_t* out) {
+  draft(work, sampling, out, nullptr);
+}
+
+void Engine::draft(const Work& work, const std::vector<Sampling>& sampling, int64_t* tokens,
+                   float* confidences) {
   const std::lock_guard<std::mutex> lock(mutex_);
   const std::vector<const float*> pointers = finite_states(work);
-  head_.sample(pointers, draws(work, sampling), out);
+  drawing_.draw(pointers, draws(work, sampling), tokens, confidences);
 }
 
 }  // namespace specee

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/drawing.h"
 #include "cpu/forward.h"
 #include "cpu/head.h"
 #include "cpu/sequence.h"
@@ -45,6 +46,7 @@ class Engine {
   void check_topk(int64_t k) const;  // throws RowError
   void topk(const Work& work, int k, int64_t* ids, float* values);
   void sample(const Work& work, const std::vector<Sampling>& sampling, int64_t* out);
+  void draft(const Work& work, const std::vector<Sampling>& sampling, int64_t* tokens, float* confidences);
 
  private:
   struct Member {
@@ -66,7 +68,9 @@ class Engine {
   ModelWeights weights_;
   WeightStreams streams_;
   Forward forward_;
+  HeadStream head_stream_;
   Head head_;
+  Drawing drawing_;
   std::mutex mutex_;  // one call at a time: buffers are shared
 };
 

@@ -5,6 +5,7 @@
 #include "cpu/attention_impl.h"
 #include "cpu/kernels.h"
 #include "cpu/linear_impl.h"
+#include "cpu/logits_impl.h"
 #include "cpu/norm_impl.h"
 #include "cpu/quant_impl.h"
 #include "cpu/quantise_impl.h"
@@ -28,6 +29,7 @@ constexpr specee::Kernels kernel_table(const char* name, specee::InputForm bf16_
       attend_values,
       narrow,
       largest,
+      sum_exp,
       sweep_bytes};
 }
 

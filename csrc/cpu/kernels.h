@@ -143,6 +143,8 @@ struct Kernels {
   void (*narrow)(const float* x, int n, Dtype dtype, void* out);
   // The largest of n >= 1 values, none of them NaN.
   float (*largest)(const float* values, int n);
+  // The sum of exp(value - shift); values at most `shift`, exponents clamped at -87.3.
+  float (*sum_exp)(const float* values, int n, float shift);
   // Reads every byte once (bandwidth measurement); bytes is a multiple of 1024.
   uint64_t (*sweep)(const void* data, size_t bytes);
 

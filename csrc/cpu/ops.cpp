@@ -176,7 +176,8 @@ HeadOp::HeadOp(int vocab, int k, WeightType type, const std::string& isa, int th
       weights_(config_, head_types(type)),
       costs_(threads),
       streams_(config_, weights_, threads),
-      head_(config_, weights_, kernels_, pool_, costs_, streams_) {
+      stream_(config_, weights_, kernels_, pool_, costs_, streams_),
+      drawing_(vocab, kernels_, pool_, stream_) {
   const std::vector<float> ones(static_cast<size_t>(k), 1.0f);
   weights_.set("final_norm", -1, 0, k, 1, ones.data(), WeightType::f32);
 }
@@ -188,7 +189,7 @@ void HeadOp::set_rows(int row_begin, int rows, int columns, const void* values, 
 void HeadOp::argmax(const float* x, int rows, int64_t* out) {
   std::vector<const float*> states;
   for (int r = 0; r < rows; ++r) states.push_back(x + static_cast<ptrdiff_t>(r) * k());
-  head_.argmax(states, out);
+  drawing_.argmax(states, out);
 }
 
 }  // namespace specee

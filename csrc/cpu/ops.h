@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "cpu/attention.h"
-#include "cpu/head.h"
+#include "cpu/drawing.h"
 #include "cpu/inputs.h"
 #include "cpu/weight_streams.h"
 
@@ -81,7 +81,8 @@ class HeadOp {
   ModelWeights weights_;
   Costs costs_;
   WeightStreams streams_;
-  Head head_;
+  HeadStream stream_;
+  Drawing drawing_;
 };
 
 }  // namespace specee

@@ -65,18 +65,4 @@ void narrow(const float* x, int n, specee::Dtype dtype, void* out) {
   }
 }
 
-float largest(const float* values, int n) {
-  constexpr int L = specee::kLanes;
-  int i = 0;
-  float best = values[0];
-  if (n >= L) {
-    Vec top = vload(values);
-    for (i = L; i + L <= n; i += L) top = vmax(vload(values + i), top);
-    best = vlargest(top);
-  }
-  for (; i < n; ++i)
-    if (values[i] > best) best = values[i];
-  return best;
-}
-
 }  // namespace

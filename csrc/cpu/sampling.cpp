@@ -52,10 +52,18 @@ int argmax_token(const float* logits, int vocab) {
   return best;
 }
 
-void penalise(float* logits, const std::vector<int>& tokens, double penalty) {
+std::vector<float> penalise(float* logits, const std::vector<int>& tokens, double penalty) {
   const float by = static_cast<float>(penalty);
-  for (const int token : tokens)
+  std::vector<float> before;
+  for (const int token : tokens) {
+    before.push_back(logits[token]);
     logits[token] = logits[token] < 0.0f ? logits[token] * by : logits[token] / by;
+  }
+  return before;
+}
+
+void restore(float* logits, const std::vector<int>& tokens, const std::vector<float>& values) {
+  for (size_t i = 0; i < tokens.size(); ++i) logits[tokens[i]] = values[i];
 }
 
 int sample_token(const float* logits, int vocab, const Sampling& sampling, uint64_t position) {

@@ -22,9 +22,10 @@ struct Sampling {
 // Greedy token: the lowest id among the largest logits.
 int argmax_token(const float* logits, int vocab);
 
-// Moves the logits of `tokens`, distinct ids, away from being drawn: divided by the penalty where positive,
-// multiplied where negative (Keskar et al., 2019).
-void penalise(float* logits, const std::vector<int>& tokens, double penalty);
+// Makes the logits of `tokens`, distinct ids, less likely: divided by the penalty where positive, multiplied
+// where negative (Keskar et al., 2019). Returns what they were, for restore().
+std::vector<float> penalise(float* logits, const std::vector<int>& tokens, double penalty);
+void restore(float* logits, const std::vector<int>& tokens, const std::vector<float>& values);
 
 // argmax of logits / temperature + Gumbel noise at (seed, position, token) over the tokens that top-k, then
 // top-p, then min-p keep: a draw from the filtered softmax (Gumbel-max trick). Logits are penalised already.

@@ -7,7 +7,7 @@ from collections.abc import Sequence as Seq
 
 from specee import _cpu, env
 from specee.backends.memory import check_room
-from specee.backends.protocol import Floats, Ints, Work
+from specee.backends.protocol import DraftHead, Floats, Ints, Work
 from specee.errors import RowError
 from specee.models.formats import made_formats
 from specee.models.table import Key, Slab
@@ -186,6 +186,12 @@ class CpuBackend:
     def sample(self, work: Work, sampling: Seq[Sampling]) -> Ints:
         """See :meth:`.Backend.sample`."""
         return self._engine.sample(_native(work), sampling)
+
+    def draft(
+        self, work: Work, sampling: Seq[Sampling], head: DraftHead | None = None
+    ) -> tuple[Ints, Floats]:
+        """See :meth:`.Backend.draft`."""
+        return self._engine.draft(_native(work), sampling)
 
 
 def _native(work: Work) -> list[tuple[_cpu.Sequence, Seq[int]]]:

@@ -138,8 +138,12 @@ class Backend(Protocol):
         does not bring it back). Raises RowError for any other row, and for a row with no layer done.
         """
 
-    def logits(self, work: Work) -> Floats:
-        """Final norm and head on :meth:`hidden`: (rows, vocab_size)."""
+    def logits(self, work: Work, head: DraftHead | None = None) -> Floats:
+        """Final norm and head on :meth:`hidden`: (rows, vocab_size).
+
+        With a ``head`` of :meth:`draft_head`, its adapter comes first, and tokens outside its vocabulary have
+        minus infinity.
+        """
 
     def argmax(self, work: Work) -> Ints:
         """Greedy token of each row, the lowest id among equals: (rows,)."""
@@ -168,7 +172,7 @@ class Backend(Protocol):
         """A head for drafts, for use with :meth:`draft`.
 
         ``vocabulary``: distinct token ids (tokens,), the rows of the model's head to keep; None keeps all. A
-        logit of a kept token has the bits it has in the full head. ``adapter``: what the state passes before the
-        final norm, None for nothing. Raises ConfigurationError for ids outside the vocabulary or given
+        logit of a kept token has the bits it has in the full head. ``adapter``: what the state passes before
+        the final norm, None for nothing. Raises ConfigurationError for ids outside the vocabulary or given
         twice, and for an adapter whose shapes do not fit the model.
         """

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specee.backends.protocol import Floats, Ints, Work
+from specee.backends.protocol import DraftHead, Floats, Ints, Work
 from specee.backends.reference_math import attend, inverse_frequencies, linear, rms_norm, rotate, swiglu
 from specee.backends.reference_sequence import ReferenceSequence, Row
 from specee.backends.reference_weights import ReferenceWeights
@@ -153,6 +153,16 @@ class ReferenceBackend:
         if len(sampling) != len(named):
             raise RowError(f"{len(sampling)} samplings for {len(named)} rows: give one a row")
         return np.array(list(map(_drawn, self.logits(work), sampling, named)), np.int64)
+
+    def draft(
+        self, work: Work, sampling: Seq[Sampling], head: DraftHead | None = None
+    ) -> tuple[Ints, Floats]:
+        """The token of :meth:`sample` after each row, and its probability in the softmax: (rows,) each."""
+        tokens = self.sample(work, sampling)
+        logits = self.logits(work).astype(np.float64)
+        weights = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+        probabilities = weights / weights.sum(axis=1, keepdims=True)
+        return tokens, probabilities[np.arange(len(tokens)), tokens].astype(np.float32)
 
 
 class _Layer:

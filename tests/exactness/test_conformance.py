@@ -317,6 +317,41 @@ def test_a_penalty_counts_when_greedy(engine: Engine) -> None:
     assert int(bound[0]) in text_of(sequence, children[0])
 
 
+def confidence(logits: np.ndarray, token: int) -> float:
+    """The token's share of the softmax, in double."""
+    exact = logits.astype(np.float64)
+    return float(1.0 / np.exp(exact - exact[token]).sum())
+
+
+# Bound on the relative error of a confidence where logits are within 30 of each other, u = 2^-24: an exponent
+# is rounded (30 u), its exponential is within 2 ulp (4 u), sixteen chains add at most 256 terms and a tree
+# the chains (20 u), the result is rounded (u). What is added up beyond that is in double.
+CONFIDENCE = (30 + 4 + 20 + 1) * 2.0**-24
+
+
+@pytest.mark.parametrize("name", ["llama", "llama-tied", "odd"])
+@pytest.mark.parametrize("weights", ["fp32", "bf16", "int8", "floats"])
+def test_drafts_are_samples_with_their_probability(engine: Engine, name: str, weights: str) -> None:
+    backend = load(engine, name, weights)
+    sequence, slots = with_branches(backend)
+    work = [(sequence, slots)]
+    logits = backend.logits(work)
+    assert (logits.max(axis=1) - logits.min(axis=1)).max() < 30
+    for first in range(0, len(PENALISED), 5):
+        batch = [PENALISED[(first + i) % len(PENALISED)] for i in range(len(slots))]
+        tokens, confidences = backend.draft(work, batch)
+        assert (tokens.dtype, confidences.dtype) == (np.int64, np.float32)
+        assert np.array_equal(tokens, backend.sample(work, batch))
+        wanted = [confidence(row, token) for row, token in zip(logits, tokens, strict=True)]
+        np.testing.assert_allclose(confidences, wanted, rtol=CONFIDENCE)
+    tokens, confidences = backend.draft(work, [Sampling()] * len(slots))
+    assert np.array_equal(tokens, backend.argmax(work))
+    for i, slot in enumerate(slots):  # whatever rows are beside
+        alone = backend.draft([(sequence, [slot])], [Sampling()])
+        assert (alone[0][0], alone[1][0]) == (tokens[i], confidences[i])
+    assert [array.shape for array in backend.draft([(sequence, [])], [])] == [(0,), (0,)]
+
+
 def wrong_calls() -> dict[str, tuple[type[Exception], object]]:
     """Name -> (error, call on (backend, sequence)); of 8 slots 4 are complete and 2 live."""
     return {
@@ -350,6 +385,7 @@ def wrong_calls() -> dict[str, tuple[type[Exception], object]]:
         "topk of nothing": (RowError, lambda b, s: b.topk([(s, [3])], 0)),
         "topk over the vocabulary": (RowError, lambda b, s: b.topk([(s, [3])], 102)),
         "too few samplings": (RowError, lambda b, s: b.sample([(s, [3])], [])),
+        "too few samplings for drafts": (RowError, lambda b, s: b.draft([(s, [3])], [])),
         "sequence over the context": (CapacityError, lambda b, s: b.sequence(BASE.max_position + 1)),
         "sequence of nothing": (CapacityError, lambda b, s: b.sequence(0)),
         "unknown kv_dtype": (ConfigurationError, lambda b, s: b.sequence(4, "fp8")),

@@ -1,0 +1,106 @@
+#include "cpu/drawing.h"
+
+#include <cmath>
+#include <cstring>
+#include <exception>
+#include <limits>
+
+namespace specee {
+namespace {
+
+constexpr Scored kNothing{-std::numeric_limits<float>::infinity(), std::numeric_limits<int>::max()};
+
+// In double: at most 1, since the largest logit's own term in the sum is 1.
+float probability(float logit, float largest, double sum) {
+  return static_cast<float>(std::exp(static_cast<double>(logit) - largest) / sum);
+}
+
+}  // namespace
+
+Drawing::Drawing(int vocab_size, const Kernels& kernels, ThreadPool& pool, HeadStream& stream)
+    : vocab_size_(vocab_size), kernels_(kernels), pool_(pool), stream_(stream) {}
+
+void Drawing::argmax(const std::vector<const float*>& hidden, int64_t* tokens) {
+  draw(hidden, std::vector<Draw>(hidden.size()), tokens, nullptr);
+}
+
+void Drawing::draw(const std::vector<const float*>& hidden, const std::vector<Draw>& draws, int64_t* tokens,
+                   float* confidences) {
+  const size_t rows = hidden.size(), vocab = static_cast<size_t>(vocab_size_);
+  Kept kept = keep(draws);
+  std::vector<Best> best(rows * static_cast<size_t>(pool_.size()), Best{kNothing, 0.0});
+  stream_.run(hidden, [&](int member, const HeadPiece& p) {
+    for (int r = 0; r < p.rows; ++r) {
+      const size_t row = static_cast<size_t>(p.row + r), place = kept.place[row];
+      if (place != kNone)
+        std::memcpy(kept.logits.data() + place * vocab + p.begin, p.of(r),
+                    static_cast<size_t>(p.columns) * sizeof(float));
+      see(p, r, confidences != nullptr, best[static_cast<size_t>(member) * rows + row]);
+    }
+  });
+  for (size_t row = 0; row < rows; ++row) {
+    best[row] = merge(best, row, rows);
+    tokens[row] = best[row].top.token;
+    if (confidences != nullptr)
+      confidences[row] = probability(best[row].top.value, best[row].top.value, best[row].sum);
+  }
+  if (!kept.rows.empty()) draw_kept(kept, draws, best, tokens, confidences);
+}
+
+Drawing::Kept Drawing::keep(const std::vector<Draw>& draws) const {
+  Kept kept;
+  for (size_t row = 0; row < draws.size(); ++row) {
+    const bool plain = draws[row].sampling.plain_greedy();
+    kept.place.push_back(plain ? kNone : kept.rows.size());
+    if (!plain) kept.rows.push_back(row);
+  }
+  kept.logits.resize(kept.rows.size() * static_cast<size_t>(vocab_size_));
+  return kept;
+}
+
+void Drawing::see(const HeadPiece& piece, int r, bool add_up, Best& best) const {
+  const float* values = piece.of(r);
+  const float largest = kernels_.largest(values, piece.columns);
+  if (largest > best.top.value) {  // pieces come lowest ids first
+    if (add_up) best.sum *= std::exp(static_cast<double>(best.top.value) - largest);
+    for (int i = 0; i < piece.columns; ++i)
+      if (better({values[i], piece.begin + i}, best.top)) best.top = {values[i], piece.begin + i};
+  }
+  if (add_up) best.sum += kernels_.sum_exp(values, piece.columns, best.top.value);
+}
+
+Drawing::Best Drawing::merge(const std::vector<Best>& best, size_t row, size_t rows) const {
+  Best merged{kNothing, 0.0};
+  for (size_t at = row; at < best.size(); at += rows)
+    if (better(best[at].top, merged.top)) merged.top = best[at].top;
+  for (size_t at = row; at < best.size(); at += rows)
+    merged.sum += best[at].sum * std::exp(static_cast<double>(best[at].top.value) - merged.top.value);
+  return merged;
+}
+
+void Drawing::draw_kept(Kept& kept, const std::vector<Draw>& draws, const std::vector<Best>& best,
+                        int64_t* tokens, float* confidences) {
+  const size_t vocab = static_cast<size_t>(vocab_size_);
+  std::vector<std::exception_ptr> failures(static_cast<size_t>(pool_.size()));  // a team must not throw
+  pool_.run([&](Team& team) {
+    const Range range = team.share(static_cast<int>(kept.rows.size()));
+    try {
+      for (size_t i = static_cast<size_t>(range.begin); i < static_cast<size_t>(range.end); ++i) {
+        const size_t row = kept.rows[i];
+        const Draw& draw = draws[row];
+        float* logits = kept.logits.data() + i * vocab;
+        const std::vector<float> as_they_were = penalise(logits, draw.path, draw.sampling.repetition_penalty);
+        tokens[row] = sample_token(logits, vocab_size_, draw.sampling, draw.position);
+        if (confidences == nullptr) continue;
+        restore(logits, draw.path, as_they_were);
+        confidences[row] = probability(logits[tokens[row]], best[row].top.value, best[row].sum);
+      }
+    } catch (...) {
+      failures[static_cast<size_t>(team.index())] = std::current_exception();
+    }
+  });
+  for (const std::exception_ptr& failure : failures)
+    if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace specee

@@ -1,0 +1,55 @@
+// One token for each row: the best, or one drawn, and how likely it is.
+#pragma once
+
+#include <vector>
+
+#include "cpu/head_stream.h"
+#include "cpu/sampling.h"
+#include "cpu/scored.h"
+
+namespace specee {
+
+// How to draw the token after one row.
+struct Draw {
+  Sampling sampling;
+  uint64_t position;      // of the token to draw
+  std::vector<int> path;  // distinct tokens up to and with the row; not needed without a penalty
+};
+
+class Drawing {
+ public:
+  Drawing(int vocab_size, const Kernels& kernels, ThreadPool& pool, HeadStream& stream);
+
+  // `hidden`: as HeadStream has it.
+  void argmax(const std::vector<const float*>& hidden, int64_t* tokens);
+  // One Draw a row. `confidences` may be null; else each becomes its token's probability in the softmax of
+  // the row's logits as they are. They are added up as they are made, so their last bits depend on the number
+  // of members, but not on the rows beside.
+  void draw(const std::vector<const float*>& hidden, const std::vector<Draw>& draws, int64_t* tokens,
+            float* confidences);
+
+ private:
+  struct Best {
+    Scored top;
+    double sum;  // of exp(logit - top.value)
+  };
+  struct Kept {                 // logits that a draw needs all at once
+    std::vector<size_t> rows;   // which rows have them
+    std::vector<size_t> place;  // by row: index into `rows`, or kNone
+    std::vector<float> logits;
+  };
+  static constexpr size_t kNone = static_cast<size_t>(-1);
+
+  Kept keep(const std::vector<Draw>& draws) const;
+  void see(const HeadPiece& piece, int r, bool add_up, Best& best) const;
+  Best merge(const std::vector<Best>& best, size_t row, size_t rows) const;
+  void draw_kept(Kept& kept, const std::vector<Draw>& draws, const std::vector<Best>& best, int64_t* tokens,
+                 float* confidences);
+
+  const int vocab_size_;
+  const Kernels& kernels_;
+  ThreadPool& pool_;
+  HeadStream& stream_;
+};
+
+}  // namespace specee

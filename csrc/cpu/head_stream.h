@@ -1,0 +1,90 @@
+// The final norm and the head's product for rows at any depth: logits are made 256 at a time and handed on at
+// once, so that nobody has to keep them.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "cpu/costs.h"
+#include "cpu/inputs.h"
+#include "cpu/thread_pool.h"
+#include "cpu/weight_streams.h"
+#include "cpu/weights.h"
+
+namespace specee {
+
+// Logits of some rows for columns [begin, begin + columns).
+struct HeadPiece {
+  int row, rows, begin, columns;
+  const float* values;
+  ptrdiff_t stride;
+  const float* of(int r) const { return values + r * stride; }
+};
+
+class HeadStream {
+ public:
+  HeadStream(const ModelConfig& config, const ModelWeights& weights, const Kernels& kernels, ThreadPool& pool,
+             Costs& costs, WeightStreams& streams);
+
+  // `hidden`: one pointer to hidden_size floats a row, any number of rows. Members call consume(member,
+  // piece) at the same time, each for columns of its own, the lowest first; consume() must not throw.
+  template <class Consume>
+  void run(const std::vector<const float*>& hidden, const Consume& consume) {
+    const PackedMatrix& matrix = weights_.head();
+    const int total = static_cast<int>(hidden.size());
+    std::vector<char> finite(static_cast<size_t>(pool_.size()), 1);  // a team must not throw
+    pool_.run([&](Team& team) {
+      Lap lap(costs_, team.index());
+      for (int row = 0; row < total; row += kMaxRows) {
+        const int rows = std::min(kMaxRows, total - row);
+        const InputRows inputs = normed(team, hidden.data() + row, rows, finite);
+        multiply(team, matrix, inputs, rows, [&](HeadPiece piece) {
+          piece.row = row;
+          consume(team.index(), piece);
+        });
+        lap.mark(Step::head);
+        team.barrier();  // inputs may be overwritten
+        lap.waited();
+      }
+    });
+    check(finite);
+  }
+
+ private:
+  static constexpr int kPieceBlocks = 16;
+  static constexpr int kPieceColumns = kPieceBlocks * kLanes;
+
+  InputRows normed(Team& team, const float* const* hidden, int rows, std::vector<char>& finite);
+  template <class Take>
+  void multiply(Team& team, const PackedMatrix& matrix, const InputRows& inputs, int rows, const Take& take) {
+    std::vector<float>& piece = pieces_[static_cast<size_t>(team.index())];
+    const Range range = share_blocks(team.index(), team.size(), matrix, Epilogue::store);
+    streams_.begin_head(team.index());
+    for (int block = range.begin; block < range.end; block += kPieceBlocks) {
+      LinearCall call = linear_call(kernels_, matrix, inputs, rows, matrix.outputs(), piece.data(),
+                                    kPieceColumns, Epilogue::store);
+      call.block_begin = block;
+      call.block_end = std::min(range.end, block + kPieceBlocks);
+      call.stream = streams_.of(team.index());
+      call.column_origin = block * kLanes;
+      run_linear(kernels_, matrix, call);
+      const int columns = std::min(call.block_end * kLanes, matrix.outputs()) - call.column_origin;
+      take(HeadPiece{0, rows, call.column_origin, columns, piece.data(), kPieceColumns});
+    }
+    streams_.done(team.index());
+  }
+  static void check(const std::vector<char>& finite);
+
+  const ModelConfig& config_;
+  const ModelWeights& weights_;
+  const Kernels& kernels_;
+  ThreadPool& pool_;
+  Costs& costs_;
+  WeightStreams& streams_;
+  Forms forms_;
+  Inputs inputs_;
+  std::vector<std::vector<float>> pieces_;  // per member
+};
+
+}  // namespace specee
