@@ -39,9 +39,10 @@ class StopStrings:
             tail = list(generated[-count:])
             text = self._decode(tail)
             before = _certain(self._decode(tail[:-1])) if tail[1:] else ""
-            # Tokens that give no text make a long tail short. One that starts inside a character starts with
-            # bytes that are none, and some decoders then give up on all bytes after it.
-            enough = len(before) >= self._longest - 1 and not text.startswith(_INCOMPLETE)
+            # Tokens may give no text, so characters count: those that a string may need, and one more, so
+            # that all uncertain ones are in the tail. A tail that starts inside a character starts with bytes
+            # that are none, and some decoders then give up on all bytes after it.
+            enough = len(before) >= self._longest and not text.startswith(_INCOMPLETE)
             if enough or count >= len(generated):
                 return len(before), _certain(text)
             count *= 2

@@ -20,7 +20,7 @@ PIECES = (
     b"\xacb",  # begins inside one
     b"<|end|>",
 )
-CHARACTERS = "ab é€🙂\n"
+CHARACTERS = "ab é€🙂\n\ufffd"  # the last one is what bytes that are no character become
 Decode = Callable[[list[int]], str]
 
 
@@ -106,6 +106,12 @@ def test_a_character_is_there_with_its_last_byte() -> None:
     euro = ids(*(bytes([byte]) for byte in parts))
     assert [stop(euro[:n]) for n in (1, 2, 3)] == [False, False, True]
     assert StopStrings(["a€b"], byte_level)(ids(b"a\xe2\x82", b"\xacb"))
+
+
+@pytest.mark.parametrize("silent", range(10))
+def test_a_character_is_whole_wherever_decoding_begins(silent: int) -> None:
+    face = ids(*(bytes([byte]) for byte in "🙂".encode()))
+    assert StopStrings(["🙂 a"], byte_level)([*face, *ids(b"") * silent, *ids(b" ", b"a")])
 
 
 def test_an_incomplete_character_behind_it_does_not_hide_it() -> None:
