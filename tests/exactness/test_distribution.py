@@ -90,7 +90,7 @@ def test_three_tokens_are_distributed_as_the_full_models(
 ) -> None:
     for option in OPTIONS:
         counts, accepted = drawn(backend, option, policy, rule)
-        assert accepted > DRAWS // 20, "the rule must have had something to accept"
+        assert accepted > 100, "the rule must have had something to accept"
         assert chi_square(counts, enumerated(backend, option)) < LIMIT
 
 
