@@ -1,0 +1,55 @@
+"""The default model on real text: every policy gives the tokens of plain decoding, packed and in bf16.
+
+A sample of what ``python -m bench.decode.lossless`` runs over hundreds of prompts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import specee
+from specee.policies import policy_names
+from tests.exactness.texts import TEXTS
+
+pytestmark = pytest.mark.model
+
+TOKENS = 24
+SETTINGS = {
+    "autoregressive": [""],
+    "layerskip": [":exit_layer=29,speculation_length=4", ":exit_layer=12,speculation_length=2"],
+    "layerskip-adaptive": [":exit_layer=27"],
+    "threshold": [":exit_layer=24,threshold=0.3"],
+    "prompt-lookup": ["", ":speculation_length=11,shortest_ngram=2"],
+}
+MODES: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "sampled": {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "seed": 11},
+    "penalised": {"repetition_penalty": 1.2, "stop_strings": [" the"]},
+}
+
+
+def test_no_policy_is_left_out() -> None:
+    assert set(SETTINGS) == set(policy_names())
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("weights", ["packed", "bf16"])
+def test_every_policy_gives_the_tokens_of_plain_decoding(weights: Any, mode: str) -> None:
+    model = specee.load(weights=weights)
+    prompts = [model.encode(text)[-160:] for text in TEXTS.values()]
+    width = max(map(len, prompts))
+    padded = [[0] * (width - len(prompt)) + prompt for prompt in prompts]
+    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    options = {"max_new_tokens": TOKENS, "return_dict": True, **MODES[mode]}
+    plain = model.generate(padded, mask, **options).tokens
+    accepted = 0
+    for name, settings in SETTINGS.items():
+        for setting in settings:
+            together = model.generate(padded, mask, policy=name + setting, **options)
+            assert together.tokens == plain, name + setting
+            accepted += together.statistics.acceptance.accepted
+            alone = model.generate([prompts[0]], policy=name + setting, **options)
+            assert alone.tokens == plain[:1], name + setting
+    assert accepted > TOKENS
