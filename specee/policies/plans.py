@@ -54,7 +54,7 @@ class NgramLookup:
     """
 
     longest: int = 3
-    shortest: int = 1
+    shortest: int = 2
 
 
 DraftSource: TypeAlias = ExitLayer | NgramLookup

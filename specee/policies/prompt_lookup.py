@@ -20,7 +20,7 @@ class PromptLookup:
 
     name = "prompt-lookup"
 
-    def __init__(self, speculation_length: int = 5, longest_ngram: int = 3, shortest_ngram: int = 1) -> None:
+    def __init__(self, speculation_length: int = 5, longest_ngram: int = 3, shortest_ngram: int = 2) -> None:
         self._length = settings.whole(self.name, "speculation_length", speculation_length, 0)
         longest = settings.whole(self.name, "longest_ngram", longest_ngram, 1)
         shortest = settings.whole(self.name, "shortest_ngram", shortest_ngram, 1)

@@ -13,6 +13,7 @@ from specee.models.table import Slab
 from specee.sampling import penalised, sample
 from specee.types import RowInfo, Sampling
 from tests.engines import Engine, all_engines
+from tests.exactness.draws import CONFIDENCE, PENALISED, confidence, text_of, with_branches
 from tests.oracle import expected
 from tests.random_model import BASE, CONFIGS, SHAPES, random_model
 
@@ -255,38 +256,6 @@ def test_sampling_is_the_shared_function(engine: Engine) -> None:
         assert drawn.tolist() == [sample(logits[p], batch[p], p + 1) for p in slots]
 
 
-def text_of(sequence: SequenceState, slot: int) -> list[int]:
-    """Tokens up to and with the row, by its parents."""
-    tokens = []
-    while slot >= 0:
-        row = sequence.row(slot)
-        tokens.append(row.token)
-        slot = row.parent
-    return tokens[::-1]
-
-
-def with_branches(backend: Backend) -> tuple[SequenceState, list[int]]:
-    """A text that repeats itself and a tree on top of it, at unequal depths; and slots of both, mixed.
-
-    The text is of half the vocabulary, so that a penalty on its tokens matters.
-    """
-    sequence = backend.sequence(72, poison=True)
-    text = np.random.default_rng(5).integers(0, backend.config.vocab_size, 60).tolist()
-    backend.advance([(sequence, sequence.append(text))], LAYERS)
-    slots = sequence.branch([50, 51, text[0], 52, 53], [-1, -1, 0, 0, 1])
-    backend.advance([(sequence, [31, 59, slots[2], slots[4]])], 2)
-    backend.advance([(sequence, [31, 59, slots[3]])], LAYERS)
-    return sequence, [slots[3], 31, slots[4], 59, slots[2], slots[0]]
-
-
-PENALISED = [
-    Sampling(temperature, top_k, top_p, seed, min_p, penalty)
-    for temperature, top_k, top_p, min_p in ((0.0, 0, 1.0, 0.0), (1.0, 0, 1.0, 0.0), (2.0, 9, 0.9, 0.05))
-    for seed in range(4)
-    for penalty in (1.0, 1.3, 5.0, 0.4)
-]
-
-
 def test_a_penalty_looks_at_the_path_of_its_row(engine: Engine) -> None:
     backend = load(engine)
     sequence, slots = with_branches(backend)
@@ -315,18 +284,6 @@ def test_a_penalty_counts_when_greedy(engine: Engine) -> None:
     assert int(free[0]) not in text_of(sequence, children[0])
     bound = backend.sample([(sequence, children)], [Sampling(repetition_penalty=1e-6)])
     assert int(bound[0]) in text_of(sequence, children[0])
-
-
-def confidence(logits: np.ndarray, token: int) -> float:
-    """The token's share of the softmax, in double."""
-    exact = logits.astype(np.float64)
-    return float(1.0 / np.exp(exact - exact[token]).sum())
-
-
-# Bound on the relative error of a confidence where logits are within 30 of each other, u = 2^-24: an exponent
-# is rounded (30 u), its exponential is within 2 ulp (4 u), sixteen chains add at most 256 terms and a tree
-# the chains (20 u), the result is rounded (u). What is added up beyond that is in double.
-CONFIDENCE = (30 + 4 + 20 + 1) * 2.0**-24
 
 
 @pytest.mark.parametrize("name", ["llama", "llama-tied", "odd"])

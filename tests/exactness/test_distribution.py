@@ -21,7 +21,7 @@ VOCAB, TOKENS, DRAWS, ROWS = 5, 3, 12_000, 50
 PROMPT = (1, 0, 3, 1)  # prompt lookup finds its last token
 POLICIES = [
     "layerskip:exit_layer=1,speculation_length=2",
-    "prompt-lookup:speculation_length=2",
+    "prompt-lookup:speculation_length=2,shortest_ngram=1",
     "threshold:exit_layer=2",
 ]
 # 99.99 % quantile of chi-square with 5^3 - 1 = 124 degrees of freedom, by Wilson and Hilferty's formula

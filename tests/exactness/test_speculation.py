@@ -29,7 +29,7 @@ POLICIES = [
     "layerskip-adaptive:exit_layer=2",
     "threshold:exit_layer=2,threshold=0.1",
 ]
-POLICIES += ["prompt-lookup", "layerskip:exit_layer=2,speculation_length=0"]
+POLICIES += ["prompt-lookup:shortest_ngram=1", "layerskip:exit_layer=2,speculation_length=0"]
 PLAIN = "autoregressive"
 
 
