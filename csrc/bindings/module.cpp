@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <tuple>
 
 #include "bindings/buffers.h"
 #include "bindings/busy.h"
@@ -139,14 +140,14 @@ Array<float> hidden(Engine& engine, const py::sequence& items) {
   return out;
 }
 
-Array<float> logits(Engine& engine, const py::sequence& items) {
+Array<float> logits(Engine& engine, const py::sequence& items, const DraftHead* head) {
   const Work work = parse_work(items);
   Array<float> out(
       {static_cast<py::ssize_t>(count_rows(work)), static_cast<py::ssize_t>(engine.config().vocab_size)});
   float* data = out.mutable_data();
   const Using use(work);
   py::gil_scoped_release release;
-  engine.logits(work, data);
+  engine.logits(work, head, data);
   return out;
 }
 
@@ -204,7 +205,8 @@ Array<int64_t> sample(Engine& engine, const py::sequence& items, const py::seque
   return out;
 }
 
-py::tuple draft(Engine& engine, const py::sequence& items, const py::sequence& options) {
+py::tuple draft(Engine& engine, const py::sequence& items, const py::sequence& options,
+                const DraftHead* head) {
   const Work work = parse_work(items);
   const std::vector<Sampling> sampling = parse_sampling(options);
   const py::ssize_t rows = static_cast<py::ssize_t>(count_rows(work));
@@ -215,7 +217,7 @@ py::tuple draft(Engine& engine, const py::sequence& items, const py::sequence& o
   {
     const Using use(work);
     py::gil_scoped_release release;
-    engine.draft(work, sampling, token_data, confidence_data);
+    engine.draft(work, sampling, head, token_data, confidence_data);
   }
   return py::make_tuple(tokens, confidences);
 }
@@ -312,6 +314,35 @@ py::object make_sequence(const py::object& self, int64_t capacity, const std::st
   return made;
 }
 
+// norm, down, up of an adapter.
+using AdapterArrays = std::tuple<Array<float>, Array<float>, Array<float>>;
+
+std::unique_ptr<const Adapter> make_adapter(const AdapterArrays& arrays, py::ssize_t hidden) {
+  const auto& [norm, down, up] = arrays;
+  const bool matrices = down.ndim() == 2 && up.ndim() == 2 && down.shape(0) > 0 && down.shape(0) <= (1 << 24);
+  if (!matrices || norm.ndim() != 1 || norm.shape(0) != hidden || down.shape(1) != hidden ||
+      up.shape(0) != hidden || up.shape(1) != down.shape(0))
+    throw ConfigurationError("an adapter of a model of hidden size " + std::to_string(hidden) +
+                             " has norm (hidden,), down (width, hidden) and up (hidden, width)");
+  return std::make_unique<Adapter>(static_cast<int>(hidden), static_cast<int>(down.shape(0)), norm.data(),
+                                   down.data(), up.data());
+}
+
+// The head keeps its engine alive.
+py::object make_draft_head(const py::object& self, const std::optional<AdapterArrays>& adapter,
+                           const std::optional<std::vector<int64_t>>& vocabulary) {
+  Engine& engine = self.cast<Engine&>();
+  std::unique_ptr<DraftHead> head;
+  {
+    py::gil_scoped_release release;
+    head = engine.draft_head(adapter ? make_adapter(*adapter, engine.config().hidden_size) : nullptr,
+                             vocabulary ? &*vocabulary : nullptr);
+  }
+  py::object made = py::cast(std::move(head));
+  py::detail::keep_alive_impl(made, self);
+  return made;
+}
+
 // Seconds by step and barriers passed, for each member, since the last call; turns the watch on or off.
 py::list costs(Engine& engine, bool watch) {
   constexpr const char* names[kCostSteps] = {"qkv",     "heads", "attention", "o",
@@ -330,6 +361,7 @@ py::list costs(Engine& engine, bool watch) {
 }
 
 void bind_engine(py::module_& m) {
+  py::class_<DraftHead>(m, "DraftHead").def_property_readonly("bytes", &DraftHead::bytes);
   py::class_<Engine>(m, "Engine")
       .def(py::init([](const py::object& config,
                        const std::map<std::pair<std::string, int>, std::string>& formats,
@@ -353,11 +385,12 @@ void bind_engine(py::module_& m) {
            })
       .def("advance", &advance)
       .def("hidden", &hidden)
-      .def("logits", &logits)
+      .def("logits", &logits, py::arg("work"), py::arg("head") = py::none())
       .def("argmax", &argmax)
       .def("topk", &topk)
       .def("sample", &sample)
-      .def("draft", &draft);
+      .def("draft", &draft, py::arg("work"), py::arg("sampling"), py::arg("head") = py::none())
+      .def("draft_head", &make_draft_head);
 }
 
 double bandwidth_gb(size_t bytes, int threads, const std::string& isa) {

@@ -20,31 +20,37 @@ class Drawing {
  public:
   Drawing(int vocab_size, const Kernels& kernels, ThreadPool& pool, HeadStream& stream);
 
-  // `hidden`: as HeadStream has it.
+  // `hidden` and `head`: as HeadStream has them.
   void argmax(const std::vector<const float*>& hidden, int64_t* tokens);
   // One Draw a row. `confidences` may be null; else each becomes its token's probability in the softmax of
   // the row's logits as they are. They are added up as they are made, so their last bits depend on the number
   // of members, but not on the rows beside.
-  void draw(const std::vector<const float*>& hidden, const std::vector<Draw>& draws, int64_t* tokens,
-            float* confidences);
+  void draw(const std::vector<const float*>& hidden, const std::vector<Draw>& draws, const DraftHead* head,
+            int64_t* tokens, float* confidences);
 
  private:
   struct Best {
-    Scored top;
+    Scored top;  // its column, which is the token in a whole head
     double sum;  // of exp(logit - top.value)
+  };
+  struct Columns {
+    int count;
+    const std::vector<int>* ids;  // tokens, null if columns are tokens
+    int token(int column) const { return ids != nullptr ? (*ids)[static_cast<size_t>(column)] : column; }
+    std::vector<int> of(const std::vector<int>& tokens) const;  // those that have one; both ascending
   };
   struct Kept {                 // logits that a draw needs all at once
     std::vector<size_t> rows;   // which rows have them
     std::vector<size_t> place;  // by row: index into `rows`, or kNone
-    std::vector<float> logits;
+    std::vector<float> logits;  // rows x columns
   };
   static constexpr size_t kNone = static_cast<size_t>(-1);
 
-  Kept keep(const std::vector<Draw>& draws) const;
+  static Kept keep(const std::vector<Draw>& draws, const Columns& columns);
   void see(const HeadPiece& piece, int r, bool add_up, Best& best) const;
-  Best merge(const std::vector<Best>& best, size_t row, size_t rows) const;
-  void draw_kept(Kept& kept, const std::vector<Draw>& draws, const std::vector<Best>& best, int64_t* tokens,
-                 float* confidences);
+  static Best merge(const std::vector<Best>& best, size_t row, size_t rows);
+  void draw_kept(Kept& kept, const Columns& columns, const std::vector<Draw>& draws,
+                 const std::vector<Best>& best, int64_t* tokens, float* confidences);
 
   const int vocab_size_;
   const Kernels& kernels_;

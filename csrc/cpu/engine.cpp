@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <set>
+#include <utility>
 
 #include "cpu/isa.h"
 #include "specee/errors.h"
@@ -20,7 +21,8 @@ Engine::Engine(const ModelConfig& config, const WeightTypes& types, const std::s
       forward_(config_, weights_, kernels_, pool_, costs_, streams_),
       head_stream_(config_, weights_, kernels_, pool_, costs_, streams_),
       head_(config_.vocab_size, head_stream_, threads),
-      drawing_(config_.vocab_size, kernels_, pool_, head_stream_) {}
+      drawing_(config_.vocab_size, kernels_, pool_, head_stream_),
+      draft_heads_(config_, weights_.head()) {}
 
 void Engine::check_capacity(int64_t capacity) const {
   if (capacity < 1 || capacity > config_.max_position)
@@ -168,9 +170,10 @@ void Engine::hidden(const Work& work, float* out) {
   }
 }
 
-void Engine::logits(const Work& work, float* out) {
+void Engine::logits(const Work& work, const DraftHead* head, float* out) {
+  check(head);
   const std::lock_guard<std::mutex> lock(mutex_);
-  head_.logits(finite_states(work), out);
+  head_.logits(finite_states(work), head, out);
 }
 
 void Engine::argmax(const Work& work, int64_t* out) {
@@ -207,14 +210,28 @@ std::vector<Draw> Engine::draws(const Work& work, const std::vector<Sampling>& s
 }
 
 void Engine::sample(const Work& work, const std::vector<Sampling>& sampling, int64_t* out) {
-  draft(work, sampling, out, nullptr);
+  draft(work, sampling, nullptr, out, nullptr);
 }
 
-void Engine::draft(const Work& work, const std::vector<Sampling>& sampling, int64_t* tokens,
-                   float* confidences) {
+void Engine::draft(const Work& work, const std::vector<Sampling>& sampling, const DraftHead* head,
+                   int64_t* tokens, float* confidences) {
+  check(head);
   const std::lock_guard<std::mutex> lock(mutex_);
   const std::vector<const float*> pointers = finite_states(work);
-  drawing_.draw(pointers, draws(work, sampling), tokens, confidences);
+  drawing_.draw(pointers, draws(work, sampling), head, tokens, confidences);
+}
+
+std::unique_ptr<DraftHead> Engine::draft_head(std::unique_ptr<const Adapter> adapter,
+                                              const std::vector<int64_t>* tokens) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (adapter != nullptr) head_stream_.reserve_adapter(adapter->width());
+  return draft_heads_.make(std::move(adapter), tokens);
+}
+
+void Engine::check(const DraftHead* head) const {
+  if (head != nullptr && head->model() != &config_)
+    throw ConfigurationError(
+        "a draft head of another model; make draft heads with this backend's draft_head()");
 }
 
 }  // namespace specee

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/draft_head.h"
 #include "cpu/drawing.h"
 #include "cpu/forward.h"
 #include "cpu/head.h"
@@ -41,12 +42,17 @@ class Engine {
   // used from it.
   void advance(const Work& work, int to_layer, const std::function<void()>& between);
   void hidden(const Work& work, float* out);
-  void logits(const Work& work, float* out);
+  // `head`: one of draft_head(), null for the model's own.
+  void logits(const Work& work, const DraftHead* head, float* out);
   void argmax(const Work& work, int64_t* out);
   void check_topk(int64_t k) const;  // throws RowError
   void topk(const Work& work, int k, int64_t* ids, float* values);
   void sample(const Work& work, const std::vector<Sampling>& sampling, int64_t* out);
-  void draft(const Work& work, const std::vector<Sampling>& sampling, int64_t* tokens, float* confidences);
+  void draft(const Work& work, const std::vector<Sampling>& sampling, const DraftHead* head, int64_t* tokens,
+             float* confidences);
+  // Adapter and tokens may be null. Throws as DraftHeads does. Do not let it outlive the engine.
+  std::unique_ptr<DraftHead> draft_head(std::unique_ptr<const Adapter> adapter,
+                                        const std::vector<int64_t>* tokens);
 
  private:
   struct Member {
@@ -57,6 +63,7 @@ class Engine {
   std::vector<Member> closure(const Work& work, int to_layer) const;
   void advance_block(const std::vector<Member>& members, int to_layer);
   void check(const Work& work) const;
+  void check(const DraftHead* head) const;
   std::vector<const float*> states(const Work& work) const;
   std::vector<const float*> finite_states(const Work& work) const;
   std::vector<Draw> draws(const Work& work, const std::vector<Sampling>& sampling) const;
@@ -71,6 +78,7 @@ class Engine {
   HeadStream head_stream_;
   Head head_;
   Drawing drawing_;
+  DraftHeads draft_heads_;
   std::mutex mutex_;  // one call at a time: buffers are shared
 };
 

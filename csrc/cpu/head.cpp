@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "cpu/scored.h"
 
@@ -25,11 +26,17 @@ void offer(std::vector<Scored>& best, size_t k, Scored candidate) {
 Head::Head(int vocab_size, HeadStream& stream, int members)
     : vocab_size_(static_cast<size_t>(vocab_size)), stream_(stream), members_(static_cast<size_t>(members)) {}
 
-void Head::logits(const std::vector<const float*>& hidden, float* out) {
-  stream_.run(hidden, [&](int, const HeadPiece& p) {
-    for (int r = 0; r < p.rows; ++r)
-      std::memcpy(out + static_cast<size_t>(p.row + r) * vocab_size_ + p.begin, p.of(r),
-                  static_cast<size_t>(p.columns) * sizeof(float));
+void Head::logits(const std::vector<const float*>& hidden, const DraftHead* head, float* out) {
+  const std::vector<int>* ids = head != nullptr ? head->ids() : nullptr;
+  if (ids != nullptr) std::fill_n(out, hidden.size() * vocab_size_, -std::numeric_limits<float>::infinity());
+  stream_.run(hidden, head, [&](int, const HeadPiece& p) {
+    for (int r = 0; r < p.rows; ++r) {
+      float* row = out + static_cast<size_t>(p.row + r) * vocab_size_;
+      if (ids == nullptr)
+        std::memcpy(row + p.begin, p.of(r), static_cast<size_t>(p.columns) * sizeof(float));
+      else
+        for (int i = 0; i < p.columns; ++i) row[(*ids)[static_cast<size_t>(p.begin + i)]] = p.of(r)[i];
+    }
   });
 }
 
@@ -37,7 +44,7 @@ void Head::topk(const std::vector<const float*>& hidden, int k, int64_t* ids, fl
   const size_t rows = hidden.size(), wanted = static_cast<size_t>(k);
   std::vector<std::vector<Scored>> best(rows * members_);
   for (std::vector<Scored>& list : best) list.reserve(wanted);  // nothing may throw in a team
-  stream_.run(hidden, [&](int member, const HeadPiece& p) {
+  stream_.run(hidden, nullptr, [&](int member, const HeadPiece& p) {
     for (int r = 0; r < p.rows; ++r)
       for (int i = 0; i < p.columns; ++i)
         offer(best[static_cast<size_t>(member) * rows + static_cast<size_t>(p.row + r)], wanted,

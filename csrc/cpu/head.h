@@ -11,9 +11,9 @@ class Head {
  public:
   Head(int vocab_size, HeadStream& stream, int members);
 
-  // `hidden`: as HeadStream has it.
-  void logits(const std::vector<const float*>& hidden,
-              float* out);  // rows x vocab_size
+  // `hidden` and `head`: as HeadStream has them. out: rows x vocab_size, minus infinity for tokens that the
+  // head does not have.
+  void logits(const std::vector<const float*>& hidden, const DraftHead* head, float* out);
   // ids and values are rows x k, best first, lower id first among equals.
   void topk(const std::vector<const float*>& hidden, int k, int64_t* ids, float* values);
 

@@ -14,14 +14,20 @@ HeadStream::HeadStream(const ModelConfig& config, const ModelWeights& weights, c
       streams_(streams),
       forms_(forms_of(kernels, {&weights.head()})),
       inputs_(kernels, forms_, config.hidden_size, pool.size()),
+      adapter_pass_(config, kernels, pool.size()),
       pieces_(static_cast<size_t>(pool.size()),
               std::vector<float>(static_cast<size_t>(kMaxRows) * kPieceColumns)) {}
 
-InputRows HeadStream::normed(Team& team, const float* const* hidden, int rows, std::vector<char>& finite) {
+InputRows HeadStream::normed(Team& team, const float* const* hidden, int rows, const DraftHead* head,
+                             std::vector<char>& finite) {
+  const int size = config_.hidden_size;
+  const Adapter* adapter = head != nullptr ? head->adapter() : nullptr;
+  const float* adapted = adapter != nullptr ? adapter_pass_.run(team, *adapter, hidden, rows) : nullptr;
   char& mine = finite[static_cast<size_t>(team.index())];
-  return inputs_.prepare(team, rows, config_.hidden_size, forms_, [&](int r, float* x) {
-    kernels_.rms_norm(hidden[r], weights_.final_norm().data(), config_.norm_eps, config_.hidden_size, x);
-    for (int i = 0; i < config_.hidden_size; ++i) mine &= std::isfinite(x[i]);
+  return inputs_.prepare(team, rows, size, forms_, [&](int r, float* x) {
+    const float* state = adapted != nullptr ? adapted + static_cast<ptrdiff_t>(r) * size : hidden[r];
+    kernels_.rms_norm(state, weights_.final_norm().data(), config_.norm_eps, size, x);
+    for (int i = 0; i < size; ++i) mine &= std::isfinite(x[i]);
   });
 }
 

@@ -6,7 +6,9 @@
 #include <cmath>
 #include <vector>
 
+#include "cpu/adapter.h"
 #include "cpu/costs.h"
+#include "cpu/draft_head.h"
 #include "cpu/inputs.h"
 #include "cpu/thread_pool.h"
 #include "cpu/weight_streams.h"
@@ -27,19 +29,22 @@ class HeadStream {
   HeadStream(const ModelConfig& config, const ModelWeights& weights, const Kernels& kernels, ThreadPool& pool,
              Costs& costs, WeightStreams& streams);
 
-  // `hidden`: one pointer to hidden_size floats a row, any number of rows. Members call consume(member,
-  // piece) at the same time, each for columns of its own, the lowest first; consume() must not throw.
+  // Heads with adapters up to this width can be used from now on.
+  void reserve_adapter(int width) { adapter_pass_.reserve(width); }
+
+  // `hidden`: one pointer to hidden_size floats a row, any number of rows. `head`: null for the model's own.
+  // Members call consume(member, piece) at the same time, each for columns of its own, the lowest first;
+  // consume() must not throw.
   template <class Consume>
-  void run(const std::vector<const float*>& hidden, const Consume& consume) {
-    const PackedMatrix& matrix = weights_.head();
+  void run(const std::vector<const float*>& hidden, const DraftHead* head, const Consume& consume) {
     const int total = static_cast<int>(hidden.size());
     std::vector<char> finite(static_cast<size_t>(pool_.size()), 1);  // a team must not throw
     pool_.run([&](Team& team) {
       Lap lap(costs_, team.index());
       for (int row = 0; row < total; row += kMaxRows) {
         const int rows = std::min(kMaxRows, total - row);
-        const InputRows inputs = normed(team, hidden.data() + row, rows, finite);
-        multiply(team, matrix, inputs, rows, [&](HeadPiece piece) {
+        const InputRows inputs = normed(team, hidden.data() + row, rows, head, finite);
+        multiply(team, head, inputs, rows, [&](HeadPiece piece) {
           piece.row = row;
           consume(team.index(), piece);
         });
@@ -55,24 +60,30 @@ class HeadStream {
   static constexpr int kPieceBlocks = 16;
   static constexpr int kPieceColumns = kPieceBlocks * kLanes;
 
-  InputRows normed(Team& team, const float* const* hidden, int rows, std::vector<char>& finite);
+  InputRows normed(Team& team, const float* const* hidden, int rows, const DraftHead* head,
+                   std::vector<char>& finite);
   template <class Take>
-  void multiply(Team& team, const PackedMatrix& matrix, const InputRows& inputs, int rows, const Take& take) {
+  void multiply(Team& team, const DraftHead* head, const InputRows& inputs, int rows, const Take& take) {
+    const PackedMatrix& matrix = head != nullptr ? head->matrix() : weights_.head();
+    const bool own = &matrix == &weights_.head();
     std::vector<float>& piece = pieces_[static_cast<size_t>(team.index())];
     const Range range = share_blocks(team.index(), team.size(), matrix, Epilogue::store);
-    streams_.begin_head(team.index());
+    // Other matrices have no place in the order of a pass: all there is to fetch is the matrix itself.
+    const WeightRun run = weight_run(matrix, range);
+    WeightStream alone = {&run, 1, 0, run.bytes, 0, 0};
+    if (own) streams_.begin_head(team.index());
     for (int block = range.begin; block < range.end; block += kPieceBlocks) {
       LinearCall call = linear_call(kernels_, matrix, inputs, rows, matrix.outputs(), piece.data(),
                                     kPieceColumns, Epilogue::store);
       call.block_begin = block;
       call.block_end = std::min(range.end, block + kPieceBlocks);
-      call.stream = streams_.of(team.index());
+      call.stream = own ? streams_.of(team.index()) : &alone;
       call.column_origin = block * kLanes;
       run_linear(kernels_, matrix, call);
       const int columns = std::min(call.block_end * kLanes, matrix.outputs()) - call.column_origin;
       take(HeadPiece{0, rows, call.column_origin, columns, piece.data(), kPieceColumns});
     }
-    streams_.done(team.index());
+    if (own) streams_.done(team.index());
   }
   static void check(const std::vector<char>& finite);
 
@@ -84,6 +95,7 @@ class HeadStream {
   WeightStreams& streams_;
   Forms forms_;
   Inputs inputs_;
+  AdapterPass adapter_pass_;
   std::vector<std::vector<float>> pieces_;  // per member
 };
 

@@ -10,6 +10,7 @@
 #include "cpu/quant_impl.h"
 #include "cpu/quantise_impl.h"
 #include "cpu/rotate_impl.h"
+#include "cpu/silu_impl.h"
 
 namespace {
 
@@ -23,6 +24,7 @@ constexpr specee::Kernels kernel_table(const char* name, specee::InputForm bf16_
        linear_quant<Q8_0Format>, linear_quant<Q4KFormat>, linear_quant<Q5KFormat>, linear_quant<Q6KFormat>},
       quantise_row,
       rms_norm,
+      silu,
       rotate,
       attend_scores,
       attend_weights,

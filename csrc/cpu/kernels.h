@@ -130,6 +130,8 @@ struct Kernels {
   void (*quantise_row)(const float* x, int k, void* record);
   // y[i] = x[i] / sqrt(mean(x^2) + eps) * w[i]   (Zhang & Sennrich 2019)
   void (*rms_norm)(const float* x, const float* w, float eps, int n, float* y);
+  // x[i] *= sigmoid(x[i])
+  void (*silu)(float* x, int n);
   // (a, b) -> (a cos - b sin, b cos + a sin) for a = x[i], b = x[i + half].
   void (*rotate)(float* x, const float* cosine, const float* sine, int half);
   // Positions [from, to), from a multiple of kChunk, clipped to the call's: scores into `weights`.

@@ -1,5 +1,6 @@
 #include "cpu/packed.h"
 
+#include <cstring>
 #include <string>
 
 #include "cpu/quant_blocks.h"
@@ -131,6 +132,24 @@ void PackedMatrix::read_row(int output, float* row) const {
     const uint16_t* from = reinterpret_cast<const uint16_t*>(block(output)) + lane * step;
     for (int i = 0; i < k_; ++i)
       row[i] = element(from, type_, static_cast<size_t>(i / step) * kLanes * step + i % step);
+  }
+}
+
+void PackedMatrix::copy_row(const PackedMatrix& source, int from, int to) {
+  if (is_quantised(type_)) return copy_quantised(source, from, to);
+  const size_t bytes = type_ == WeightType::f16 ? 2 : 4;  // of one lane at each step: a pair of bf16
+  const size_t step = bytes * kLanes;
+  const char* read = source.block(from) + static_cast<size_t>(from % kLanes) * bytes;
+  char* write = block(to) + static_cast<size_t>(to % kLanes) * bytes;
+  for (size_t at = 0; at < static_cast<size_t>(block_bytes_); at += step)
+    std::memcpy(write + at, read + at, bytes);
+}
+
+void PackedMatrix::copy_quantised(const PackedMatrix& source, int from, int to) {
+  QuantBlock values;
+  for (int i = 0; i < padded_k_ / quant_layout(type_).block; ++i) {
+    load_block(type_, source.block(from), i, from % kLanes, values);
+    store_block(type_, values, block(to), i, to % kLanes);
   }
 }
 

@@ -34,6 +34,10 @@ class PackedMatrix {
   // One row as floats (embedding look-up), as the checkpoint format defines them: k values.
   void read_row(int output, float* row) const;
 
+  // Row `from` of a matrix of the same k and type, bit for bit, into row `to`, which was never set. Biases
+  // are not copied.
+  void copy_row(const PackedMatrix& source, int from, int to);
+
   int outputs() const { return outputs_; }
   int blocks() const { return blocks_; }
   int k() const { return k_; }
@@ -46,6 +50,7 @@ class PackedMatrix {
 
  private:
   void set_quantised(int output, const char* row);
+  void copy_quantised(const PackedMatrix& source, int from, int to);
   void read_quantised(int output, float* row) const;
   char* block(int output) const { return memory_.data() + output / kLanes * block_bytes_; }
 

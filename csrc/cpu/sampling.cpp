@@ -11,16 +11,16 @@ namespace {
 
 struct Candidate {
   double score;
-  int token;
+  int column;
 };
 
 bool better(const Candidate& a, const Candidate& b) {
-  return a.score > b.score || (a.score == b.score && a.token < b.token);
+  return a.score > b.score || (a.score == b.score && a.column < b.column);
 }
 
 // Smallest logit that top-k keeps; logits equal to it are all kept.
-float kth_largest(const float* logits, int vocab, int k) {
-  std::vector<float> copy(logits, logits + vocab);
+float kth_largest(const float* logits, int columns, int k) {
+  std::vector<float> copy(logits, logits + columns);
   std::nth_element(copy.begin(), copy.begin() + (k - 1), copy.end(), [](float a, float b) { return a > b; });
   return copy[static_cast<size_t>(k - 1)];
 }
@@ -45,39 +45,42 @@ void keep_nucleus(std::vector<Candidate>& candidates, double top_p) {
 
 }  // namespace
 
-int argmax_token(const float* logits, int vocab) {
+int argmax_column(const float* logits, int columns) {
   int best = 0;
-  for (int token = 1; token < vocab; ++token)
-    if (logits[token] > logits[best]) best = token;
+  for (int column = 1; column < columns; ++column)
+    if (logits[column] > logits[best]) best = column;
   return best;
 }
 
-std::vector<float> penalise(float* logits, const std::vector<int>& tokens, double penalty) {
+std::vector<float> penalise(float* logits, const std::vector<int>& seen, double penalty) {
   const float by = static_cast<float>(penalty);
   std::vector<float> before;
-  for (const int token : tokens) {
-    before.push_back(logits[token]);
-    logits[token] = logits[token] < 0.0f ? logits[token] * by : logits[token] / by;
+  for (const int column : seen) {
+    float& logit = logits[column];
+    before.push_back(logit);
+    logit = logit < 0.0f ? logit * by : logit / by;
   }
   return before;
 }
 
-void restore(float* logits, const std::vector<int>& tokens, const std::vector<float>& values) {
-  for (size_t i = 0; i < tokens.size(); ++i) logits[tokens[i]] = values[i];
+void restore(float* logits, const std::vector<int>& seen, const std::vector<float>& values) {
+  for (size_t i = 0; i < seen.size(); ++i) logits[seen[i]] = values[i];
 }
 
-int sample_token(const float* logits, int vocab, const Sampling& sampling, uint64_t position) {
-  const int greedy = argmax_token(logits, vocab);
+int sample_column(const float* logits, int columns, const int* ids, const Sampling& sampling,
+                  uint64_t position) {
+  const int greedy = argmax_column(logits, columns);
   if (sampling.temperature == 0.0) return greedy;
-  const bool filtered = sampling.top_k > 0 && sampling.top_k < vocab;
-  const float floor = filtered ? kth_largest(logits, vocab, sampling.top_k) : -HUGE_VALF;
+  const bool filtered = sampling.top_k > 0 && sampling.top_k < columns;
+  const float floor = filtered ? kth_largest(logits, columns, sampling.top_k) : -HUGE_VALF;
   const double best = logits[greedy] / sampling.temperature;
   const double least = sampling.min_p > 0.0 ? best + std::log(sampling.min_p) : -HUGE_VAL;
   const auto noisy = [&](const Candidate& c) {
-    const double noise = gumbel_noise(sampling.seed, position, static_cast<uint32_t>(c.token));
-    return Candidate{c.score + noise, c.token};
+    const int token = ids != nullptr ? ids[c.column] : c.column;
+    const double noise = gumbel_noise(sampling.seed, position, static_cast<uint32_t>(token));
+    return Candidate{c.score + noise, c.column};
   };
-  // Starting from the likeliest token, most others cannot win whatever their noise, and need none drawn.
+  // Starting from the likeliest column, most others cannot win whatever their noise, and need none drawn.
   Candidate winner = noisy({best, greedy});
   const auto offer = [&](const Candidate& c) {
     if (c.score < least || c.score + kMaxGumbel < winner.score) return;
@@ -85,15 +88,15 @@ int sample_token(const float* logits, int vocab, const Sampling& sampling, uint6
     if (better(drawn, winner)) winner = drawn;
   };
   std::vector<Candidate> candidates;
-  if (sampling.top_p < 1.0) candidates.reserve(static_cast<size_t>(vocab));
-  for (int token = 0; token < vocab; ++token) {
-    if (logits[token] < floor) continue;
-    const Candidate candidate = {logits[token] / sampling.temperature, token};
+  if (sampling.top_p < 1.0) candidates.reserve(static_cast<size_t>(columns));
+  for (int column = 0; column < columns; ++column) {
+    if (logits[column] < floor) continue;
+    const Candidate candidate = {logits[column] / sampling.temperature, column};
     sampling.top_p < 1.0 ? candidates.push_back(candidate) : offer(candidate);
   }
   if (sampling.top_p < 1.0) keep_nucleus(candidates, sampling.top_p);
   for (const Candidate& candidate : candidates) offer(candidate);
-  return winner.token;
+  return winner.column;
 }
 
 }  // namespace specee

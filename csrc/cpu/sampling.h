@@ -19,16 +19,18 @@ struct Sampling {
   bool plain_greedy() const { return temperature == 0.0 && !penalised(); }
 };
 
-// Greedy token: the lowest id among the largest logits.
-int argmax_token(const float* logits, int vocab);
+// Greedy column: the lowest among those with the largest logits.
+int argmax_column(const float* logits, int columns);
 
-// Makes the logits of `tokens`, distinct ids, less likely: divided by the penalty where positive, multiplied
-// where negative (Keskar et al., 2019). Returns what they were, for restore().
-std::vector<float> penalise(float* logits, const std::vector<int>& tokens, double penalty);
-void restore(float* logits, const std::vector<int>& tokens, const std::vector<float>& values);
+// Makes the logits of `seen`, distinct columns, less likely: divided by the penalty where positive,
+// multiplied where negative (Keskar et al., 2019). Returns what they were, for restore().
+std::vector<float> penalise(float* logits, const std::vector<int>& seen, double penalty);
+void restore(float* logits, const std::vector<int>& seen, const std::vector<float>& values);
 
-// argmax of logits / temperature + Gumbel noise at (seed, position, token) over the tokens that top-k, then
+// argmax of logits / temperature + Gumbel noise at (seed, position, token) over the columns that top-k, then
 // top-p, then min-p keep: a draw from the filtered softmax (Gumbel-max trick). Logits are penalised already.
-int sample_token(const float* logits, int vocab, const Sampling& sampling, uint64_t position);
+// `ids`: the token of each column, ascending; null if columns are tokens. Returns the column.
+int sample_column(const float* logits, int columns, const int* ids, const Sampling& sampling,
+                  uint64_t position);
 
 }  // namespace specee

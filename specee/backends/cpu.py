@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Seq
 
 from specee import _cpu, env
+from specee.backends.draft_parts import checked_adapter, checked_vocabulary
 from specee.backends.memory import check_room
 from specee.backends.protocol import DraftHead, Floats, Ints, Work
-from specee.errors import RowError
+from specee.errors import ConfigurationError, RowError
 from specee.models.formats import made_formats
+from specee.models.speculator import Adapter
 from specee.models.table import Key, Slab
 from specee.types import DEFAULT_KV, KVDtype, ModelConfig, RowInfo, Sampling, WeightFormat
 
@@ -171,9 +173,9 @@ class CpuBackend:
         """See :meth:`.Backend.hidden`."""
         return self._engine.hidden(_native(work))
 
-    def logits(self, work: Work) -> Floats:
+    def logits(self, work: Work, head: DraftHead | None = None) -> Floats:
         """See :meth:`.Backend.logits`."""
-        return self._engine.logits(_native(work))
+        return self._engine.logits(_native(work), _native_head(head))
 
     def argmax(self, work: Work) -> Ints:
         """See :meth:`.Backend.argmax`."""
@@ -191,7 +193,16 @@ class CpuBackend:
         self, work: Work, sampling: Seq[Sampling], head: DraftHead | None = None
     ) -> tuple[Ints, Floats]:
         """See :meth:`.Backend.draft`."""
-        return self._engine.draft(_native(work), sampling)
+        return self._engine.draft(_native(work), sampling, _native_head(head))
+
+    def draft_head(self, adapter: Adapter | None, vocabulary: Ints | None) -> _cpu.DraftHead:
+        """See :meth:`.Backend.draft_head`. Heads of the same vocabulary share their rows."""
+        parts = None if adapter is None else checked_adapter(adapter, self.config)
+        ids = None if vocabulary is None else checked_vocabulary(vocabulary, self.config)
+        return self._engine.draft_head(
+            None if parts is None else (parts.norm, parts.down, parts.up),
+            None if ids is None else ids.tolist(),
+        )
 
 
 def _native(work: Work) -> list[tuple[_cpu.Sequence, Seq[int]]]:
@@ -204,3 +215,12 @@ def _native(work: Work) -> list[tuple[_cpu.Sequence, Seq[int]]]:
             )
         pairs.append((sequence.native, slots))
     return pairs
+
+
+def _native_head(head: DraftHead | None) -> _cpu.DraftHead | None:
+    if head is not None and not isinstance(head, _cpu.DraftHead):
+        raise ConfigurationError(
+            f"got a {type(head).__name__} where the cpu backend needs its own draft heads; make them with "
+            "this backend's draft_head()"
+        )
+    return head

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from specee.backends.protocol import DraftHead, Floats, Ints, Work
+from specee.backends.reference_draft import ReferenceDraftHead, make_draft_head
 from specee.backends.reference_math import attend, inverse_frequencies, linear, rms_norm, rotate, swiglu
 from specee.backends.reference_sequence import ReferenceSequence, Row
 from specee.backends.reference_weights import ReferenceWeights
 from specee.errors import CapacityError, ConfigurationError, RowError
 from specee.models.formats import made_formats
+from specee.models.speculator import Adapter
 from specee.models.table import Key, Slab
 from specee.sampling import penalised, sample
 from specee.types import DEFAULT_KV, KVDtype, ModelConfig, Sampling, WeightFormat
@@ -123,15 +125,25 @@ class ReferenceBackend:
         )
 
     @torch.no_grad()
-    def logits(self, work: Work) -> Floats:
-        """Final norm and head: (rows, vocab_size) fp32. Raises RowError."""
-        norm, head = self._table.get("final_norm"), self._table.matrix(*self._table.head)
-        rows = [
-            linear(rms_norm(x, norm, self.config.norm_eps), head, None)
-            for x in torch.from_numpy(self.hidden(work)).to(self._device)
-        ]
+    def logits(self, work: Work, head: DraftHead | None = None) -> Floats:
+        """Final norm and head: (rows, vocab_size) fp32. Raises RowError, ConfigurationError."""
+        norm, matrix = self._table.get("final_norm"), self._table.matrix(*self._table.head)
+        own = self._own_head(head)
+        rows = []
+        for state in torch.from_numpy(self.hidden(work)).to(self._device):
+            x = state if own is None else own.adapt(state)
+            row = linear(rms_norm(x, norm, self.config.norm_eps), matrix, None)
+            rows.append(row if own is None else own.keep(row))
         return np.array([row.cpu().numpy() for row in rows], np.float32).reshape(
             len(rows), self.config.vocab_size
+        )
+
+    def _own_head(self, head: DraftHead | None) -> ReferenceDraftHead | None:
+        if head is None or (isinstance(head, ReferenceDraftHead) and head.config is self.config):
+            return head
+        raise ConfigurationError(
+            f"a {type(head).__name__} of another backend or model: make draft heads with this backend's "
+            "draft_head()"
         )
 
     def argmax(self, work: Work) -> Ints:
@@ -149,20 +161,29 @@ class ReferenceBackend:
 
     def sample(self, work: Work, sampling: Seq[Sampling]) -> Ints:
         """The token after each row, with noise at its position + 1: (rows,)."""
+        return self._draw(work, sampling, self.logits(work))
+
+    def _draw(self, work: Work, sampling: Seq[Sampling], logits: Floats) -> Ints:
         named = [row for _, rows in self._named(work) for row in rows]
         if len(sampling) != len(named):
             raise RowError(f"{len(sampling)} samplings for {len(named)} rows: give one a row")
-        return np.array(list(map(_drawn, self.logits(work), sampling, named)), np.int64)
+        return np.array(list(map(_drawn, logits, sampling, named)), np.int64)
 
     def draft(
         self, work: Work, sampling: Seq[Sampling], head: DraftHead | None = None
     ) -> tuple[Ints, Floats]:
-        """The token of :meth:`sample` after each row, and its probability in the softmax: (rows,) each."""
-        tokens = self.sample(work, sampling)
-        logits = self.logits(work).astype(np.float64)
-        weights = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+        """The token drawn after each row, and its probability in the softmax: (rows,) each."""
+        logits = self.logits(work, head)
+        tokens = self._draw(work, sampling, logits)
+        exact = logits.astype(np.float64)
+        weights = np.exp(exact - exact.max(axis=1, keepdims=True, initial=-np.inf))
         probabilities = weights / weights.sum(axis=1, keepdims=True)
         return tokens, probabilities[np.arange(len(tokens)), tokens].astype(np.float32)
+
+    def draft_head(self, adapter: Adapter | None, vocabulary: Ints | None) -> ReferenceDraftHead:
+        """A head for drafts. Raises ConfigurationError."""
+        row_bytes = self._table.row_bytes(self._table.head)
+        return make_draft_head(self.config, adapter, vocabulary, row_bytes, self._device)
 
 
 class _Layer:

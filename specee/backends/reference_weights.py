@@ -91,6 +91,10 @@ class ReferenceWeights:
         """Which matrix is the output matrix: its own or the embedding."""
         return ("head", -1) if ("head", -1) in self._tensors else ("embed", -1)
 
+    def row_bytes(self, key: Key) -> int:
+        """Bytes of one row of a matrix."""
+        return self._tensors[key][0].numel() * self._tensors[key].element_size()
+
     @property
     def weight_bytes(self) -> int:
         """Bytes of all tensors that a decoding step reads: all but an embedding with a head of its own."""

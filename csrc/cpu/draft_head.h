@@ -1,0 +1,62 @@
+// A head for drafts: fewer tokens than the model's own, and an adapter before it. Either may be missing.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "cpu/adapter.h"
+#include "cpu/packed.h"
+#include "specee/config.h"
+
+namespace specee {
+
+// Rows of a model's head. A logit made with one has the bits it has in the whole head: an output is one chain
+// over k, wherever it stands (kernels.h).
+struct HeadRows {
+  // `tokens`: distinct, within the vocabulary, ascending, so that the lowest column is the lowest id.
+  HeadRows(const PackedMatrix& head, std::vector<int> tokens);
+
+  std::vector<int> ids;  // by column
+  PackedMatrix matrix;
+};
+
+class DraftHead {
+ public:
+  // `rows` and `adapter` may be null. The model's own head stays where it is: do not outlive its engine.
+  DraftHead(const ModelConfig& model, const PackedMatrix& whole, std::shared_ptr<const HeadRows> rows,
+            std::unique_ptr<const Adapter> adapter);
+
+  // The model this head was made for: compared, never followed.
+  const ModelConfig* model() const { return model_; }
+  const PackedMatrix& matrix() const { return rows_ ? rows_->matrix : whole_; }
+  // Token of each column, null if columns are tokens.
+  const std::vector<int>* ids() const { return rows_ ? &rows_->ids : nullptr; }
+  const Adapter* adapter() const { return adapter_.get(); }
+  // Bytes of weights that one use reads.
+  size_t bytes() const { return matrix().bytes() + (adapter_ ? adapter_->bytes() : 0); }
+
+ private:
+  const ModelConfig* model_;
+  const PackedMatrix& whole_;
+  std::shared_ptr<const HeadRows> rows_;
+  std::unique_ptr<const Adapter> adapter_;
+};
+
+// Makes the draft heads of one model. Those with the same tokens share their rows.
+class DraftHeads {
+ public:
+  DraftHeads(const ModelConfig& config, const PackedMatrix& whole) : config_(config), whole_(whole) {}
+
+  // `tokens`: null for all, else in any order. Throws ConfigurationError for none at all, for one outside the
+  // vocabulary, and for one given twice.
+  std::unique_ptr<DraftHead> make(std::unique_ptr<const Adapter> adapter, const std::vector<int64_t>* tokens);
+
+ private:
+  std::shared_ptr<const HeadRows> rows_of(const std::vector<int64_t>& tokens);
+
+  const ModelConfig& config_;
+  const PackedMatrix& whole_;
+  std::vector<std::weak_ptr<const HeadRows>> made_;
+};
+
+}  // namespace specee
