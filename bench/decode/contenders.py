@@ -2,9 +2,11 @@
 
 A contender is named ``library[:part...]``, the parts in any order::
 
-    specee[:WEIGHTS[:POLICY]]                        specee:packed, specee:bf16:autoregressive
+    specee[:WEIGHTS][:POLICY[:SETTINGS]]
     transformers[:lookup | :early-exit[:LAYER]][:fp32]   plain and bf16 unless said otherwise
-    llama.cpp                                        the same GGUF file
+    llama.cpp                                            the same GGUF file
+
+Settings are those of :func:`specee.policies.make_policy`, as in ``specee:packed:layerskip:exit_layer=27``.
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ from typing import Any, Protocol
 from specee.errors import BackendUnavailableError, ConfigurationError
 from specee.integrations.stopwatch import Stopwatch
 from specee.models.checkpoint import Checkpoint, open_checkpoint
-from specee.policies import policy_names
+from specee.policies import make_policy, policy_names
+
+from . import rounds
+from .rounds import Rounds
 
 OURS = "specee"
 WEIGHTS = ("auto", "packed", "bf16", "fp32", "int8", "int4")
@@ -25,9 +30,12 @@ DEFAULT = ("specee", "llama.cpp", "transformers", "transformers:lookup", "transf
 
 
 class Run(Protocol):
-    """Continue ``prompt`` by ``tokens`` tokens, telling ``clock`` as they come out."""
+    """Continue ``prompt`` by ``tokens`` tokens, telling ``clock`` as they come out.
 
-    def __call__(self, prompt: list[int], tokens: int, clock: Stopwatch) -> None: ...
+    Ours also gives what it drafted; of others nothing is known but when tokens came out.
+    """
+
+    def __call__(self, prompt: list[int], tokens: int, clock: Stopwatch) -> Rounds | None: ...
 
 
 @dataclass(frozen=True)
@@ -93,16 +101,27 @@ def usable(names: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
 
 
 def _ours_parts(name: str, parts: list[str]) -> tuple[str, str]:
-    weights, policy = "auto", "autoregressive"
+    """Weights and policy, the latter with its settings: parts with a "=" belong to the policy before them."""
+    weights, policy, settings = None, None, []
     for part in parts:
-        if part in WEIGHTS:
+        if part in WEIGHTS and weights is None:
             weights = part
-        elif part in policy_names():
+        elif part in policy_names() and policy is None:
             policy = part
+        elif "=" in part and policy is not None:
+            settings.append(part)
         else:
             allowed = ", ".join((*WEIGHTS, *policy_names()))
-            raise ConfigurationError(f"contender {name!r}: {part!r} is none of {allowed}")
-    return weights, policy
+            raise ConfigurationError(
+                f"contender {name!r}: {part!r} is none of {allowed}, each of weights and policy once, and "
+                "key=value,... after a policy's name"
+            )
+    chosen = ":".join([policy or "autoregressive", *([",".join(settings)] if settings else [])])
+    try:
+        make_policy(chosen)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"contender {name!r}: {error}") from error
+    return weights or "auto", chosen
 
 
 def _check_ours(name: str, parts: list[str]) -> None:
@@ -119,11 +138,21 @@ def _ours(name: str, parts: list[str], setting: Setting) -> Contender:
     weights, policy = _ours_parts(name, parts)
     model = specee.load(setting.source, weights=weights, backend="cpu", threads=setting.threads)
     backend: Any = model.backend
+    make_policy(policy).begin(
+        backend.config.num_layers
+    )  # a wrong exit layer is found before anything is timed
 
-    def run(prompt: list[int], tokens: int, clock: Stopwatch) -> None:
-        model.generate(
-            [prompt], max_new_tokens=tokens, do_sample=False, eos_token_id=[], streamer=clock, policy=policy
+    def run(prompt: list[int], tokens: int, clock: Stopwatch) -> Rounds:
+        result = model.generate(
+            [prompt],
+            max_new_tokens=tokens,
+            do_sample=False,
+            eos_token_id=[],
+            streamer=clock,
+            policy=policy,
+            return_dict=True,
         )
+        return rounds.of(result.statistics)
 
     facts = {
         "weights": backend.weights,

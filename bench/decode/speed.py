@@ -25,6 +25,7 @@ from ..progress import progress
 from ..spread import ratio, spread
 from ..sweep import bandwidth
 from . import contenders, memory, worker
+from .rounds import figures as figures_of_rounds
 from .worker import Remote, Sample
 
 
@@ -57,7 +58,10 @@ def figures(name: str, turns: Sequence[Turn], facts: dict[str, Any], reference: 
         "tokens_per_step": sum(len(s.tokens) for s in samples) / sum(s.steps for s in samples),
         "same_text_turns": sum(t.samples[name].tokens == t.samples[reference].tokens for t in turns),
     }
-    if "bytes_per_token" in facts:
+    if ours := [sample.rounds for sample in samples if sample.rounds]:
+        found |= figures_of_rounds(ours)
+    # With drafts a token costs other bytes than a step, so what is read is not known from the rate.
+    if "bytes_per_token" in facts and not found.get("drafted"):
         read = [rate * facts["bytes_per_token"] / 1e9 for rate in rates]
         best = max(turn.bandwidth for turn in turns)
         found["share_of_bandwidth"] = ratio(read, [turn.bandwidth for turn in turns])
@@ -150,6 +154,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=96)
+    parser.add_argument("--most-prompts", type=int, help="take the first so many of the prompts")
     parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
     options = common.parse(parser)
     names = tuple(options.contender or contenders.DEFAULT)
@@ -163,6 +168,7 @@ def main() -> None:
         rounds=options.rounds,
         tokens=options.tokens,
         files=options.prompts,
+        most_prompts=options.most_prompts,
         with_memory=not options.no_memory,
     )
     common.finish(options, "speed", {**result, "missing": missing})

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
@@ -21,16 +21,27 @@ from specee.integrations.stopwatch import Stopwatch
 
 from . import contenders
 from .contenders import OURS, Contender, Setting
+from .rounds import Rounds
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One contender on one prompt: seconds to the first token, the rate after it, and in how many steps."""
+    """One contender on one prompt: seconds to the first token, the rate after it, and in how many steps.
+
+    ``rounds`` is ours alone.
+    """
 
     first_s: float
     tokens_s: float
     steps: int
     tokens: tuple[int, ...]
+    rounds: Rounds | None = None
+
+    @classmethod
+    def read(cls, answer: dict[str, Any]) -> Sample:
+        """From JSON's kinds."""
+        rounds = Rounds(**answer["rounds"]) if answer["rounds"] else None
+        return cls(**{**answer, "tokens": tuple(answer["tokens"]), "rounds": rounds})
 
 
 class WorkerError(SpeceeError, RuntimeError):
@@ -49,7 +60,7 @@ class Remote:
     def sample(self, prompt: list[int], tokens: int) -> Sample:
         """Run once. Raises WorkerError."""
         answer = _ask(self._process, {"name": self.name, "prompt": prompt, "tokens": tokens})
-        return Sample(**{**answer, "tokens": tuple(answer["tokens"])})
+        return Sample.read(answer)
 
 
 def library(name: str) -> str:
@@ -93,7 +104,8 @@ def _process(
         process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                pipe.close()
+                with suppress(BrokenPipeError):  # a question that a dead process never read
+                    pipe.close()
 
 
 def _ask(process: subprocess.Popen[str], question: dict[str, Any]) -> dict[str, Any]:
@@ -117,12 +129,14 @@ def _ask(process: subprocess.Popen[str], question: dict[str, Any]) -> dict[str, 
 def run(contender: Contender, prompt: list[int], tokens: int) -> Sample:
     """One contender on one prompt, in this process."""
     clock = Stopwatch()
-    contender.run(prompt, tokens, clock)
+    rounds = contender.run(prompt, tokens, clock)
     if len(clock.tokens) != tokens:
         raise WorkerError(
             f"{contender.name} made {len(clock.tokens)} tokens of {tokens}: rates would not compare"
         )
-    return Sample(clock.first_token_s, clock.tokens_per_s, clock.steps, tuple(clock.tokens))
+    # Tokens of one round reach a streamer one by one, so ours counts its steps itself.
+    steps = rounds.steps if rounds else clock.steps
+    return Sample(clock.first_token_s, clock.tokens_per_s, steps, tuple(clock.tokens), rounds)
 
 
 def serve(questions: IO[str], answers: IO[str], names: Sequence[str], setting: Setting) -> None:

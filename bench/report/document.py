@@ -13,16 +13,19 @@ from typing import Any
 from specee.errors import BackendUnavailableError, ConfigurationError
 
 from . import kernels, plots, tables
-from .tables import Table
+from .table import Table
 
 _TITLES = {
     "speed": "Speed",
+    "speculation": "Speculation",
     "rows": "Rows and context",
     "batch": "Batches",
     "formats": "Formats of the weights",
     "perplexity": "Perplexity",
     "memory": "Memory",
     "exactness": "Exactness",
+    "lossless": "Lossless speculation",
+    "overhead": "Python's share",
     "kernels": "Kernels",
 }
 _STYLE = """
@@ -124,7 +127,7 @@ def as_html(report: Report) -> str:
 
 def images(name: str, part: dict[str, Any], image: str = "svg") -> Iterator[tuple[str, bytes]]:
     """Titles and images of a part that has a result."""
-    if kind(name) == "speed":
+    if kind(name) in ("speed", "speculation"):
         yield "speed of the contenders", plots.drawn(plots.speed_bars, part, kind=image)
     elif kind(name) == "rows":
         yield "cost of rows and context", plots.drawn(plots.row_curves, part, kind=image)

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from specee.errors import ConfigurationError
 
-from . import kernels
+from . import kernels, speculation
 from .numbers import megabytes, percent, percent_ranged, ranged, seconds, short
+from .table import Table, as_text
 
-
-@dataclass(frozen=True)
-class Table:
-    """Cells as text. The first ``names`` columns are left-aligned, those after them right-aligned."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-    note: str = ""
-    names: int = 1
+__all__ = ["Table", "as_text", "of"]
 
 
 def of(kind: str, result: dict[str, Any], *, detailed: bool = False) -> list[Table]:
@@ -33,21 +24,6 @@ def of(kind: str, result: dict[str, Any], *, detailed: bool = False) -> list[Tab
         raise ConfigurationError(
             f"a result of {kind} has no {error}: another version measured it; measure it again"
         ) from error
-
-
-def as_text(table: Table) -> str:
-    """For a terminal."""
-    lines = [table.header, *table.rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
-
-    def one(line: tuple[str, ...]) -> str:
-        cells = zip(line, widths, strict=True)
-        aligned = [c.ljust(w) if i < table.names else c.rjust(w) for i, (c, w) in enumerate(cells)]
-        return "  ".join(aligned).rstrip()
-
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    note = [table.note] if table.note else []
-    return "\n".join([table.title, one(table.header), rule, *map(one, table.rows), *note])
 
 
 def _speed(result: dict[str, Any]) -> list[Table]:
@@ -77,7 +53,7 @@ def _speed(result: dict[str, Any]) -> list[Table]:
     )
     what = f"{result['turns']} turns, {result['new_tokens']} new tokens, {result['threads']} threads"
     bandwidth = f"memory read at {ranged(result['bandwidth_gb_s'])} GB/s; median (min to max) over turns"
-    tables = [Table(f"Decoding speed: {what}", header, rows, bandwidth)]
+    tables = [Table(f"Decoding speed: {what}", header, rows, bandwidth), *speculation.drafts(result)]
     ratios = [
         (mine, peer, ranged(found["decode"], "x"), ranged(found["prompt"], "x"))
         for mine, peers in result["ratios"].items()
@@ -266,11 +242,14 @@ def _kernel_details(result: dict[str, Any]) -> list[Table]:
 
 _KINDS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "speed": _speed,
+    "speculation": _speed,
     "rows": _rows,
     "batch": _batch,
     "formats": _formats,
     "perplexity": _perplexity,
     "memory": _memory,
     "exactness": _exactness,
+    "lossless": speculation.lossless,
+    "overhead": speculation.overhead,
     "kernels": _kernels,
 }

@@ -46,10 +46,32 @@ def test_what_generate_is_told() -> None:
 
 
 @pytest.mark.parametrize(
+    ("parts", "wanted"),
+    [
+        ([], ("auto", "autoregressive")),
+        (["bf16"], ("bf16", "autoregressive")),
+        (["prompt-lookup", "int8"], ("int8", "prompt-lookup")),
+        (
+            ["packed", "layerskip", "exit_layer=27,speculation_length=2"],
+            ("packed", "layerskip:exit_layer=27,speculation_length=2"),
+        ),
+        (["threshold", "exit_layer=9", "target=0.8", "fp32"], ("fp32", "threshold:exit_layer=9,target=0.8")),
+    ],
+)
+def test_settings_belong_to_the_policy_before_them(parts: list[str], wanted: tuple[str, str]) -> None:
+    assert contenders._ours_parts("name", parts) == wanted
+
+
+@pytest.mark.parametrize(
     ("name", "match"),
     [
         ("magic", "llama.cpp"),
         ("specee:q4", "packed"),
+        ("specee:bf16:packed", "once"),
+        ("specee:layerskip:threshold", "once"),
+        ("specee:exit_layer=3", "after a policy's name"),
+        ("specee:layerskip:exit=3", "exit_layer"),
+        ("specee:layerskip:exit_layer=0", "1 or more"),
         ("specee:packed:magic", "autoregressive"),
         ("llama.cpp:bf16", "no parts"),
         ("transformers:magic", ":lookup"),

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from specee.bench import machine, prompts
-from specee.bench.decode import speed
+from specee.bench.decode import rounds, speed
+from specee.bench.decode.rounds import Rounds
 from specee.bench.decode.worker import Sample
 from specee.bench.spread import ratio, spread
+from specee.engine.statistics import Statistics
 from specee.errors import ConfigurationError
 from specee.integrations.stopwatch import Stopwatch
+from specee.policies import ExitLayer, Outcome, Round, Times
 
 
 class Fake:
@@ -70,6 +73,42 @@ def test_peers_have_steps_and_texts_but_no_share(turns: list[speed.Turn]) -> Non
     assert found["same_text_turns"] == 1
     assert "share_of_bandwidth" not in found
     assert "acceptance" not in found
+
+
+def test_rounds_leave_out_the_first_step() -> None:
+    source = ExitLayer(3)
+    statistics = Statistics()
+    statistics.add(Outcome((Round(0, (5,)), Round(1, (6,))), rows=9, seconds=7.0), 7.0)
+    both = (Round(0, (1, 2, 3), source, 3, 2), Round(1, (4,), source, 3, 0))
+    statistics.add(Outcome(both, rows=8, seconds=1.0, times=Times(draft=0.25, verify=0.5)), 1.0)
+    statistics.add(Outcome((Round(0, (9,)),), rows=1, seconds=1.0, times=Times(verify=0.5)), 1.0)
+    found = rounds.of(statistics)
+    assert (found.steps, found.rounds, found.tokens) == (3, 3, 5)
+    assert (found.drafted, found.accepted) == (6, 2)
+    assert found.shares["verify"] == pytest.approx(0.5)
+    assert found.shares["python"] == pytest.approx(0.375)
+
+
+def test_figures_of_rounds_count_over_all_runs() -> None:
+    """A mean of rates would be 0.5; most drafts were made in the run where few stayed."""
+    runs = [Rounds(3, 2, 4, 2, 2, {"verify": 0.9, "python": 0.1}), Rounds(9, 8, 8, 8, 0, {"verify": 0.5})]
+    found = rounds.figures(runs)
+    assert found["acceptance"] == pytest.approx(0.2)
+    assert found["tokens_per_round"] == pytest.approx(1.2)
+    assert found["shares"] == {"verify": pytest.approx(0.7), "python": pytest.approx(0.05)}
+    plain = rounds.figures([Rounds(3, 2, 2, 0, 0, {})])
+    assert "acceptance" not in plain
+    assert plain["tokens_per_round"] == 1.0
+
+
+def test_a_speed_run_reports_what_was_drafted(turns: list[speed.Turn]) -> None:
+    for turn in turns:
+        drafted = Rounds(2, 1, 3, 4, 2, {"verify": 1.0})
+        turn.samples["ours"] = Sample(0.1, 200.0, 2, (1, 2, 3, 4), drafted)
+    found = speed.figures("ours", turns, {"bytes_per_token": 100}, "ours")
+    assert (found["acceptance"], found["tokens_per_round"], found["tokens_per_step"]) == (0.5, 3.0, 2.0)
+    assert "share_of_bandwidth" not in found  # a token no longer costs what a step reads
+    assert "acceptance" not in speed.figures("peer", turns, {}, "ours")
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
@@ -133,6 +172,12 @@ def test_prompt_files_that_are_none_are_refused(tmp_path: Path, content: str | N
     with pytest.raises(ConfigurationError, match=match) as caught:
         prompts.load([path])
     assert str(path) in str(caught.value)
+
+
+def test_prompts_that_copy_hold_what_is_to_be_copied() -> None:
+    texts = prompts.load([prompts.OWN.with_name("copy_prompts.jsonl")])
+    assert len(texts) == len(set(texts)) == 12
+    assert all(80 <= len(text.split()) <= 260 for text in texts)
 
 
 def test_own_prompts_and_given_files_are_read_in_order(tmp_path: Path) -> None:

@@ -77,6 +77,62 @@ def test_acceptance_is_shown_where_a_policy_has_one(report: document.Report) -> 
     assert cells(tables.of("speed", speed), "specee")["tokens/step"] == "2.40 (71%)"
 
 
+SHARES = {"draft": 0.3, "draft_head": 0.1, "verify": 0.4, "head": 0.15, "python": 0.05}
+
+
+def test_drafts_have_a_table_where_somebody_drafts(report: document.Report) -> None:
+    speed = report.parts["speed"]
+    plain = {"drafted": 0, "tokens_per_round": 1.0, "shares": {"verify": 0.9, "python": 0.1}}
+    speed["contenders"]["specee"] |= plain
+    assert len(tables.of("speculation", speed)) == 2
+    drafting = {**plain, "drafted": 10, "acceptance": 0.71, "tokens_per_round": 2.4, "shares": SHARES}
+    speed["contenders"]["specee:layerskip"] = {**speed["contenders"]["specee"], **drafting}
+    table = tables.of("speculation", speed)[1]
+    line = cells([table], "specee:layerskip")
+    assert (line["accepted"], line["tokens/round"], line["verify"]) == ("71%", "2.40", "40.0%")
+    assert (line["same text"], line["Python"]) == ("4 of 4", "5.0%")
+    assert cells([table], "specee")["accepted"] == ""
+
+
+def lossless_result(differing: list[dict[str, Any]], left: int = 0) -> dict[str, Any]:
+    one = {
+        "weights": "packed", "mode": "greedy", "batch": 4, "policy": "layerskip:exit_layer=3", "prompts": 40,
+        "tokens": 5120, "differing": differing, "decode_tokens_s": 312.4, "acceptance": 0.5,
+        "tokens_per_round": 2.0,
+    }  # fmt: skip
+    return {"combinations": [one], "combinations_left": left}
+
+
+def test_lossless_combinations_and_where_texts_part() -> None:
+    (table,) = tables.of("lossless", lossless_result([], left=3))
+    assert table.rows[0][:4] == ("packed", "greedy", "4", "layerskip:exit_layer=3")
+    assert table.rows[0][6] == "0"
+    assert table.note.startswith("3 combinations")
+    differing = [{"prompt": index, "position": 7, "plain": 5, "got": None} for index in range(30)]
+    table, differences = tables.of("lossless", lossless_result(differing))
+    assert table.rows[0][6] == "30"
+    assert differences.rows[1][4:] == ("1", "7", "5", "None")
+    assert differences.note == "the first 20 of 30"
+
+
+def test_overhead_says_who_keeps_to_the_goal() -> None:
+    def policy(share: float) -> dict[str, Any]:
+        spread = {"median": share, "min": share, "max": share}
+        return {
+            "tokens_per_step": 1.5, "python_us_per_step": spread, "python_us_per_token": spread,
+            "share_of_decode": spread, "share_at_rate": spread,
+        }  # fmt: skip
+
+    result = {
+        "weights": "packed", "threads": 2, "runs": 12, "rate": 300, "goal": 0.03,
+        "policies": {"autoregressive": policy(0.0299), "threshold": policy(0.031)},
+    }  # fmt: skip
+    found = tables.of("overhead", result)
+    assert cells(found, "autoregressive")["within 3%"] == "yes"
+    assert cells(found, "threshold")["within 3%"] == "no"
+    assert cells(found, "threshold")["at 300 tokens/s"] == "3.1%"
+
+
 def test_missing_contenders_are_told_of(report: document.Report) -> None:
     speed = report.parts["speed"] | {"missing": {"llama.cpp": "not installed"}}
     assert tables.of("speed", speed)[-1].rows == [("llama.cpp", "not installed")]

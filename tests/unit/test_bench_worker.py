@@ -13,6 +13,7 @@ import specee
 from specee.backends import missing
 from specee.bench.decode import contenders, worker
 from specee.bench.decode.contenders import Contender, Setting
+from specee.bench.decode.rounds import Rounds
 from specee.integrations.stopwatch import Stopwatch
 from tests.tiny_models import tiny_folder
 
@@ -28,6 +29,12 @@ def counting(prompt: list[int], tokens: int, clock: Stopwatch) -> None:
     clock.put(np.array(prompt))
     for index in range(tokens):
         clock.put(np.array([index]))
+
+
+def drafting(prompt: list[int], tokens: int, clock: Stopwatch) -> Rounds:
+    """Ours: tokens come out one by one whatever the rounds, which it counts itself."""
+    counting(prompt, tokens, clock)
+    return Rounds(steps=2, rounds=1, tokens=tokens - 1, drafted=4, accepted=1, shares={"python": 1.0})
 
 
 def short(prompt: list[int], tokens: int, clock: Stopwatch) -> None:
@@ -63,6 +70,17 @@ def test_a_question_a_line_an_answer_a_line(monkeypatch: pytest.MonkeyPatch) -> 
     assert found["steps"] == 3
 
 
+def test_what_was_drafted_comes_back_and_counts_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    question = {"name": "one", "prompt": PROMPT, "tokens": 3}
+    (answer,) = answers(monkeypatch, drafting, question)
+    found = worker.Sample.read(answer)
+    assert found.steps == 2
+    assert found.tokens == (0, 1, 2)
+    assert found.rounds == Rounds(2, 1, 2, 4, 1, {"python": 1.0})
+    (answer,) = answers(monkeypatch, counting, question)
+    assert worker.Sample.read(answer).rounds is None
+
+
 def test_too_few_tokens_are_an_error_and_the_worker_lives_on(monkeypatch: pytest.MonkeyPatch) -> None:
     question = {"name": "one", "prompt": PROMPT, "tokens": 3}
     first, second = answers(monkeypatch, short, question, {"facts": ["one"]})
@@ -73,21 +91,35 @@ def test_too_few_tokens_are_an_error_and_the_worker_lives_on(monkeypatch: pytest
 def test_a_worker_gives_the_tokens_of_the_model(folder: str) -> None:
     if reason := missing("cpu"):
         pytest.skip(reason)
-    names = ["specee:fp32", "transformers:fp32"]
+    lookup = "prompt-lookup:speculation_length=2"
+    names = ["specee:fp32", "transformers:fp32", f"specee:fp32:{lookup}"]
     with worker.started(names, folder, threads=1, capacity=64) as loaded:
         samples = [contender.sample(PROMPT, 6) for contender in loaded]
-        assert [contender.ours for contender in loaded] == [True, False]
+        assert [contender.ours for contender in loaded] == [True, False, True]
         assert loaded[0].facts["weights"] == "fp32"
+        assert loaded[2].facts["policy"] == lookup
     wanted = specee.load(folder, weights="fp32").generate(
         [PROMPT], max_new_tokens=6, do_sample=False, eos_token_id=[]
     )
     assert list(samples[0].tokens) == wanted[0][len(PROMPT) :]
-    assert samples[1].tokens == samples[0].tokens
+    assert samples[1].tokens == samples[0].tokens == samples[2].tokens
+    assert samples[1].rounds is None
+    plain, drafted = samples[0].rounds, samples[2].rounds
+    assert plain is not None
+    assert drafted is not None
+    assert (plain.steps, plain.rounds, plain.tokens, plain.drafted) == (6, 5, 5, 0)
+    assert drafted.tokens == 5
+    assert sum(drafted.shares.values()) == pytest.approx(1.0)
 
 
 def test_errors_in_the_process_come_back_as_errors(folder: str, tmp_path: Path) -> None:
     if reason := missing("cpu"):
         pytest.skip(reason)
+    with (
+        pytest.raises(worker.WorkerError, match=r"exit_layer=3.*1\.\.2"),
+        worker.started(["specee:fp32:threshold:exit_layer=3"], folder, threads=1, capacity=64),
+    ):
+        pass
     with worker.started(["specee:fp32"], folder, threads=1, capacity=64) as (ours,):
         with pytest.raises(worker.WorkerError, match="context"):
             ours.sample(PROMPT, 100_000)
