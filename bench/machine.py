@@ -20,7 +20,7 @@ def describe(packages: tuple[str, ...] = PACKAGES) -> dict[str, Any]:
     return {
         "date": datetime.date.today().isoformat(),
         "processor": _processor(),
-        "instruction_set": _instruction_set(),
+        "instruction_set": instruction_set(),
         "memory_gb": _memory_gb(),
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -51,7 +51,8 @@ def _processor() -> str:
     return f"{model or platform.machine()}, {len(cores) or os.cpu_count() or '?'} logical cores"
 
 
-def _instruction_set() -> str | None:
+def instruction_set() -> str | None:
+    """That of the native engine, None without it."""
     try:
         from specee import _cpu, env
     except ImportError:
