@@ -8,16 +8,14 @@ import secrets
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from specee.acceptance import Acceptance
 from specee.errors import ConfigurationError
 from specee.types import Sampling
 
 DEFAULT_NEW_TOKENS = 20
 DEFAULT_TOP_K = 50
-
-Acceptance = Literal["coupled", "rejection"]
-"""Rule by which drafts stay where tokens are sampled; :mod:`specee.acceptance` says what each does."""
 
 NAMES = (
     "max_new_tokens",
