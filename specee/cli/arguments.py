@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from specee._version import __version__
+from specee.policies import policy_names
 
 DEFAULT_NEW_TOKENS = 256
 BENCH_PARTS = ("speed", "rows", "batch", "formats", "kernels")
@@ -40,6 +41,10 @@ def _add_generate(commands: Any) -> None:
     command.add_argument(
         "--compare", action="store_true", help="also run plain transformers with the same weights and prompt"
     )
+    command.add_argument(
+        "--trace", type=Path, metavar="FILE.html",
+        help="write a page of the text, each token in the colour of what drafted it",
+    )  # fmt: skip
     _add_model(command)
     _add_decoding(command)
     command.set_defaults(run=_generate)
@@ -94,6 +99,7 @@ def _add_model(command: argparse.ArgumentParser) -> None:
         choices=("auto", "fp32", "bf16", "packed", "int8", "int4"),
         help="how weights are stored (default: packed, as they are, for GGUF; else fp32 or bf16)",
     )
+    group.add_argument("--speculator", metavar="FILE", help="adapters and draft vocabulary for the policy")
     group.add_argument("--kv-dtype", choices=("fp32", "bf16", "fp16"), help="format of the KV cache")
     group.add_argument(
         "--max-context", type=int, metavar="N", help="positions at most (default: the model's)"
@@ -103,15 +109,47 @@ def _add_model(command: argparse.ArgumentParser) -> None:
 
 
 def _add_decoding(command: argparse.ArgumentParser) -> None:
-    group = command.add_argument_group("decoding", "greedy unless --temperature, --top-p or --top-k is given")
+    group = command.add_argument_group(
+        "decoding", "greedy unless --temperature, --top-p, --top-k or --min-p is given"
+    )
     group.add_argument(
         "--max-new-tokens", type=int, default=DEFAULT_NEW_TOKENS, metavar="N", help="default: %(default)s"
     )
     group.add_argument("--temperature", type=float, metavar="T", help="over 0 samples, 0 is greedy")
     group.add_argument("--top-p", type=float, metavar="P", help="sample from the most probable P of the mass")
     group.add_argument("--top-k", type=int, metavar="K", help="sample from the K most probable tokens")
+    group.add_argument(
+        "--min-p",
+        type=float,
+        metavar="P",
+        help="sample from tokens P times as probable as the likeliest, or more",
+    )
+    group.add_argument(
+        "--repetition-penalty", type=float, metavar="R",
+        help="over 1 makes tokens of the text so far less likely, greedy or not (default: 1)",
+    )  # fmt: skip
     group.add_argument("--seed", type=int, metavar="S", help="makes sampling repeatable (default: random)")
-    group.add_argument("--policy", default="autoregressive", help="how to decode (default: %(default)s)")
+    group.add_argument(
+        "--stop", action="append", dest="stop_strings", metavar="TEXT",
+        help="end where the answer holds this; may be given again",
+    )  # fmt: skip
+    _add_policy(group)
+
+
+def _add_policy(group: Any) -> None:
+    group.add_argument(
+        "--policy", default="autoregressive", metavar="SPEC",
+        help="how to decode: NAME or NAME:key=value,...; e.g. layerskip:exit_layer=24,speculation_length=3; "
+        f"names are {', '.join(policy_names())} (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--acceptance", choices=("coupled", "rejection"),
+        help="which drafts stay when sampling: those plain decoding would draw (coupled, the default), or by "
+        "rejection sampling",
+    )  # fmt: skip
+    group.add_argument(
+        "--stats", action="store_true", help="also print drafts, acceptance and where the time went"
+    )
 
 
 def _generate(options: argparse.Namespace) -> int:

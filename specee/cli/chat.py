@@ -8,6 +8,7 @@ import sys
 from specee.chat import Chat
 from specee.cli.common import decoding, load_model, print_stream
 from specee.cli.generate import report
+from specee.cli.stats import print_statistics
 from specee.errors import CapacityError, ConfigurationError
 from specee.model import Model
 
@@ -63,3 +64,5 @@ def _turn(model: Model, chat: Chat, messages: Messages, line: str, options: argp
     said = model.tokenizer.decode(generation.sequences[0].generated, skip_special_tokens=True)
     messages[:] = [*asked, {"role": "assistant", "content": said}]
     report(model, generation, kept=chat.reused)
+    if options.stats:
+        print_statistics(generation.statistics)

@@ -9,9 +9,13 @@ from typing import Any
 import specee
 from specee.models.tokenizer import Tokenizer
 
+_SAMPLES = {"temperature", "top_k", "top_p", "min_p"}
+_SHAPING = (*sorted(_SAMPLES), "repetition_penalty", "seed", "stop_strings", "acceptance")
+
 
 def load_model(options: argparse.Namespace) -> specee.Model:
     """The model that the options ask for."""
+    more: dict[str, Any] = {"speculator": options.speculator} if options.speculator else {}
     return specee.load(
         options.model,
         weights=options.weights,
@@ -19,14 +23,17 @@ def load_model(options: argparse.Namespace) -> specee.Model:
         kv_dtype=options.kv_dtype,
         max_context=options.max_context,
         threads=options.threads,
+        **more,
     )
 
 
 def decoding(options: argparse.Namespace) -> dict[str, Any]:
-    """Generation options by name. On the command line a temperature, top-p or top-k means: sample."""
-    chosen = {name: getattr(options, name) for name in ("temperature", "top_k", "top_p", "seed")}
-    asked = any(chosen[name] is not None for name in ("temperature", "top_k", "top_p"))
-    sampled = asked and chosen["temperature"] != 0
+    """Generation options by name, those that were given.
+
+    On the command line a temperature, top-p, top-k or min-p means: sample.
+    """
+    chosen = {name: value for name in _SHAPING if (value := getattr(options, name)) is not None}
+    sampled = not _SAMPLES.isdisjoint(chosen) and chosen.get("temperature") != 0
     return {"max_new_tokens": options.max_new_tokens, "do_sample": sampled, **chosen}
 
 

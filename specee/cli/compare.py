@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from specee.cli import bandwidth
 from specee.cli.common import print_stream
+from specee.engine import Generation
 from specee.integrations.stopwatch import Stopwatch
 from specee.integrations.transformers_model import to_transformers
 from specee.model import Model
 from specee.options import Options
+from specee.stopping import StopStrings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,15 +30,17 @@ class Run:
     decode: float
 
 
-def compare(model: Model, prompt: list[int], given: dict[str, Any], policy: str) -> int:
-    """Print our text, then both speeds and where the texts part; returns the exit code."""
+def compare(model: Model, prompt: list[int], given: dict[str, Any], policy: str) -> Generation:
+    """Print our text, then both speeds and where the texts part; returns our generation."""
     theirs_model = to_transformers(model.checkpoint, model.backend.weights)
     options = model.options(1, len(prompt), **given)
+    generations: list[Generation] = []
     ours: list[Run] = []
     theirs: list[Run] = []
     for turn in range(ROUNDS):
-        ours.append(_run_ours(model, prompt, given, policy, show=turn == 0))
-        theirs.append(_run_theirs(theirs_model, prompt, options, getattr(model.backend, "threads", None)))
+        generations.append(_run_ours(model, prompt, given, policy, show=turn == 0))
+        ours.append(_measured(generations[-1]))
+        theirs.append(_run_theirs(theirs_model, prompt, options, model))
     best_ours = max(ours, key=lambda run: run.decode)
     best_theirs = max(theirs, key=lambda run: run.decode)
     lines = [
@@ -53,39 +57,75 @@ def compare(model: Model, prompt: list[int], given: dict[str, Any], policy: str)
         lines.append(f"specee reads   {used}")
     lines.append(_agreement(model, ours[0].tokens, theirs[0].tokens, greedy=options.temperature == 0))
     print("\n".join(lines), file=sys.stderr)
-    return 0
+    return generations[0]
 
 
-def _run_ours(model: Model, prompt: list[int], given: dict[str, Any], policy: str, *, show: bool) -> Run:
+def _run_ours(
+    model: Model, prompt: list[int], given: dict[str, Any], policy: str, *, show: bool
+) -> Generation:
     generation = model.start(prompt, policy=policy, **given)
     if show:
         print_stream(generation, model.tokenizer)
     for _ in generation:
         pass
-    tokens, timing = generation.sequences[0].generated, generation.timing
+    return generation
+
+
+def _measured(generation: Generation) -> Run:
+    sequence, timing = generation.sequences[0], generation.timing
+    later = len(sequence.generated) - 1
     return Run(
-        tokens, len(prompt) / timing.prompt, (len(tokens) - 1) / timing.decode if timing.decode else 0.0
+        sequence.generated,
+        len(sequence.request.prompt) / timing.prompt,
+        later / timing.decode if timing.decode else 0.0,
     )
 
 
-def _run_theirs(model: PreTrainedModel, prompt: list[int], options: Options, threads: int | None) -> Run:
+def _run_theirs(theirs: PreTrainedModel, prompt: list[int], options: Options, model: Model) -> Run:
     import torch
 
+    threads = getattr(model.backend, "threads", None)
     if threads is not None:
         torch.set_num_threads(threads)
     ids = torch.tensor([prompt])
-    sampling: dict[str, Any] = {"do_sample": False}
-    if options.temperature:
-        sampling = {"do_sample": True, "temperature": options.temperature}
-        sampling |= {"top_k": options.top_k, "top_p": options.top_p}
     ends = list(options.eos) or None
     watch = Stopwatch()
     with torch.inference_mode():
-        model.generate(
+        theirs.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=options.max_new_tokens,
-            streamer=watch, eos_token_id=ends, pad_token_id=ends[0] if ends else 0, **sampling,
+            streamer=watch, eos_token_id=ends, pad_token_id=ends[0] if ends else 0,
+            repetition_penalty=options.repetition_penalty, **_sampling(options),
+            **_stopping(options, len(prompt), model),
         )  # fmt: skip
     return Run(watch.tokens, len(prompt) / watch.first_token_s, watch.tokens_per_s)
+
+
+def _sampling(options: Options) -> dict[str, Any]:
+    """Ours in their words."""
+    if not options.temperature:
+        return {"do_sample": False}
+    return {
+        "do_sample": True,
+        "temperature": options.temperature,
+        "top_k": options.top_k,
+        "top_p": options.top_p,
+        "min_p": options.min_p or None,
+    }
+
+
+def _stopping(options: Options, width: int, model: Model) -> dict[str, Any]:
+    """Stop strings by our rule: theirs needs a tokenizer of theirs, and looks at the prompt too."""
+    if not options.stop_strings:
+        return {}
+    import torch
+    from transformers import StoppingCriteriaList
+
+    stop = StopStrings(options.stop_strings, model.tokenizer.decode)
+    return {
+        "stopping_criteria": StoppingCriteriaList(
+            [lambda ids, scores, **_: torch.tensor([stop(row.tolist()[width:]) for row in ids])]
+        )
+    }
 
 
 def _agreement(model: Model, ours: list[int], theirs: list[int], *, greedy: bool) -> str:

@@ -7,25 +7,41 @@ import sys
 
 from specee.cli import bandwidth
 from specee.cli.common import decoding, load_model, print_stream
+from specee.cli.output_file import check_writable, write_whole
+from specee.cli.stats import print_statistics
 from specee.engine import Generation
 from specee.model import Model
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
+    if options.trace is not None:
+        check_writable(options.trace, "--trace")
     model = load_model(options)
     text = sys.stdin.read() if options.prompt == "-" else options.prompt
     prompt = model.encode(text, raw=options.raw)
     if options.compare:
         from specee.cli.compare import compare
 
-        return compare(model, prompt, decoding(options), options.policy)
+        _follow_up(model, compare(model, prompt, decoding(options), options.policy), options)
+        return 0
     generation = model.start(prompt, policy=options.policy, **decoding(options))
     try:
         print_stream(generation, model.tokenizer)
     finally:
         report(model, generation)
+        _follow_up(model, generation, options)
     return 0
+
+
+def _follow_up(model: Model, generation: Generation, options: argparse.Namespace) -> None:
+    """Statistics and trace, as far as the generation came."""
+    if options.stats:
+        print_statistics(generation.statistics)
+    if options.trace is not None:
+        from specee.cli.trace import trace_page
+
+        write_whole(options.trace, trace_page(generation, model.tokenizer, options.policy), "--trace")
 
 
 def report(model: Model, generation: Generation, kept: int = 0) -> None:

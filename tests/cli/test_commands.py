@@ -176,6 +176,11 @@ def test_info_says_why_something_is_missing(
         (["generate", "x", "--max-new-tokens", "100000"], "context"),
         (["generate", "x", "--threads", "0"], "threads"),
         (["generate", "x", "--device", "tpu"], "cuda"),
+        (["generate", "x", "--min-p", "2"], "min_p"),
+        (["generate", "x", "--repetition-penalty", "0"], "repetition_penalty"),
+        (["generate", "x", "--stop", ""], "stop_strings"),
+        (["generate", "x", "--policy", "layerskip:exit_layer=99"], "exit_layer=99"),
+        (["generate", "x", "--policy", "layerskip:depth=1"], "speculation_length"),
     ],
 )
 def test_errors_are_one_line_and_code_2(
