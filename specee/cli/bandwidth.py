@@ -17,11 +17,14 @@ def measure(threads: int | None = None) -> float | None:
     return _cpu.measure_bandwidth(_SWEEP_BYTES, env.resolve_threads(threads), env.force_isa())
 
 
-def share(backend: Backend, tokens_per_second: float) -> str | None:
+def share(backend: Backend, tokens_per_second: float, drafted: int) -> str | None:
     """Bandwidth that plain decoding at this speed uses, in words; None where it is not known.
 
-    Counts the weights, which each token reads once; the KV cache comes on top.
+    Counts the weights, which each token reads once; the KV cache comes on top. With ``drafted`` tokens it is
+    not known: drafting reads some layers more often, and one verification serves several tokens.
     """
+    if drafted:
+        return None
     step_bytes = getattr(backend, "step_bytes", None)
     peak = measure(getattr(backend, "threads", None)) if backend.name == "cpu" else None
     if step_bytes is None or peak is None or tokens_per_second == 0:

@@ -53,7 +53,8 @@ def compare(model: Model, prompt: list[int], given: dict[str, Any], policy: str)
         lines.append(
             f"decoding ratio {best_ours.decode / best_theirs.decode:.2f}x, weights {model.backend.weights}"
         )
-    if used := bandwidth.share(model.backend, best_ours.decode):
+    drafted = generations[0].statistics.acceptance.drafted
+    if used := bandwidth.share(model.backend, best_ours.decode, drafted):
         lines.append(f"specee reads   {used}")
     lines.append(_agreement(model, ours[0].tokens, theirs[0].tokens, greedy=options.temperature == 0))
     print("\n".join(lines), file=sys.stderr)

@@ -60,6 +60,6 @@ def report(model: Model, generation: Generation, kept: int = 0) -> None:
     if later > 0:
         speed = later / timing.decode
         lines.append(f"decode  {later + 1} tokens, {speed:.1f} tokens/s")
-        if used := bandwidth.share(model.backend, speed):
+        if used := bandwidth.share(model.backend, speed, generation.statistics.acceptance.drafted):
             lines.append(f"        {used}")
     print("\n" + "\n".join(lines), file=sys.stderr)

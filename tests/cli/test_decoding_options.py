@@ -146,6 +146,14 @@ def test_statistics_are_told_if_asked_for(folder: str, capsys: pytest.CaptureFix
     assert "Python" in said
 
 
+def test_bandwidth_is_told_of_plain_decoding_alone(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A token that was drafted did not cost one reading of the weights."""
+    if reason := missing("cpu"):
+        pytest.skip(reason)
+    assert "memory bandwidth" in generated(capsys, folder)[1]
+    assert "memory bandwidth" not in generated(capsys, folder, *DRAFTING)[1]
+
+
 def test_chat_tells_them_after_each_answer(
     folder: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
