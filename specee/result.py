@@ -39,6 +39,5 @@ class GenerationResult:
 
     @property
     def decode_tokens_per_second(self) -> float:
-        """New tokens of all rows, the first of each aside, per second."""
-        later = self.new_tokens - len(self.tokens)
-        return later / self.decode_seconds if self.decode_seconds else 0.0
+        """New tokens of all rows after the first step, per second."""
+        return self.statistics.later_tokens / self.decode_seconds if self.decode_seconds else 0.0

@@ -74,7 +74,7 @@ def _run_ours(
 
 def _measured(generation: Generation) -> Run:
     sequence, timing = generation.sequences[0], generation.timing
-    later = len(sequence.generated) - 1
+    later = generation.statistics.later_tokens
     return Run(
         sequence.generated,
         len(sequence.request.prompt) / timing.prompt,

@@ -52,14 +52,14 @@ def report(model: Model, generation: Generation, kept: int = 0) -> None:
     sequence, timing = generation.sequences[0], generation.timing
     if generation.steps == 0:
         return
-    later = len(sequence.generated) - 1
+    later = generation.statistics.later_tokens
     computed = len(sequence.request.prompt) - kept
     lines = [f"prompt  {computed} tokens, {computed / timing.prompt:.1f} tokens/s"]
     if kept:
         lines[0] += f" ({kept} more kept from before)"
     if later > 0:
         speed = later / timing.decode
-        lines.append(f"decode  {later + 1} tokens, {speed:.1f} tokens/s")
+        lines.append(f"decode  {len(sequence.generated)} tokens, {speed:.1f} tokens/s")
         if used := bandwidth.share(model.backend, speed, generation.statistics.acceptance.drafted):
             lines.append(f"        {used}")
     print("\n" + "\n".join(lines), file=sys.stderr)

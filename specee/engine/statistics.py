@@ -68,6 +68,11 @@ class Statistics:
         return {source: _sum(found[source]) for source in sorted(found, key=_by_depth)}
 
     @property
+    def later_tokens(self) -> int:
+        """Tokens emitted after the first step: those that :attr:`seconds` were spent on."""
+        return sum(len(entry.tokens) for step in self.steps[1:] for entry in step)
+
+    @property
     def tokens_per_round(self) -> float:
         """Tokens emitted a round, the first step aside; plain decoding has 1."""
         later = [entry for step in self.steps[1:] for entry in step]

@@ -14,7 +14,7 @@ import specee
 from specee.backends import missing
 from specee.cli import main
 from specee.cli.generate import report
-from specee.engine import Request
+from specee.engine import Request, Statistics
 from tests.tiny_models import tiny_folder
 
 SHORT = ["--max-new-tokens", "6"]
@@ -288,6 +288,6 @@ def test_the_report_counts_what_was_computed(capsys: pytest.CaptureFixture[str])
     request = Request(tuple(range(60)), 1)
     sequence = SimpleNamespace(generated=[7], request=request)
     timing = SimpleNamespace(prompt=0.5, decode=0.0)
-    generation = SimpleNamespace(sequences={0: sequence}, timing=timing, steps=1)
+    generation = SimpleNamespace(sequences={0: sequence}, timing=timing, steps=1, statistics=Statistics())
     report(SimpleNamespace(backend=None), generation, kept=40)
     assert "20 tokens, 40.0 tokens/s (40 more kept from before)" in capsys.readouterr().err

@@ -17,8 +17,8 @@ from specee.types import Sampling
 from tests.engines import native_engines
 from tests.random_model import BASE, random_model
 
-VOCAB, TOKENS, DRAWS, ROWS = 5, 3, 12_000, 50
-PROMPT = (1, 0, 3, 1)  # prompt lookup finds its last token
+VOCAB, TOKENS, DRAWS, ROWS = 5, 3, 6_000, 50
+PROMPT = (0, 3, 1, 2, 4, 1)  # every token, so that lookup finds the latest one
 POLICIES = [
     "layerskip:exit_layer=1,speculation_length=2",
     "prompt-lookup:speculation_length=2,shortest_ngram=1",
