@@ -68,10 +68,19 @@ def lossless(result: dict[str, Any]) -> list[Table]:
         for difference in one["differing"]
     ]
     if differences:
-        header = ("weights", "mode", "batch", "policy", "prompt", "at token", "plain decoding", "this policy")
+        parting = (
+            "weights",
+            "mode",
+            "batch",
+            "policy",
+            "prompt",
+            "at token",
+            "plain decoding",
+            "this policy",
+        )
         shown = differences[:_MOST_DIFFERENCES]
         note = f"the first {len(shown)} of {len(differences)}" if len(shown) < len(differences) else ""
-        tables.append(Table("Where texts part", header, shown, note, names=4))
+        tables.append(Table("Where texts part", parting, shown, note, names=4))
     return tables
 
 

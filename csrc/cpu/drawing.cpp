@@ -49,7 +49,9 @@ void Drawing::draw(const std::vector<const float*>& hidden, const std::vector<Dr
       if (place != kNone)
         std::memcpy(kept.logits.data() + place * width + p.begin, p.of(r),
                     static_cast<size_t>(p.columns) * sizeof(float));
-      see(p, r, confidences != nullptr, best[static_cast<size_t>(member) * rows + row]);
+      Best& own = best[static_cast<size_t>(member) * rows + row];
+      for (int at = 0; at < p.columns; at += kHeadRun)
+        see(p.of(r) + at, p.begin + at, std::min(kHeadRun, p.columns - at), confidences != nullptr, own);
     }
   });
   for (size_t row = 0; row < rows; ++row) {
@@ -72,15 +74,14 @@ Drawing::Kept Drawing::keep(const std::vector<Draw>& draws, const Columns& colum
   return kept;
 }
 
-void Drawing::see(const HeadPiece& piece, int r, bool add_up, Best& best) const {
-  const float* values = piece.of(r);
-  const float largest = kernels_.largest(values, piece.columns);
-  if (largest > best.top.value) {  // pieces come lowest columns first
+void Drawing::see(const float* run, int begin, int columns, bool add_up, Best& best) const {
+  const float largest = kernels_.largest(run, columns);
+  if (largest > best.top.value) {  // runs come lowest columns first
     if (add_up) best.sum *= std::exp(static_cast<double>(best.top.value) - largest);
-    for (int i = 0; i < piece.columns; ++i)
-      if (better({values[i], piece.begin + i}, best.top)) best.top = {values[i], piece.begin + i};
+    for (int i = 0; i < columns; ++i)
+      if (better({run[i], begin + i}, best.top)) best.top = {run[i], begin + i};
   }
-  if (add_up) best.sum += kernels_.sum_exp(values, piece.columns, best.top.value);
+  if (add_up) best.sum += kernels_.sum_exp(run, columns, best.top.value);
 }
 
 Drawing::Best Drawing::merge(const std::vector<Best>& best, size_t row, size_t rows) {

@@ -47,7 +47,8 @@ class Drawing {
   static constexpr size_t kNone = static_cast<size_t>(-1);
 
   static Kept keep(const std::vector<Draw>& draws, const Columns& columns);
-  void see(const HeadPiece& piece, int r, bool add_up, Best& best) const;
+  // `run`: at most kHeadRun values from column `begin` on. Runs are cut alike whatever the pieces are.
+  void see(const float* run, int begin, int columns, bool add_up, Best& best) const;
   static Best merge(const std::vector<Best>& best, size_t row, size_t rows);
   void draw_kept(Kept& kept, const Columns& columns, const std::vector<Draw>& draws,
                  const std::vector<Best>& best, int64_t* tokens, float* confidences);

@@ -16,7 +16,7 @@ HeadStream::HeadStream(const ModelConfig& config, const ModelWeights& weights, c
       inputs_(kernels, forms_, config.hidden_size, pool.size()),
       adapter_pass_(config, kernels, pool.size()),
       pieces_(static_cast<size_t>(pool.size()),
-              std::vector<float>(static_cast<size_t>(kMaxRows) * kPieceColumns)) {}
+              std::vector<float>(static_cast<size_t>(std::max(kPieceValues, kMaxRows * kHeadRun)))) {}
 
 InputRows HeadStream::normed(Team& team, const float* const* hidden, int rows, const DraftHead* head,
                              std::vector<char>& finite) {

@@ -1,5 +1,5 @@
-// The final norm and the head's product for rows at any depth: logits are made 256 at a time and handed on at
-// once, so that nobody has to keep them.
+// The final norm and the head's product for rows at any depth: logits are made a few hundred at a time and
+// handed on at once, so that nobody has to keep them.
 #pragma once
 
 #include <algorithm>
@@ -15,6 +15,9 @@
 #include "cpu/weights.h"
 
 namespace specee {
+
+// A member's pieces begin at multiples of this from its first column, however many columns they have.
+inline constexpr int kHeadRun = 256;
 
 // Logits of some rows for columns [begin, begin + columns).
 struct HeadPiece {
@@ -57,8 +60,10 @@ class HeadStream {
   }
 
  private:
-  static constexpr int kPieceBlocks = 16;
-  static constexpr int kPieceColumns = kPieceBlocks * kLanes;
+  // Most values of a piece: they stay in the first-level cache for few rows. The fewer pieces the better:
+  // what is done with one gives memory a rest, and the next one a slow start.
+  static constexpr int kPieceValues = 4096;
+  static int piece_columns(int rows) { return std::max(kPieceValues / rows / kHeadRun * kHeadRun, kHeadRun); }
 
   InputRows normed(Team& team, const float* const* hidden, int rows, const DraftHead* head,
                    std::vector<char>& finite);
@@ -72,16 +77,17 @@ class HeadStream {
     const WeightRun run = weight_run(matrix, range);
     WeightStream alone = {&run, 1, 0, run.bytes, 0, 0};
     if (own) streams_.begin_head(team.index());
-    for (int block = range.begin; block < range.end; block += kPieceBlocks) {
-      LinearCall call = linear_call(kernels_, matrix, inputs, rows, matrix.outputs(), piece.data(),
-                                    kPieceColumns, Epilogue::store);
+    const int width = piece_columns(rows), blocks = width / kLanes;
+    for (int block = range.begin; block < range.end; block += blocks) {
+      LinearCall call =
+          linear_call(kernels_, matrix, inputs, rows, matrix.outputs(), piece.data(), width, Epilogue::store);
       call.block_begin = block;
-      call.block_end = std::min(range.end, block + kPieceBlocks);
+      call.block_end = std::min(range.end, block + blocks);
       call.stream = own ? streams_.of(team.index()) : &alone;
       call.column_origin = block * kLanes;
       run_linear(kernels_, matrix, call);
       const int columns = std::min(call.block_end * kLanes, matrix.outputs()) - call.column_origin;
-      take(HeadPiece{0, rows, call.column_origin, columns, piece.data(), kPieceColumns});
+      take(HeadPiece{0, rows, call.column_origin, columns, piece.data(), width});
     }
     if (own) streams_.done(team.index());
   }

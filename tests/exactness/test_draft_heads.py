@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -179,6 +180,26 @@ def test_drafts_of_a_head_are_samples_of_what_it_keeps(engine: Engine, weights: 
                 np.testing.assert_allclose(share, confidence(row, token), rtol=CONFIDENCE)
             outside += sum(token not in ids for token in backend.sample(work, batch))
     assert outside > 0, "the heads must leave out what would have been drawn"
+
+
+@pytest.mark.parametrize("engine", native_engines())
+def test_a_large_vocabulary_comes_in_pieces(engine: Engine) -> None:
+    """Whatever rows are beside, and so however many logits are made at a time; several threads."""
+    config = replace(BASE, vocab_size=9_001)
+    for weights in ("fp32", "bf16"):
+        backend = engine.load(random_model(config, seed=1, kind=weights), weights, threads=2)
+        ((sequence, slots),) = rows_of(backend, 20)
+        for head in (backend.draft_head(None, None), backend.draft_head(None, vocabulary(7_003, 9_001))):
+            logits = backend.logits([(sequence, slots)], head)
+            tokens, confidences = backend.draft([(sequence, slots)], [Sampling()] * 20, head)
+            assert np.array_equal(tokens, logits.argmax(axis=1))
+            wanted = [confidence(row, token) for row, token in zip(logits, tokens, strict=True)]
+            np.testing.assert_allclose(confidences, wanted, rtol=CONFIDENCE)
+            for rows in (1, 2, 3, 5, 8, 16):
+                part = backend.draft([(sequence, slots[:rows])], [Sampling()] * rows, head)
+                assert np.array_equal(part[0], tokens[:rows])
+                assert same_bits(part[1], confidences[:rows])
+                assert same_bits(backend.logits([(sequence, slots[:rows])], head), logits[:rows])
 
 
 @pytest.mark.parametrize("engine", all_engines())

@@ -139,7 +139,7 @@ def test_any_policy_gives_what_plain_decoding_gives(engine: Engine, name: str, k
 
 
 def test_drafts_are_accepted_and_refused_on_the_way() -> None:
-    """The property would hold if nothing were ever drafted: here drafts of each source are kept and dropped."""
+    """The property would hold if nothing were ever drafted: here each source has drafts kept and dropped."""
     few = replace(CONFIGS["llama"], vocab_size=8)  # so that lookup finds something, and is right at times
     backend = Engine("reference").load(random_model(few, seed=7))
     made = [Request(tuple(range(8)), 40, replace(option, seed=1)) for option in SAMPLINGS[:2]]

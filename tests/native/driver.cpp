@@ -54,9 +54,12 @@ void test_isa(const Options& options, const std::string& isa) {
   repeat(options, isa + " quantise row", 2 * options.rounds, with(native::test_quantise_row));
   repeat(options, isa + " rms_norm", options.rounds, with(native::test_rms_norm));
   repeat(options, isa + " attention", 2 * options.rounds, with(native::test_attention));
+  repeat(options, isa + " logits", 2 * options.rounds, with(native::test_logit_runs));
   repeat(options, isa + " sweep", options.rounds / 5, with(native::test_sweep));
   repeat(options, isa + " sequences", options.rounds / 2,
          [&isa](native::Random& random) { native::test_sequences(isa, random); });
+  repeat(options, isa + " draft heads", options.rounds / 2,
+         [&isa](native::Random& random) { native::test_draft_heads(isa, random); });
 }
 
 }  // namespace

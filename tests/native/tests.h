@@ -13,9 +13,12 @@ void test_quant_linear(const specee::Kernels& kernels, Random& random);
 void test_quantise_row(const specee::Kernels& kernels, Random& random);
 void test_rms_norm(const specee::Kernels& kernels, Random& random);
 void test_attention(const specee::Kernels& kernels, Random& random);
+void test_logit_runs(const specee::Kernels& kernels, Random& random);
 void test_sweep(const specee::Kernels& kernels, Random& random);
 void test_thread_pool(Random& random);
 // A whole engine with arbitrary interleavings of the verbs, against plain decoding of the same text.
 void test_sequences(const std::string& isa, Random& random);
+// Draft heads of a whole engine, against its own head.
+void test_draft_heads(const std::string& isa, Random& random);
 
 }  // namespace native
