@@ -33,7 +33,7 @@ def of(statistics: Statistics) -> Rounds:
     return Rounds(
         steps=len(statistics.steps),
         rounds=len(later),
-        tokens=sum(len(entry.tokens) for entry in later),
+        tokens=statistics.later_tokens,
         drafted=acceptance.drafted,
         accepted=acceptance.accepted,
         shares=statistics.shares,

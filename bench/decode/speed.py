@@ -47,7 +47,10 @@ def take_turn(order: Sequence[Remote], prompt: list[int], tokens: int, threads: 
 
 
 def figures(name: str, turns: Sequence[Turn], facts: dict[str, Any], reference: str) -> dict[str, Any]:
-    """What is reported of one contender; ``reference`` is the one whose tokens are compared with."""
+    """What is reported of one contender; ``reference`` is the first, whose tokens are compared with.
+
+    Ours are also compared with its speed: what drafting gains over plain decoding, where that comes first.
+    """
     samples = [turn.samples[name] for turn in turns]
     rates = [sample.tokens_s for sample in samples]
     found: dict[str, Any] = {
@@ -60,6 +63,7 @@ def figures(name: str, turns: Sequence[Turn], facts: dict[str, Any], reference: 
     }
     if ours := [sample.rounds for sample in samples if sample.rounds]:
         found |= figures_of_rounds(ours)
+        found["decode_to_first"] = ratio(rates, [turn.samples[reference].tokens_s for turn in turns])
     # With drafts a token costs other bytes than a step, so what is read is not known from the rate.
     if "bytes_per_token" in facts and not found.get("drafted"):
         read = [rate * facts["bytes_per_token"] / 1e9 for rate in rates]

@@ -24,7 +24,7 @@ class Tally:
     """Of the first ``prompts`` of a list.
 
     ``tokens`` of plain decoding were compared. ``differing`` has the first difference of each prompt that
-    has any. Speed is that of ``later`` tokens, the first of each prompt aside, in ``seconds``.
+    has any. Speed is that of ``later`` tokens, those after each first step, in ``seconds``.
     """
 
     prompts: int = 0
@@ -45,7 +45,7 @@ class Tally:
                 self.differing.append({"prompt": index, **difference})
         found = rounds.of(result.statistics)
         self.prompts += len(chosen)
-        self.later += result.new_tokens - len(result.tokens)
+        self.later += found.tokens
         self.seconds += result.decode_seconds
         self.rounds += found.rounds
         self.round_tokens += found.tokens

@@ -25,6 +25,7 @@ def drafts(result: dict[str, Any]) -> list[Table]:
     rows = [
         (
             name,
+            ranged(found["decode_to_first"], "x"),
             percent(found["acceptance"]) if "acceptance" in found else "",
             short(found["tokens_per_round"]),
             *(f"{found['shares'].get(part, 0.0):.1%}" for part in _PARTS),
@@ -32,7 +33,8 @@ def drafts(result: dict[str, Any]) -> list[Table]:
         )
         for name, found in ours.items()
     ]
-    header = ("contender", "accepted", "tokens/round", *_PARTS.values(), "same text")
+    first = next(iter(result["contenders"]))
+    header = ("contender", f"to {first}", "accepted", "tokens/round", *_PARTS.values(), "same text")
     note = (
         "shares of the time after the first token, medians over turns; "
         "same text: turns with the tokens of the first contender"

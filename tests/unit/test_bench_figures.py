@@ -105,7 +105,8 @@ def test_a_speed_run_reports_what_was_drafted(turns: list[speed.Turn]) -> None:
     for turn in turns:
         drafted = Rounds(2, 1, 3, 4, 2, {"verify": 1.0})
         turn.samples["ours"] = Sample(0.1, 200.0, 2, (1, 2, 3, 4), drafted)
-    found = speed.figures("ours", turns, {"bytes_per_token": 100}, "ours")
+    found = speed.figures("ours", turns, {"bytes_per_token": 100}, "peer")
+    assert found["decode_to_first"] == {"median": 6.0, "min": 4.0, "max": 8.0}
     assert (found["acceptance"], found["tokens_per_round"], found["tokens_per_step"]) == (0.5, 3.0, 2.0)
     assert "share_of_bandwidth" not in found  # a token no longer costs what a step reads
     assert "acceptance" not in speed.figures("peer", turns, {}, "ours")

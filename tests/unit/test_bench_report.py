@@ -83,13 +83,16 @@ SHARES = {"draft": 0.3, "draft_head": 0.1, "verify": 0.4, "head": 0.15, "python"
 def test_drafts_have_a_table_where_somebody_drafts(report: document.Report) -> None:
     speed = report.parts["speed"]
     plain = {"drafted": 0, "tokens_per_round": 1.0, "shares": {"verify": 0.9, "python": 0.1}}
+    plain["decode_to_first"] = {"median": 1.0, "min": 1.0, "max": 1.0}
     speed["contenders"]["specee"] |= plain
     assert len(tables.of("speculation", speed)) == 2
     drafting = {**plain, "drafted": 10, "acceptance": 0.71, "tokens_per_round": 2.4, "shares": SHARES}
+    drafting["decode_to_first"] = {"median": 1.4, "min": 1.2, "max": 1.5}
     speed["contenders"]["specee:layerskip"] = {**speed["contenders"]["specee"], **drafting}
     table = tables.of("speculation", speed)[1]
     line = cells([table], "specee:layerskip")
     assert (line["accepted"], line["tokens/round"], line["verify"]) == ("71%", "2.40", "40.0%")
+    assert line["to specee"] == "1.40x (1.20 to 1.50)"
     assert (line["same text"], line["Python"]) == ("4 of 4", "5.0%")
     assert cells([table], "specee")["accepted"] == ""
 
