@@ -97,6 +97,15 @@ def test_drafts_have_a_table_where_somebody_drafts(report: document.Report) -> N
     assert cells([table], "specee")["accepted"] == ""
 
 
+def test_speculation_is_drawn_like_speed_on_either_kind_of_prompts(report: document.Report) -> None:
+    pytest.importorskip("matplotlib")
+    part = report.parts["speed"]
+    report.parts.clear()
+    report.parts["speculation-copy"] = part
+    assert len(list(document.images("speculation-copy", part))) == 1
+    assert "<h2>Speculation: copy</h2>" in document.as_html(report)
+
+
 def lossless_result(differing: list[dict[str, Any]], left: int = 0) -> dict[str, Any]:
     one = {
         "weights": "packed", "mode": "greedy", "batch": 4, "policy": "layerskip:exit_layer=3", "prompts": 40,
