@@ -13,34 +13,35 @@ from specee.errors import BackendUnavailableError
 class NativeClock:
     """Seconds since :meth:`reset`: in native code, and in the stand-ins themselves.
 
-    The latter is no part of what is measured: it belongs to neither side.
+    The latter is no part of what is measured: it belongs to neither side. ``now`` says what the time is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self.now = now
         self.reset()
 
     def reset(self) -> None:
         """Start again."""
         self.native = 0.0
         self.own = 0.0
-        self._start = time.perf_counter()
+        self._start = self.now()
 
     @property
-    def wall(self) -> float:
+    def total(self) -> float:
         """Seconds since the start, without those of the stand-ins."""
-        return time.perf_counter() - self._start - self.own
+        return self.now() - self._start - self.own
 
     def timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
         """``call`` that takes stand-ins for what they stand for, and gives one for a sequence."""
 
         def instead(*arguments: Any, **options: Any) -> Any:
-            entered = time.perf_counter()
+            entered = self.now()
             real = [_real(argument) for argument in arguments]
-            begin = time.perf_counter()
+            begin = self.now()
             try:
                 result = call(*real, **options)
             finally:
-                end = time.perf_counter()
+                end = self.now()
                 self.native += end - begin
                 self.own += begin - entered
             return self._stand_in(result)
@@ -61,15 +62,16 @@ class StandIn:
         self._clock = clock
 
     def __getattr__(self, name: str) -> Any:
-        begin = time.perf_counter()
+        now = self._clock.now
+        begin = now()
         found = getattr(self.real, name)
-        end = time.perf_counter()
+        end = now()
         if not callable(found):
             self._clock.native += end - begin
             return found
         method = self._clock.timed(found)
         self.__dict__[name] = method  # the next call finds it without coming here
-        self._clock.own += time.perf_counter() - begin
+        self._clock.own += now() - begin
         return method
 
 
@@ -81,7 +83,7 @@ def _real(argument: Any) -> Any:
 
 
 @contextmanager
-def watched(backend: Any) -> Iterator[NativeClock]:
+def watched(backend: Any, now: Callable[[], float] = time.perf_counter) -> Iterator[NativeClock]:
     """A clock of everything that ``backend`` (cpu) has its engine do within the block.
 
     Sequences made within are of no use after it. Raises BackendUnavailableError for another backend.
@@ -89,7 +91,7 @@ def watched(backend: Any) -> Iterator[NativeClock]:
     engine = getattr(backend, "_engine", None)
     if engine is None:
         raise BackendUnavailableError(f"backend {backend.name!r} makes no native calls: use backend 'cpu'")
-    clock = NativeClock()
+    clock = NativeClock(now)
     backend._engine = StandIn(engine, clock)
     try:
         yield clock

@@ -109,5 +109,5 @@ def overhead(result: dict[str, Any]) -> list[Table]:
         *("policy", "tokens/step", "Python a step", "Python a token", "of decoding"),
         *(f"at {rate} tokens/s", f"within {goal:.0%}"),
     )
-    title = f"Time outside native calls: {result['weights']}, {result['threads']} threads"
+    title = f"Time outside native calls: {result['weights']}, {result['threads']} threads, {result['clock']}"
     return [Table(title, header, rows, f"median (min to max) over {result['runs']} runs of each policy")]

@@ -136,7 +136,7 @@ def test_overhead_says_who_keeps_to_the_goal() -> None:
         }  # fmt: skip
 
     result = {
-        "weights": "packed", "threads": 2, "runs": 12, "rate": 300, "goal": 0.03,
+        "weights": "packed", "threads": 2, "clock": "wall time", "runs": 12, "rate": 300, "goal": 0.03,
         "policies": {"autoregressive": policy(0.0299), "threshold": policy(0.031)},
     }  # fmt: skip
     found = tables.of("overhead", result)
