@@ -67,6 +67,13 @@ class WeightTable:
                     array, form = widen(array, form, entry.shape[1]), "F32"
                 yield Slab(entry.role, entry.layer, begin, array, form)
 
+    def norms(self) -> Iterator[tuple[str, int, Floats]]:
+        """Role, layer and fp32 values of every norm; reads nothing else. Raises CheckpointError."""
+        for entry in self.entries:
+            if entry.role.endswith("norm"):
+                array, form = self._rows(entry, 0, entry.shape[0])
+                yield entry.role, entry.layer, widen(array, form, 1)
+
     def _rows(self, entry: Entry, begin: int, end: int) -> tuple[Array, str]:
         """Checked rows, in the file's format where there are kernels for it, else as float32."""
         info = self.source.tensors[entry.name]

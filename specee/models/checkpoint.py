@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from specee.errors import CheckpointError, ConfigurationError
 from specee.models.assemble import WeightTable
+from specee.models.blocks import Floats
 from specee.models.formats import Formats, made_formats, packed_formats
 from specee.models.table import Slab
 from specee.models.tokenizer import Tokenizer
@@ -69,6 +70,13 @@ class Checkpoint:
         weights, those too large for the format, and for files that changed after opening.
         """
         return self.table.slabs(formats)
+
+    def norms(self) -> Iterator[tuple[str, int, Floats]]:
+        """Role, layer and fp32 values of every norm, without reading a matrix: what a fingerprint is made of.
+
+        Raises CheckpointError as :meth:`slabs` does.
+        """
+        return self.table.norms()
 
     @property
     def _container(self) -> str:

@@ -1,15 +1,45 @@
-"""What a speculator file holds: parts fitted to a frozen model that make its drafts better."""
+"""What a speculator file holds: parts fitted to a frozen model that make its drafts better.
+
+The file is one safetensors file. Metadata: ``format`` "specee-speculator", ``version`` "1", and
+``fingerprint`` of the model it was fitted to. Tensors, none of them required: ``vocabulary`` (tokens,), I64
+or I32; for each exit layer ``adapters.{layer}.norm`` (hidden,), ``.down`` (width, hidden), ``.up`` (hidden,
+width), F32, BF16 or F16.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from specee.errors import CheckpointError
+from specee.models.blocks import FLOATS, widen
+from specee.models.table import shapes
+from specee.types import ModelConfig
+
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+
+_FORMAT, _VERSION = "specee-speculator", "1"
+_INTEGERS = {"I64": "<i8", "I32": "<i4"}
+_PART = re.compile(r"adapters\.(0|[1-9]\d*)\.(norm|down|up)")
+_SHAPE = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_layers",
+    "num_heads",
+    "num_kv_heads",
+    "head_dim",
+)
 
 
 @dataclass(frozen=True)
@@ -35,3 +65,180 @@ class Speculator:
 
     vocabulary: Ints | None = None
     adapters: Mapping[int, Adapter] = field(default_factory=dict)
+
+
+def fingerprint(config: ModelConfig, norms: Iterable[tuple[str, int, Floats]]) -> str:
+    """What tells one model from another, 64 hexadecimal digits: SHA-256 of its shape and its norms.
+
+    ``norms``: role, layer and fp32 values of every norm of :func:`specee.models.table.shapes`, in any order;
+    :meth:`.Checkpoint.norms` reads them. They are small, every file format keeps them unquantised, and
+    training moves them; rounded to bf16, the same model has one fingerprint in every format. Raises
+    CheckpointError if one is missing, of the wrong shape, or none of the model's.
+    """
+    wanted = {key: shape for key, shape in shapes(config).items() if key[0].endswith("norm")}
+    vectors = {(role, layer): np.ascontiguousarray(values, np.float32) for role, layer, values in norms}
+    if wrong := sorted(wanted.keys() ^ vectors.keys()):
+        raise CheckpointError(
+            f"the norms given for a fingerprint and those of the model differ in {wrong[0]} ({len(wrong)} in "
+            "all); give each norm of the model once"
+        )
+    lines = [f"{_FORMAT} model", *(f"{name} {getattr(config, name)}" for name in _SHAPE)]
+    digest = hashlib.sha256("\n".join(lines).encode())
+    for (role, layer), shape in sorted(wanted.items()):
+        values = vectors[role, layer]
+        if values.shape != shape:
+            raise CheckpointError(
+                f"norm {role!r} of layer {layer} has shape {values.shape}; the model's is {shape}"
+            )
+        digest.update(f"\n{role} {layer}\n".encode())
+        digest.update(_bf16_bits(values).tobytes())
+    return digest.hexdigest()
+
+
+def _bf16_bits(values: Floats) -> npt.NDArray[np.uint16]:
+    """Bit patterns after rounding to bfloat16, to nearest, ties to even; little-endian."""
+    bits = values.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
+
+
+def read_speculator(path: Path, config: ModelConfig, fingerprint: str) -> Speculator:
+    """Read and check the speculator file of the model with that configuration and :func:`fingerprint`.
+
+    Arrays come as int64 and float32. Raises CheckpointError for a file that is missing, damaged or truncated,
+    of another kind or version, or fitted to another model; and for parts that do not fit: layers outside
+    1..num_layers - 1, wrong shapes or types, values that are not finite, ids outside the vocabulary or
+    repeated.
+    """
+    return _Contents(path, _checked_tensors(path, fingerprint), config).speculator()
+
+
+def _checked_tensors(path: Path, fingerprint: str) -> dict[str, Any]:
+    """dtype, shape and data of each tensor, by name, of a file whose metadata are right."""
+    import safetensors
+
+    try:
+        # Opening validates the whole header against the size of the file; nothing else is read yet, since
+        # this may be any file.
+        with safetensors.safe_open(path, framework="numpy") as file:
+            _check_metadata(path, file.metadata() or {}, fingerprint)
+        return dict(safetensors.deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: no complete speculator file ({error}). Check the path, or make the file again."
+        ) from error
+
+
+def _check_metadata(path: Path, metadata: Mapping[str, str], fingerprint: str) -> None:
+    if metadata.get("format") != _FORMAT:
+        raise CheckpointError(
+            f"{path}: metadata 'format' is {metadata.get('format')!r}; a speculator file has {_FORMAT!r}. "
+            "Give a file that was made as a speculator."
+        )
+    if metadata.get("version") != _VERSION:
+        raise CheckpointError(
+            f"{path}: a speculator file of version {metadata.get('version')!r}; this release reads version "
+            f"{_VERSION!r}. Make the file again, or use a newer specee."
+        )
+    if metadata.get("fingerprint") != fingerprint:
+        raise CheckpointError(
+            f"{path}: fitted to the model with fingerprint {metadata.get('fingerprint')}, and this model has "
+            f"{fingerprint}. Use the model it was fitted to, or fit one for this model."
+        )
+
+
+class _Contents:
+    """The tensors of a file on their way into a Speculator."""
+
+    def __init__(self, path: Path, tensors: dict[str, Any], config: ModelConfig) -> None:
+        self._path, self._tensors, self._config = path, tensors, config
+
+    def speculator(self) -> Speculator:
+        """Every tensor, checked."""
+        names = sorted(self._tensors.keys() - {"vocabulary"})
+        parts = {name: _PART.fullmatch(name) for name in names}
+        if unknown := [name for name in names if parts[name] is None]:
+            raise self._error(f"tensor {unknown[0]!r} has no place in a speculator file")
+        layers = sorted({int(part[1]) for part in parts.values() if part is not None})
+        last = self._config.num_layers - 1
+        if wrong := [layer for layer in layers if not 1 <= layer <= last]:
+            raise self._error(f"an adapter for layer {wrong[0]}: exit layers of this model are 1 to {last}")
+        vocabulary = self._vocabulary() if "vocabulary" in self._tensors else None
+        return Speculator(vocabulary, {layer: self._adapter(layer) for layer in layers})
+
+    def _adapter(self, layer: int) -> Adapter:
+        norm, down, up = (self._floats(f"adapters.{layer}.{part}") for part in ("norm", "down", "up"))
+        hidden, width = self._config.hidden_size, len(down) if down.ndim else 0
+        wanted = {"norm": (hidden,), "down": (width, hidden), "up": (hidden, width)}
+        for (part, shape), values in zip(wanted.items(), (norm, down, up), strict=True):
+            if values.shape != shape or width == 0:
+                raise self._error(
+                    f"tensor 'adapters.{layer}.{part}' has shape {values.shape}; for hidden_size {hidden} it "
+                    f"must be {shape}, with a width of 1 or more"
+                )
+        return Adapter(norm, down, up)
+
+    def _floats(self, name: str) -> Floats:
+        dtype, raw, shape = self._raw(name, FLOATS)
+        values = widen(raw, dtype, 1).reshape(shape)
+        if not np.isfinite(values).all():
+            at = [int(i) for i in np.argwhere(~np.isfinite(values))[0]]
+            raise self._error(f"tensor {name!r} holds a NaN or infinite value at {at}; all must be finite")
+        return values
+
+    def _vocabulary(self) -> Ints:
+        _, raw, shape = self._raw("vocabulary", _INTEGERS)
+        ids = raw.astype(np.int64)
+        if len(shape) != 1 or ids.size == 0:
+            raise self._error(f"tensor 'vocabulary' has shape {shape}; it must be one or more ids in a row")
+        outside = ids[(ids < 0) | (ids >= self._config.vocab_size)]
+        if outside.size:
+            raise self._error(
+                f"tensor 'vocabulary' has id {outside[0]}; ids are 0 to {self._config.vocab_size - 1}"
+            )
+        sorted_ids = np.sort(ids)
+        if (twice := sorted_ids[1:][sorted_ids[1:] == sorted_ids[:-1]]).size:
+            raise self._error(
+                f"tensor 'vocabulary' has id {twice[0]} more than once; each id may be kept once"
+            )
+        return ids
+
+    def _raw(
+        self, name: str, dtypes: Mapping[str, npt.DTypeLike]
+    ) -> tuple[str, npt.NDArray[Any], tuple[int, ...]]:
+        """Type, elements in one dimension, and shape of a tensor."""
+        if name not in self._tensors:
+            raise self._error(f"tensor {name!r} is missing: an adapter has norm, down and up")
+        tensor = self._tensors[name]
+        if tensor["dtype"] not in dtypes:
+            raise self._error(f"tensor {name!r} is {tensor['dtype']}; allowed are {', '.join(dtypes)}")
+        raw = np.frombuffer(tensor["data"], dtypes[tensor["dtype"]])
+        return tensor["dtype"], raw, tuple(tensor["shape"])
+
+    def _error(self, what: str) -> CheckpointError:
+        return CheckpointError(f"{self._path}: {what}. The file is damaged, or made wrongly; make it again.")
+
+
+def write_speculator(path: Path, speculator: Speculator, fingerprint: str) -> None:
+    """Write a file that :func:`read_speculator` reads, its arrays float32 and int64.
+
+    It is written beside ``path`` and renamed when it is complete: on an error, what was there stays. Raises
+    OSError.
+    """
+    from safetensors.numpy import save
+
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    if speculator.vocabulary is not None:
+        tensors["vocabulary"] = np.ascontiguousarray(speculator.vocabulary, np.int64)
+    for layer, adapter in speculator.adapters.items():
+        for part in ("norm", "down", "up"):
+            tensors[f"adapters.{layer}.{part}"] = np.ascontiguousarray(getattr(adapter, part), np.float32)
+    metadata = {"format": _FORMAT, "version": _VERSION, "fingerprint": fingerprint}
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with beside.open("xb") as file:
+            file.write(save(tensors, metadata))
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
