@@ -6,22 +6,17 @@ import numpy as np
 import numpy.typing as npt
 
 from specee.errors import ConfigurationError
-from specee.models.speculator import Adapter
+from specee.models.speculator import Adapter, misfit
 from specee.types import ModelConfig
 
 
 def checked_adapter(adapter: Adapter, config: ModelConfig) -> Adapter:
     """The adapter as C-contiguous float32. Raises ConfigurationError for shapes that do not fit the model."""
-    hidden, width = config.hidden_size, len(adapter.down)
-    wanted = {"norm": (hidden,), "down": (width, hidden), "up": (hidden, width)}
-    arrays = {name: np.ascontiguousarray(getattr(adapter, name), np.float32) for name in wanted}
-    for name, shape in wanted.items():
-        if arrays[name].shape != shape or width == 0:
-            raise ConfigurationError(
-                f"an adapter's {name} has shape {arrays[name].shape}: for hidden_size {hidden} it must be "
-                f"{shape}, with a width of 1 or more; use an adapter that was fitted to this model"
-            )
-    return Adapter(**arrays)
+    parts = (adapter.norm, adapter.down, adapter.up)
+    checked = Adapter(*(np.ascontiguousarray(part, np.float32) for part in parts))
+    if (wrong := misfit(checked, config)) is not None:
+        raise ConfigurationError(f"an adapter's {wrong}; use an adapter that was fitted to this model")
+    return checked
 
 
 def checked_vocabulary(vocabulary: npt.ArrayLike, config: ModelConfig) -> npt.NDArray[np.int64]:

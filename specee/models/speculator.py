@@ -55,6 +55,16 @@ class Adapter:
     up: Floats
 
 
+def misfit(adapter: Adapter, config: ModelConfig) -> str | None:
+    """What is wrong with an adapter's shapes for a model, None if they fit."""
+    hidden, width = config.hidden_size, max((1, *adapter.down.shape[:1]))
+    for part, shape in {"norm": (hidden,), "down": (width, hidden), "up": (hidden, width)}.items():
+        found = getattr(adapter, part).shape
+        if found != shape:
+            return f"{part} has shape {found}, and must be {shape} for hidden_size {hidden} and width {width}"
+    return None
+
+
 @dataclass(frozen=True)
 class Speculator:
     """Fitted parts of one model.
@@ -166,16 +176,10 @@ class _Contents:
         return Speculator(vocabulary, {layer: self._adapter(layer) for layer in layers})
 
     def _adapter(self, layer: int) -> Adapter:
-        norm, down, up = (self._floats(f"adapters.{layer}.{part}") for part in ("norm", "down", "up"))
-        hidden, width = self._config.hidden_size, len(down) if down.ndim else 0
-        wanted = {"norm": (hidden,), "down": (width, hidden), "up": (hidden, width)}
-        for (part, shape), values in zip(wanted.items(), (norm, down, up), strict=True):
-            if values.shape != shape or width == 0:
-                raise self._error(
-                    f"tensor 'adapters.{layer}.{part}' has shape {values.shape}; for hidden_size {hidden} it "
-                    f"must be {shape}, with a width of 1 or more"
-                )
-        return Adapter(norm, down, up)
+        adapter = Adapter(*(self._floats(f"adapters.{layer}.{part}") for part in ("norm", "down", "up")))
+        if (wrong := misfit(adapter, self._config)) is not None:
+            raise self._error(f"adapters.{layer}.{wrong}")
+        return adapter
 
     def _floats(self, name: str) -> Floats:
         dtype, raw, shape = self._raw(name, FLOATS)

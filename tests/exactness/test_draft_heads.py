@@ -238,7 +238,7 @@ def wrong_parts() -> dict[str, tuple[Adapter | None, object, str]]:
         "down for another model": (Adapter(right.norm, right.down[:, 1:], right.up), None, "down"),
         "up the wrong way round": (Adapter(right.norm, right.down, right.down), None, "up"),
         "up of another width": (Adapter(right.norm, right.down, right.up[:, 1:]), None, "up"),
-        "no width": (Adapter(right.norm, right.down[:0], right.up[:, :0]), None, "width"),
+        "no width": (Adapter(right.norm, right.down[:0], right.up[:, :0]), None, "down"),
     }
 
 

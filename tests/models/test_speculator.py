@@ -199,7 +199,7 @@ def wrong_tensors() -> dict[str, tuple[dict[str, Any], list[str]]]:
         "down a vector": ({"adapters.1.down": right.norm}, ["adapters.1.down"]),
         "no width": (
             {"adapters.1.down": right.down[:0], "adapters.1.up": right.up[:, :0]},
-            ["adapters.1", "width of 1 or more"],
+            ["adapters.1.down", "(1, 32)"],
         ),
         "scalar": ({"adapters.1.down": np.array(1, np.float32)}, ["adapters.1.down"]),
         "doubles": ({"adapters.1.norm": right.norm.astype(np.float64)}, ["is F64", "F32, F16, BF16"]),
