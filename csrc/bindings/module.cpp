@@ -14,6 +14,7 @@
 #include "bindings/errors.h"
 #include "bindings/ops.h"
 #include "bindings/parse.h"
+#include "bindings/sequence.h"
 #include "cpu/bandwidth.h"
 #include "cpu/engine.h"
 #include "cpu/isa.h"
@@ -77,18 +78,6 @@ ModelConfig parse_config(const py::object& source) {
   return c;
 }
 
-// Slots and tokens as Python has them; what no int holds cannot be one.
-std::vector<int> narrow(const std::vector<int64_t>& values) {
-  std::vector<int> narrowed;
-  narrowed.reserve(values.size());
-  for (const int64_t value : values) {
-    if (value != static_cast<int>(value))
-      throw RowError(std::to_string(value) + " is no slot and no token id: it does not fit 32 bits");
-    narrowed.push_back(static_cast<int>(value));
-  }
-  return narrowed;
-}
-
 Work parse_work(const py::sequence& items) {
   Work work;
   for (const py::handle item : items) {
@@ -149,6 +138,20 @@ Array<float> logits(Engine& engine, const py::sequence& items, const DraftHead* 
   py::gil_scoped_release release;
   engine.logits(work, head, data);
   return out;
+}
+
+py::tuple verify(Engine& engine, const py::sequence& items, const std::optional<py::sequence>& options) {
+  const Work work = parse_work(items);
+  std::vector<Sampling> sampling;
+  if (options) sampling = parse_sampling(*options);
+  std::vector<int64_t> tokens(count_rows(work));
+  double head = 0.0;
+  {
+    const Using use(work);
+    py::gil_scoped_release release;
+    head = engine.verify(work, options ? &sampling : nullptr, check_signals, tokens.data());
+  }
+  return py::make_tuple(tokens, head);
 }
 
 Array<int64_t> argmax(Engine& engine, const py::sequence& items) {
@@ -220,83 +223,6 @@ py::tuple draft(Engine& engine, const py::sequence& items, const py::sequence& o
     engine.draft(work, sampling, head, token_data, confidence_data);
   }
   return py::make_tuple(tokens, confidences);
-}
-
-// Everything that reads what advance() changes, or changes rows, keeps off a sequence in use.
-py::tuple row(Sequence& sequence, int64_t slot) {
-  require_free(sequence);
-  const Row& row = sequence.row(narrow({slot})[0]);
-  return py::make_tuple(slot, row.token, row.parent, row.position, row.done);
-}
-
-std::vector<int> frontier(Sequence& sequence) {
-  require_free(sequence);
-  return sequence.frontier();
-}
-
-py::tuple kv(Sequence& sequence, int layer, const std::vector<int64_t>& wide) {
-  require_free(sequence);
-  const std::vector<int> slots = narrow(wide);
-  const KvCache& cache = sequence.cache();
-  if (layer < 0 || layer >= cache.layers())
-    throw RowError("there is no layer " + std::to_string(layer) + ": layers are 0 to " +
-                   std::to_string(cache.layers() - 1));
-  const py::ssize_t rows = static_cast<py::ssize_t>(slots.size()), heads = cache.heads(),
-                    dim = cache.head_dim();
-  Array<float> keys({rows, heads, dim}), values({rows, heads, dim});
-  for (size_t i = 0; i < slots.size(); ++i) {
-    if (sequence.row(slots[i]).done <= layer)
-      throw RowError("slot " + std::to_string(slots[i]) + " has not done layer " + std::to_string(layer));
-    for (int head = 0; head < cache.heads(); ++head)
-      cache.read(layer, head, slots[i], keys.mutable_data(static_cast<py::ssize_t>(i), head, 0),
-                 values.mutable_data(static_cast<py::ssize_t>(i), head, 0));
-  }
-  return py::make_tuple(keys, values);
-}
-
-int append(Sequence& sequence, const std::vector<int64_t>& tokens) {
-  require_free(sequence);
-  return sequence.append(narrow(tokens));
-}
-
-std::vector<int> branch(Sequence& sequence, const std::vector<int64_t>& tokens,
-                        const std::optional<std::vector<int64_t>>& parents, std::optional<int64_t> root) {
-  require_free(sequence);
-  const std::vector<int> before = parents ? narrow(*parents) : std::vector<int>{};
-  const int start = root ? narrow({*root})[0] : sequence.last_committed();
-  return sequence.branch(narrow(tokens), parents ? &before : nullptr, start);
-}
-
-void prune(Sequence& sequence, const std::vector<int64_t>& slots) {
-  require_free(sequence);
-  sequence.prune(narrow(slots));
-}
-
-void commit(Sequence& sequence, const std::vector<int64_t>& path) {
-  require_free(sequence);
-  sequence.commit(narrow(path));
-}
-
-void rollback(Sequence& sequence, int64_t n) {
-  require_free(sequence);
-  sequence.rollback(narrow({n})[0]);
-}
-
-void bind_sequence(py::module_& m) {
-  py::class_<Sequence>(m, "Sequence")
-      .def_property_readonly("length", &Sequence::length)
-      .def_property_readonly("capacity", &Sequence::capacity)
-      .def_property_readonly("frontier", &frontier)
-      .def_property_readonly("speculative", &Sequence::speculative)
-      .def_property_readonly("cache_bytes", [](const Sequence& s) { return s.cache().bytes(); })
-      .def("row", &row)
-      .def("kv", &kv)
-      .def("append", &append)
-      .def("branch", &branch, py::arg("tokens"), py::arg("parents") = py::none(),
-           py::arg("root") = py::none())
-      .def("prune", &prune)
-      .def("commit", &commit)
-      .def("rollback", &rollback);
 }
 
 // The sequence keeps its engine alive.
@@ -387,6 +313,7 @@ void bind_engine(py::module_& m) {
       .def("hidden", &hidden)
       .def("logits", &logits, py::arg("work"), py::arg("head") = py::none())
       .def("argmax", &argmax)
+      .def("verify", &verify)
       .def("topk", &topk)
       .def("sample", &sample)
       .def("draft", &draft, py::arg("work"), py::arg("sampling"), py::arg("head") = py::none())

@@ -1,7 +1,9 @@
-// Names as Python has them.
+// Names, slots and tokens as Python has them.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "cpu/weights.h"
 #include "specee/errors.h"
@@ -24,6 +26,18 @@ inline WeightType parse_weight_type(const std::string& name) {
     known += (i > 0 ? ", " : "") + std::string(candidate);
   }
   throw ConfigurationError("weight format '" + name + "' is unknown: choose one of " + known);
+}
+
+// Slots and tokens; what no int holds cannot be one.
+inline std::vector<int> narrow(const std::vector<int64_t>& values) {
+  std::vector<int> narrowed;
+  narrowed.reserve(values.size());
+  for (const int64_t value : values) {
+    if (value != static_cast<int>(value))
+      throw RowError(std::to_string(value) + " is no slot and no token id: it does not fit 32 bits");
+    narrowed.push_back(static_cast<int>(value));
+  }
+  return narrowed;
 }
 
 }  // namespace specee

@@ -1,6 +1,7 @@
 #include "cpu/engine.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <set>
@@ -179,6 +180,14 @@ void Engine::logits(const Work& work, const DraftHead* head, float* out) {
 void Engine::argmax(const Work& work, int64_t* out) {
   const std::lock_guard<std::mutex> lock(mutex_);
   drawing_.argmax(finite_states(work), out);
+}
+
+double Engine::verify(const Work& work, const std::vector<Sampling>* sampling,
+                      const std::function<void()>& between, int64_t* out) {
+  advance(work, config_.num_layers, between);
+  const auto begin = std::chrono::steady_clock::now();
+  sampling != nullptr ? sample(work, *sampling, out) : argmax(work, out);
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
 void Engine::check_topk(int64_t k) const {
