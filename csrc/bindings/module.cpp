@@ -140,20 +140,6 @@ Array<float> logits(Engine& engine, const py::sequence& items, const DraftHead* 
   return out;
 }
 
-py::tuple verify(Engine& engine, const py::sequence& items, const std::optional<py::sequence>& options) {
-  const Work work = parse_work(items);
-  std::vector<Sampling> sampling;
-  if (options) sampling = parse_sampling(*options);
-  std::vector<int64_t> tokens(count_rows(work));
-  double head = 0.0;
-  {
-    const Using use(work);
-    py::gil_scoped_release release;
-    head = engine.verify(work, options ? &sampling : nullptr, check_signals, tokens.data());
-  }
-  return py::make_tuple(tokens, head);
-}
-
 Array<int64_t> argmax(Engine& engine, const py::sequence& items) {
   const Work work = parse_work(items);
   Array<int64_t> out(static_cast<py::ssize_t>(count_rows(work)));
@@ -206,6 +192,20 @@ Array<int64_t> sample(Engine& engine, const py::sequence& items, const py::seque
   py::gil_scoped_release release;
   engine.sample(work, sampling, data);
   return out;
+}
+
+py::tuple verify(Engine& engine, const py::sequence& items, const std::optional<py::sequence>& options) {
+  const Work work = parse_work(items);
+  std::vector<Sampling> sampling;
+  if (options) sampling = parse_sampling(*options);
+  std::vector<int64_t> tokens(count_rows(work));
+  Engine::Seconds seconds;
+  {
+    const Using use(work);
+    py::gil_scoped_release release;
+    seconds = engine.verify(work, options ? &sampling : nullptr, check_signals, tokens.data());
+  }
+  return py::make_tuple(tokens, seconds.layers, seconds.head);
 }
 
 py::tuple draft(Engine& engine, const py::sequence& items, const py::sequence& options,
