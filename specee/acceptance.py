@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -38,8 +37,7 @@ class Tree(Protocol):
         """The child of ``node`` with that token."""
 
 
-@dataclass(frozen=True)
-class Walk:
+class Walk(NamedTuple):
     """``tokens`` to emit, and the accepted nodes on the way, one for each of the first tokens.
 
     ``end`` is what the walk's ``ended`` said of the last token.

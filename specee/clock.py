@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 from specee.policies import Times
 
@@ -15,13 +15,15 @@ Result = TypeVar("Result")
 class Clock:
     """Adds up the seconds of calls, by the fields of :class:`.Times` that they belong to."""
 
+    __slots__ = ("begin", "draft", "draft_head", "head", "verify")
+
     def __init__(self) -> None:
         self.begin = time.perf_counter()
-        self._spent = {"draft": 0.0, "draft_head": 0.0, "verify": 0.0, "head": 0.0}
+        self.draft = self.draft_head = self.verify = self.head = 0.0
 
     def timed(
         self,
-        part: str,
+        part: Literal["draft", "draft_head", "verify", "head"],
         call: Callable[Arguments, Result],
         /,
         *arguments: Arguments.args,
@@ -30,13 +32,13 @@ class Clock:
         """Make a call, and count its time to ``part`` if it returns."""
         begin = time.perf_counter()
         result = call(*arguments, **options)
-        self._spent[part] += time.perf_counter() - begin
+        setattr(self, part, getattr(self, part) + time.perf_counter() - begin)
         return result
 
     @property
     def times(self) -> Times:
         """All calls so far."""
-        return Times(**self._spent)
+        return Times(self.draft, self.draft_head, self.verify, self.head)
 
     @property
     def elapsed(self) -> float:

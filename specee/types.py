@@ -110,3 +110,8 @@ class Sampling:
     seed: int = 0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+
+    @property
+    def greedy(self) -> bool:
+        """The token is that of the largest logit, as it is."""
+        return self.temperature == 0 and self.repetition_penalty == 1

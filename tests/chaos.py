@@ -52,8 +52,8 @@ class Chaos:
 
     name = "chaos"
 
-    def __init__(self, seed: int, *, grown: bool) -> None:
-        self._seed, self._grown = seed, grown
+    def __init__(self, seed: int, *, grown: bool, adapted: bool = False) -> None:
+        self._seed, self._grown, self._adapted = seed, grown, adapted
         self.rounds = 0
 
     def begin(self, layers: int) -> None:
@@ -74,14 +74,15 @@ class Chaos:
                     int(self._rng.integers(0, min(view.remaining, 8))),
                     float(self._rng.choice([0.0, 0.05, 0.3, 1.0])),
                 )
-                for view in self._rng.permutation(np.array(views, object))
+                for view in (views[i] for i in self._rng.permutation(len(views)))
             )
         )
 
     def _source(self) -> object:
         kind = self._rng.integers(0, 3 if self._grown else 2)
         if kind == 0 and self._layers > 1:
-            return ExitLayer(int(self._rng.integers(1, self._layers)))
+            adapted = self._adapted and bool(self._rng.random() < 0.5)
+            return ExitLayer(int(self._rng.integers(1, self._layers)), adapted)
         if kind == 2:
             return Grown(int(self._rng.integers(0, 2**31)))
         shortest = int(self._rng.integers(1, 3))

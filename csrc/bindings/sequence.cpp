@@ -23,9 +23,12 @@ py::tuple row(Sequence& sequence, int64_t slot) {
   return py::make_tuple(slot, row.token, row.parent, row.position, row.done);
 }
 
-std::vector<int> frontier(Sequence& sequence) {
+py::tuple frontier(Sequence& sequence) {
   require_free(sequence);
-  return sequence.frontier();
+  const std::vector<int> counts = sequence.frontier();
+  py::tuple made(counts.size());
+  for (size_t layer = 0; layer < counts.size(); ++layer) made[layer] = counts[layer];
+  return made;
 }
 
 py::tuple kv(Sequence& sequence, int layer, const std::vector<int64_t>& wide) {

@@ -182,12 +182,15 @@ void Engine::argmax(const Work& work, int64_t* out) {
   drawing_.argmax(finite_states(work), out);
 }
 
-double Engine::verify(const Work& work, const std::vector<Sampling>* sampling,
-                      const std::function<void()>& between, int64_t* out) {
+Engine::Seconds Engine::verify(const Work& work, const std::vector<Sampling>* sampling,
+                               const std::function<void()>& between, int64_t* out) {
+  using Clock = std::chrono::steady_clock;
+  const auto begin = Clock::now();
   advance(work, config_.num_layers, between);
-  const auto begin = std::chrono::steady_clock::now();
+  const auto middle = Clock::now();
   sampling != nullptr ? sample(work, *sampling, out) : argmax(work, out);
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const auto seconds = [](Clock::duration time) { return std::chrono::duration<double>(time).count(); };
+  return {seconds(middle - begin), seconds(Clock::now() - middle)};
 }
 
 void Engine::check_topk(int64_t k) const {

@@ -45,9 +45,12 @@ class Engine {
   // `head`: one of draft_head(), null for the model's own.
   void logits(const Work& work, const DraftHead* head, float* out);
   void argmax(const Work& work, int64_t* out);
-  // advance() to the last layer, then sample(), or argmax() if `sampling` is null; the seconds of the latter.
-  double verify(const Work& work, const std::vector<Sampling>* sampling, const std::function<void()>& between,
-                int64_t* out);
+  struct Seconds {
+    double layers, head;
+  };
+  // advance() to the last layer, then sample(), or argmax() if `sampling` is null.
+  Seconds verify(const Work& work, const std::vector<Sampling>* sampling,
+                 const std::function<void()>& between, int64_t* out);
   void check_topk(int64_t k) const;  // throws RowError
   void topk(const Work& work, int k, int64_t* ids, float* values);
   void sample(const Work& work, const std::vector<Sampling>& sampling, int64_t* out);

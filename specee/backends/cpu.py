@@ -42,7 +42,7 @@ class CpuSequence:
     @property
     def frontier(self) -> tuple[int, ...]:
         """See :meth:`.SequenceState.frontier`."""
-        return tuple(self.native.frontier)
+        return self.native.frontier
 
     @property
     def speculative(self) -> tuple[int, ...]:
@@ -56,7 +56,7 @@ class CpuSequence:
     def append(self, tokens: Seq[int]) -> range:
         """See :meth:`.SequenceState.append`."""
         first = self.native.append(tokens)
-        return range(first, self.native.length)
+        return range(first, first + len(tokens))
 
     def branch(self, tokens: Seq[int], parents: Seq[int] | None = None, root: int | None = None) -> list[int]:
         """See :meth:`.SequenceState.branch`."""
@@ -188,6 +188,10 @@ class CpuBackend:
     def sample(self, work: Work, sampling: Seq[Sampling]) -> Ints:
         """See :meth:`.Backend.sample`."""
         return self._engine.sample(_native(work), sampling)
+
+    def verify(self, work: Work, sampling: Seq[Sampling] | None) -> tuple[list[int], float, float]:
+        """See :meth:`.Backend.verify`."""
+        return self._engine.verify(_native(work), sampling)
 
     def draft(
         self, work: Work, sampling: Seq[Sampling], head: DraftHead | None = None

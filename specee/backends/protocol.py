@@ -157,6 +157,15 @@ class Backend(Protocol):
         One ``Sampling`` per row. Same function as :func:`specee.sampling.sample` on :meth:`logits`.
         """
 
+    def verify(self, work: Work, sampling: Seq[Sampling] | None) -> tuple[list[int], float, float]:
+        """Take rows through all layers, and draw the token after each.
+
+        Returns the tokens (rows,), the seconds spent in layers and those in the head.
+
+        What :meth:`advance` to the last layer and then :meth:`sample` do, or :meth:`argmax` if ``sampling``
+        is None, in one call. Raises what those raise.
+        """
+
     def draft(
         self, work: Work, sampling: Seq[Sampling], head: DraftHead | None = None
     ) -> tuple[Ints, Floats]:

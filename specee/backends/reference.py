@@ -6,6 +6,7 @@ checked against; every row is computed by itself, so batch invariance needs no f
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Seq
 
@@ -168,6 +169,14 @@ class ReferenceBackend:
         if len(sampling) != len(named):
             raise RowError(f"{len(sampling)} samplings for {len(named)} rows: give one a row")
         return np.array(list(map(_drawn, logits, sampling, named)), np.int64)
+
+    def verify(self, work: Work, sampling: Seq[Sampling] | None) -> tuple[list[int], float, float]:
+        """All layers, then the token after each row: (rows,), and the seconds of both."""
+        begin = time.perf_counter()
+        self.advance(work, self.config.num_layers)
+        middle = time.perf_counter()
+        drawn = self.argmax(work) if sampling is None else self.sample(work, sampling)
+        return drawn.tolist(), middle - begin, time.perf_counter() - middle
 
     def draft(
         self, work: Work, sampling: Seq[Sampling], head: DraftHead | None = None

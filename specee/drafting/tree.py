@@ -55,7 +55,7 @@ class DraftTree:
         self.sampling = sampling
         self.ends = ends
         self.rejection = rejection
-        self.slots = [state.length - 1]
+        self.slots = [len(text) - 1]
         self.tokens = [text[-1]]
         self.parents = [-1]
         self.confidences: list[float] = []

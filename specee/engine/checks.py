@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence as Seq
 
 from specee.drafting import Drafter
 from specee.engine.sequence import ActiveSequence
@@ -23,15 +24,23 @@ def check_plan(
     """
     if not isinstance(plan, NextToken | Speculate):
         raise ConfigurationError(f"a plan of type {type(plan).__name__}: allowed are NextToken and Speculate")
-    named = list(plan.sequences) if isinstance(plan, NextToken) else [d.sequence for d in plan.drafts]
-    running = [index for index, sequence in sequences.items() if sequence.finish_reason is None]
-    if not named or len(set(named)) != len(named) or not set(named) <= set(running):
+    named = plan.sequences if isinstance(plan, NextToken) else [d.sequence for d in plan.drafts]
+    if not _fit(named, sequences):
+        running = [index for index, sequence in sequences.items() if sequence.finish_reason is None]
         raise ConfigurationError(
-            f"a plan for sequences {named}: allowed are {running}, at least one of them and each once"
+            f"a plan for sequences {list(named)}: allowed are {running}, at least one of them and each once"
         )
     if isinstance(plan, Speculate):
         for draft in plan.drafts:
             _check_draft(draft, sequences[draft.sequence], drafters)
+
+
+def _fit(named: Seq[int], sequences: Mapping[int, ActiveSequence]) -> bool:
+    for index in named:
+        sequence = sequences.get(index)
+        if sequence is None or sequence.finish_reason is not None:
+            return False
+    return len(named) == 1 or len(named) == len(set(named)) > 0
 
 
 def _check_draft(

@@ -5,23 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from specee.backends.protocol import Backend
 from specee.drafting import Drafter, DraftHeads, built_in
-from specee.engine.executor import Emission, Executor
+from specee.engine.executor import Done, Executor
 from specee.engine.sequence import ActiveSequence
 from specee.engine.statistics import Statistics
-from specee.policies import Observation, Outcome, Policy
+from specee.policies import Observation, Policy
 
 
-@dataclass
-class Timing:
+class Timing(NamedTuple):
     """Seconds of the first step, which computes the prompts and gives the first tokens, and of all others."""
 
-    prompt: float = 0.0
-    decode: float = 0.0
+    prompt: float
+    decode: float
 
 
 class Generation:
@@ -44,8 +42,8 @@ class Generation:
     ) -> None:
         policy.begin(backend.config.num_layers)
         self.sequences = {sequence.id: sequence for sequence in sequences}
-        self.timing = Timing()
         self.statistics = Statistics()
+        self._running = [sequence for sequence in sequences if sequence.finish_reason is None]
         self._policy = policy
         sources = {**built_in(backend, heads or DraftHeads(backend)), **(drafters or {})}
         self._executor = Executor(backend, self.sequences, sources)
@@ -53,36 +51,34 @@ class Generation:
     @property
     def steps(self) -> int:
         """Turns of the loop so far."""
-        return len(self.statistics.steps)
+        return len(self.statistics.outcomes)
+
+    @property
+    def timing(self) -> Timing:
+        """Where the time went."""
+        return Timing(self.statistics.prompt_seconds, self.statistics.seconds)
 
     def __iter__(self) -> Iterator[dict[int, tuple[int, ...]]]:
         """Step until nothing is left to do."""
-        while any(sequence.finish_reason is None for sequence in self.sequences.values()):
+        while self._running:
             yield self.step()
 
     def step(self) -> dict[int, tuple[int, ...]]:
         """One turn of the loop."""
         begin = time.perf_counter()
-        observation = self._observe()
+        observation = Observation(tuple([sequence.view() for sequence in self._running]))
         plan = self._policy.plan(observation)
-        outcome, emissions = self._executor.run(plan, observation)
-        committed = self._commit(emissions)
+        outcome, done = self._executor.run(plan)
+        committed = self._commit(done)
         self._policy.observe(outcome)
-        self._count(outcome, time.perf_counter() - begin)
+        self.statistics.add(outcome, time.perf_counter() - begin)
         return committed
 
-    def _observe(self) -> Observation:
-        running = (s for s in self.sequences.values() if s.finish_reason is None)
-        return Observation(tuple(sequence.view() for sequence in running))
-
-    def _commit(self, emissions: Seq[Emission]) -> dict[int, tuple[int, ...]]:
-        for emission in emissions:
-            emission.sequence.commit(emission.tokens, emission.path, emission.end)
-        return {emission.sequence.id: emission.tokens for emission in emissions}
-
-    def _count(self, outcome: Outcome, seconds: float) -> None:
-        if self.steps == 0:
-            self.timing.prompt += seconds
-        else:
-            self.timing.decode += seconds
-        self.statistics.add(outcome, seconds)
+    def _commit(self, done: Seq[Done]) -> dict[int, tuple[int, ...]]:
+        committed = {}
+        for sequence, tree, walk in done:
+            sequence.commit(tree, walk)
+            committed[sequence.id] = walk.tokens
+            if walk.end is not None:
+                self._running.remove(sequence)
+        return committed

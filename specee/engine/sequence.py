@@ -7,8 +7,9 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from specee.acceptance import Acceptance
+from specee.acceptance import Acceptance, Walk
 from specee.backends.protocol import Backend, Floats, Ints, SequenceState
+from specee.drafting import DraftTree
 from specee.errors import CapacityError, ConfigurationError
 from specee.policies import SequenceView
 from specee.types import FinishReason, KVDtype, Sampling
@@ -67,13 +68,14 @@ class ActiveSequence:
 
     def view(self) -> SequenceView:
         """What a policy may know."""
-        return SequenceView(self.id, self.state.length, self.state.frontier, self.remaining)
+        return SequenceView(self.id, len(self.text), self.state.frontier, self.remaining)
 
     def end_after(self, tokens: Seq[int]) -> FinishReason | None:
         """Why the text would be over after ``tokens``, judging the last one; None if it goes on."""
         if tokens[-1] in self.request.eos:
             return "eos"
-        if any(stop([*self.generated, *tokens]) for stop in self.request.stops):
+        stops = self.request.stops
+        if stops and any(stop([*self.generated, *tokens]) for stop in stops):
             return "stop"
         return "length" if len(tokens) >= self.remaining else None
 
@@ -88,13 +90,16 @@ class ActiveSequence:
             self.state.rollback(1)
             self.state.append([newest.token])
 
-    def commit(self, tokens: Seq[int], path: Seq[int], finish_reason: FinishReason | None) -> None:
-        """Make ``tokens`` text; the first of them have speculative rows, whose slots are ``path``."""
-        self.state.commit(path)
-        self.state.append(tokens[len(path) :])
-        self.text += tokens
-        self.generated += tokens
-        self.finish_reason = finish_reason
+    def commit(self, tree: DraftTree, done: Walk) -> None:
+        """Make the tokens of ``done`` text: drafts on its path have their rows already, all others go."""
+        if tree.drafted:
+            self.state.commit([tree.slots[node] for node in done.path])
+        drawn = done.tokens[len(done.path) :]
+        if drawn:
+            self.state.append(drawn)
+        self.text += done.tokens
+        self.generated += done.tokens
+        self.finish_reason = done.end
 
 
 def reserve(

@@ -24,22 +24,39 @@ class Acceptance:
 
 @dataclass
 class Statistics:
-    """Of one generation, all its sequences together.
+    """Of one generation, all its sequences together: outcomes as they were, summed up when asked.
 
-    ``steps[i]`` holds the rounds of step i, one for each sequence that took part; the first step computes
-    the prompts. ``seconds`` and ``times`` leave that one out.
+    The first step computes the prompts. ``step_seconds[i]`` is step i's time from observing to committing.
     """
 
-    steps: list[tuple[Round, ...]] = field(default_factory=list)
-    seconds: float = 0.0
-    times: Times = field(default_factory=Times)
+    outcomes: list[Outcome] = field(default_factory=list)
+    step_seconds: list[float] = field(default_factory=list)
 
     def add(self, outcome: Outcome, seconds: float) -> None:
-        """A step, which took ``seconds`` from observing to committing."""
-        if self.steps:
-            self.seconds += seconds
-            self.times = self.times + outcome.times
-        self.steps.append(outcome.rounds)
+        """A step, and how long it took."""
+        self.outcomes.append(outcome)
+        self.step_seconds.append(seconds)
+
+    @property
+    def steps(self) -> list[tuple[Round, ...]]:
+        """For each step the rounds of the sequences that took part."""
+        return [outcome.rounds for outcome in self.outcomes]
+
+    @property
+    def prompt_seconds(self) -> float:
+        """Time of the first step."""
+        return sum(self.step_seconds[:1])
+
+    @property
+    def seconds(self) -> float:
+        """Time of all later steps."""
+        return sum(self.step_seconds[1:])
+
+    @property
+    def times(self) -> Times:
+        """Backend calls of all steps but the first."""
+        later = [outcome.times for outcome in self.outcomes[1:]]
+        return Times(*map(sum, zip(*later, strict=True))) if later else Times()
 
     def rounds(self, sequence: int | None = None) -> list[Round]:
         """All rounds in order, or those of one sequence."""

@@ -20,49 +20,50 @@ Target: TypeAlias = Callable[[int, list[int]], int]
 Pair: TypeAlias = tuple[ActiveSequence, DraftTree]
 
 
-def targets(backend: Backend, pairs: Seq[Pair], clock: Clock) -> list[Target]:
-    """For each tree what :func:`specee.acceptance.walk` asks: the token after a node.
+def verify(backend: Backend, pairs: Seq[Pair], clock: Clock) -> list[Target]:
+    """Take every tree through all layers; for each give what :func:`specee.acceptance.walk` asks.
 
-    All rows of all trees go through the head at once. Where scores have to come to Python (processors of
-    the user, classical rejection), a token is judged when it is asked for: once, on an accepted prefix.
+    All rows of all trees go through a layer, and through the head, at once. Where scores have to come to
+    Python (processors of the user, classical rejection), a token is judged when it is asked for: once, on an
+    accepted prefix.
     """
-    plain = [pair for pair in pairs if not _judged(pair)]
-    judged = [pair for pair in pairs if _judged(pair)]
-    drawn = iter(_draw(backend, plain, clock)) if plain else iter(())
-    scored = iter(_score(backend, judged, clock)) if judged else iter(())
-    return [_judge(*pair, next(scored)) if _judged(pair) else _read(next(drawn)) for pair in pairs]
-
-
-def _judged(pair: Pair) -> bool:
-    return bool(pair[0].request.processors) or pair[1].rejection
+    judged = [tree.rejection or bool(sequence.request.processors) for sequence, tree in pairs]
+    if True not in judged:
+        return _draw(backend, pairs, clock)
+    clock.timed("verify", backend.advance, _work(pairs), backend.config.num_layers)
+    apart = [[pair for pair, own in zip(pairs, judged, strict=True) if own is kind] for kind in (False, True)]
+    plain = iter(_draw(backend, apart[0], clock) if apart[0] else [])  # complete already: only the head runs
+    logits = clock.timed("head", backend.logits, _work(apart[1]))
+    begins = _begins(apart[1])
+    scored = iter(_judge(*pair, logits[begin:]) for pair, begin in zip(apart[1], begins, strict=True))
+    return [next(scored if own else plain) for own in judged]
 
 
 def _work(pairs: Seq[Pair]) -> Work:
     return [(tree.state, tree.slots) for _, tree in pairs]
 
 
-def _draw(backend: Backend, pairs: Seq[Pair], clock: Clock) -> list[list[int]]:
-    """Tokens of the built-in rules, drawn by the backend: one for each node."""
-    options = [tree.sampling for _, tree in pairs for _ in tree.slots]
-    if all(option.temperature == 0 and option.repetition_penalty == 1 for option in options):
-        tokens = clock.timed("head", backend.argmax, _work(pairs)).tolist()
-    else:
-        tokens = clock.timed("head", backend.sample, _work(pairs), options).tolist()
-    found, begin = [], 0
+def _draw(backend: Backend, pairs: Seq[Pair], clock: Clock) -> list[Target]:
+    """Tokens of the built-in rules, drawn by the backend."""
+    drawn = [tree.sampling for _, tree in pairs if not tree.sampling.greedy]
+    options = [tree.sampling for _, tree in pairs for _ in tree.slots] if drawn else None
+    tokens, layers, head = backend.verify(_work(pairs), options)
+    clock.verify += layers
+    clock.head += head
+    return [_read(tokens, begin) for begin in _begins(pairs)]
+
+
+def _begins(pairs: Seq[Pair]) -> list[int]:
+    """Where each tree's rows begin among those of all: one row a node."""
+    begins, row = [], 0
     for _, tree in pairs:
-        found.append(tokens[begin : begin + len(tree.slots)])
-        begin += len(tree.slots)
-    return found
+        begins.append(row)
+        row += len(tree.slots)
+    return begins
 
 
-def _score(backend: Backend, pairs: Seq[Pair], clock: Clock) -> list[Floats]:
-    """Logits of each tree's nodes: (nodes, vocab_size)."""
-    logits = clock.timed("head", backend.logits, _work(pairs))
-    return np.split(logits, np.cumsum([len(tree.slots) for _, tree in pairs])[:-1])
-
-
-def _read(tokens: list[int]) -> Target:
-    return lambda node, _: tokens[node]
+def _read(tokens: list[int], begin: int) -> Target:
+    return lambda node, _: tokens[begin + node]
 
 
 def _judge(sequence: ActiveSequence, tree: DraftTree, logits: Floats) -> Target:

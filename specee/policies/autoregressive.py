@@ -15,7 +15,7 @@ class Autoregressive:
 
     def plan(self, observation: Observation) -> NextToken:
         """The next token of every sequence."""
-        return NextToken(tuple(sequence.id for sequence in observation.sequences))
+        return NextToken(tuple([sequence.id for sequence in observation.sequences]))
 
     def observe(self, outcome: Outcome) -> None:
         """Nothing to learn: the plan never changes."""

@@ -1,13 +1,16 @@
-"""What passes between a policy and the engine: plain data, both ways."""
+"""What passes between a policy and the engine: plain data, both ways.
+
+What is made anew at every step is a named tuple, which costs a third of a frozen dataclass; what names a
+source is a dataclass, which equals only its own kind.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 
-@dataclass(frozen=True)
-class SequenceView:
+class SequenceView(NamedTuple):
     """What a policy sees of one unfinished sequence.
 
     ``length`` counts committed positions, ``frontier[l]`` those done at layer l (one entry a layer),
@@ -26,8 +29,7 @@ class SequenceView:
         return self.frontier[0] < self.length - 1
 
 
-@dataclass(frozen=True)
-class Observation:
+class Observation(NamedTuple):
     """All unfinished sequences at the start of a step; never empty."""
 
     sequences: tuple[SequenceView, ...]
@@ -61,8 +63,7 @@ DraftSource: TypeAlias = ExitLayer | NgramLookup
 """Where drafts come from; :mod:`specee.drafting` has what each stands for."""
 
 
-@dataclass(frozen=True)
-class Draft:
+class Draft(NamedTuple):
     """Draft for one sequence: at most ``length`` tokens, none if 0.
 
     Drafting ends early after a token whose confidence is under ``stop_below`` (that token is still
@@ -75,15 +76,13 @@ class Draft:
     stop_below: float = 0.0
 
 
-@dataclass(frozen=True)
-class NextToken:
+class NextToken(NamedTuple):
     """Take all pending positions of these sequences through every layer, and draw one token after each."""
 
     sequences: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Speculate:
+class Speculate(NamedTuple):
     """Draft for each sequence named, verify all drafts in one pass, and keep what the full model confirms."""
 
     drafts: tuple[Draft, ...]
@@ -93,8 +92,7 @@ Plan: TypeAlias = NextToken | Speculate
 """Every kind of plan; a union as policies grow."""
 
 
-@dataclass(frozen=True)
-class Round:
+class Round(NamedTuple):
     """What one sequence got from a plan.
 
     ``tokens`` were emitted, the first ``accepted`` of them drafted before, the last one (if there is one
@@ -110,8 +108,7 @@ class Round:
     confidences: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True)
-class Times:
+class Times(NamedTuple):
     """Seconds in backend calls: layers for drafts, heads for drafts, layers for verification, its head."""
 
     draft: float = 0.0
@@ -124,25 +121,11 @@ class Times:
         """All of them; what else a step takes is spent in Python."""
         return self.draft + self.draft_head + self.verify + self.head
 
-    def __add__(self, other: Times) -> Times:
-        return Times(
-            self.draft + other.draft,
-            self.draft_head + other.draft_head,
-            self.verify + other.verify,
-            self.head + other.head,
-        )
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a plan gave each of its sequences, the rows that went to the last layer, and the time it took.
-
-    ``seconds`` is the whole plan's, Python included.
-    """
+class Outcome(NamedTuple):
+    """What a plan gave each of its sequences, and the time of its backend calls."""
 
     rounds: tuple[Round, ...]
-    rows: int
-    seconds: float
     times: Times = Times()
 
 

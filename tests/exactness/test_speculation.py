@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from specee.acceptance import Walk
 from specee.backends.protocol import Backend
+from specee.drafting import DraftHeads
 from specee.engine import ActiveSequence, Generation, Request, executor
+from specee.models.speculator import Adapter, Speculator
 from specee.policies import Policy, make_policy
 from specee.types import Sampling
 from tests.chaos import Chaos, Grower, Grown
@@ -95,12 +97,29 @@ def active(backend: Backend, made: Sequence[Request]) -> list[ActiveSequence]:
     return sequences
 
 
+def fitted(backend: Backend) -> DraftHeads:
+    """Draft heads as a speculator gives them, fitted to nothing: an adapter, a third of the vocabulary."""
+    rng = np.random.default_rng(12)
+    hidden, width = backend.config.hidden_size, 6
+    adapter = Adapter(
+        rng.uniform(0.5, 1.5, hidden).astype(np.float32),
+        rng.normal(0, 0.2, (width, hidden)).astype(np.float32),
+        rng.normal(0, 0.2, (hidden, width)).astype(np.float32),
+    )
+    vocabulary = rng.permutation(backend.config.vocab_size)[: backend.config.vocab_size // 3]
+    return DraftHeads(backend, Speculator(vocabulary, {1: adapter}))
+
+
 def run(
-    backend: Backend, made: Sequence[Request], policy: Policy, answers: Sequence[Sequence[int]] = ()
+    backend: Backend,
+    made: Sequence[Request],
+    policy: Policy,
+    answers: Sequence[Sequence[int]] = (),
+    heads: DraftHeads | None = None,
 ) -> tuple[list[Result], Generation]:
     lengths = {index: len(request.prompt) for index, request in enumerate(made)}
     grower = Grower(dict(enumerate(answers)), lengths, backend.config.vocab_size)
-    generation = Generation(backend, active(backend, made), policy, drafters={Grown: grower})
+    generation = Generation(backend, active(backend, made), policy, heads, {Grown: grower})
     for step in generation:
         for index, sequence in generation.sequences.items():
             rows = [sequence.state.row(slot).token for slot in range(sequence.state.length)]
@@ -124,14 +143,15 @@ def result(backend: Backend, sequence: ActiveSequence) -> Result:
 @pytest.mark.parametrize("engine", all_engines())
 def test_any_policy_gives_what_plain_decoding_gives(engine: Engine, name: str, kind: str) -> None:
     backend = engine.load(random_model(CONFIGS[name], seed=7, kind=kind), kind, threads=2)
+    heads = fitted(backend)
 
     @settings(max_examples=8 if engine.backend == "reference" else 20)
     @given(made=requests(CONFIGS[name].vocab_size), seed=st.integers(0, 2**32 - 1))
     def compare(made: list[Request], seed: int) -> None:
         plain = [run(backend, [request], make_policy(PLAIN))[0][0] for request in made]
         answers = [one.tokens for one in plain]
-        chaos = Chaos(seed, grown=True)
-        assert run(backend, made, chaos, answers)[0] == plain
+        chaos = Chaos(seed, grown=True, adapted=True)
+        assert run(backend, made, chaos, answers, heads)[0] == plain
         for policy in POLICIES:
             assert run(backend, made, make_policy(policy))[0] == plain, policy
 

@@ -78,10 +78,10 @@ def test_peers_have_steps_and_texts_but_no_share(turns: list[speed.Turn]) -> Non
 def test_rounds_leave_out_the_first_step() -> None:
     source = ExitLayer(3)
     statistics = Statistics()
-    statistics.add(Outcome((Round(0, (5,)), Round(1, (6,))), rows=9, seconds=7.0), 7.0)
+    statistics.add(Outcome((Round(0, (5,)), Round(1, (6,)))), 7.0)
     both = (Round(0, (1, 2, 3), source, 3, 2), Round(1, (4,), source, 3, 0))
-    statistics.add(Outcome(both, rows=8, seconds=1.0, times=Times(draft=0.25, verify=0.5)), 1.0)
-    statistics.add(Outcome((Round(0, (9,)),), rows=1, seconds=1.0, times=Times(verify=0.5)), 1.0)
+    statistics.add(Outcome(both, times=Times(draft=0.25, verify=0.5)), 1.0)
+    statistics.add(Outcome((Round(0, (9,)),), times=Times(verify=0.5)), 1.0)
     found = rounds.of(statistics)
     assert (found.steps, found.rounds, found.tokens) == (3, 3, 5)
     assert (found.drafted, found.accepted) == (6, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,10 @@ class Interrupted:
         self._backend.advance(work, to_layer)
         if self._left == 0:
             raise KeyboardInterrupt
+
+    def verify(self, work: Work, sampling: Sequence[Sampling] | None) -> tuple[list[int], float, float]:
+        self.advance(work, self._backend.config.num_layers)
+        return self._backend.verify(work, sampling)
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -214,9 +219,8 @@ def test_a_policy_hears_what_came_of_its_plan(backend: Backend) -> None:
     assert (second.source, second.drafted, len(second.confidences)) == (EXIT, 4, 4)
     assert len(second.tokens) == second.accepted + 1
     assert first.tokens + second.tokens + third.tokens == tuple(free[: len(run.sequences[0].generated)])
-    assert [outcome.rows for outcome in policy.outcomes] == [3, 5, 1 + third.drafted]
-    for outcome in policy.outcomes:
-        assert 0 < outcome.times.total <= outcome.seconds
+    for outcome, seconds in zip(policy.outcomes, run.statistics.step_seconds, strict=True):
+        assert 0 < outcome.times.total < seconds
     assert policy.outcomes[1].times.draft > 0
     assert policy.outcomes[2].times.draft == policy.outcomes[2].times.draft_head == 0
     assert run.statistics.steps == [outcome.rounds for outcome in policy.outcomes]

@@ -50,15 +50,13 @@ def drafts(policy: Policy, *views: SequenceView) -> tuple[Draft, ...]:
 
 def told(policy: Policy, drafted: int, accepted: int, sequence: int = 0) -> None:
     tokens = tuple(range(accepted + 1))
-    policy.observe(
-        Outcome((Round(sequence, tokens, ExitLayer(3), drafted, accepted, (0.5,) * drafted),), 4, 0.1)
-    )
+    policy.observe(Outcome((Round(sequence, tokens, ExitLayer(3), drafted, accepted, (0.5,) * drafted),)))
 
 
 def test_autoregressive_plans_a_token_for_everyone() -> None:
     policy = begun("autoregressive")
     assert policy.plan(observation(view(0), view(3))) == NextToken((0, 3))
-    policy.observe(Outcome((Round(0, (5,)), Round(3, (6,))), rows=2, seconds=0.1))
+    policy.observe(Outcome((Round(0, (5,)), Round(3, (6,)))))
     assert policy.plan(observation(view(0), view(3))) == NextToken((0, 3))
 
 

@@ -29,9 +29,9 @@ def statistics(*steps: tuple[Round, ...], seconds: float = 0.5, times: Times = N
     """Of a prompt step, which is never counted in time, and ``steps`` of ``seconds`` each."""
     result = Statistics()
     sequences = sorted({entry.sequence for step in steps for entry in step} or {0})
-    result.add(Outcome(tuple(map(plain_round, sequences)), 5, 9.0, Times(9.0, 9.0, 9.0, 9.0)), 40.0)
+    result.add(Outcome(tuple(map(plain_round, sequences)), Times(9.0, 9.0, 9.0, 9.0)), 40.0)
     for step in steps:
-        result.add(Outcome(step, len(step), seconds, times), seconds)
+        result.add(Outcome(step, times), seconds)
     return result
 
 

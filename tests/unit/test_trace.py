@@ -41,7 +41,7 @@ def generation(*steps: Round, prompt: tuple[int, ...] = PROMPT, seconds: float =
     statistics = Statistics()
     for index, entry in enumerate(steps):
         other = Round(1, (1, 1), DEEP, 1, 1, (0.5,))  # of another sequence, to be left out
-        outcome = Outcome((entry, other), 1, seconds, Times(draft=0.25, verify=0.5) if index else Times())
+        outcome = Outcome((entry, other), Times(draft=0.25, verify=0.5) if index else Times())
         statistics.add(outcome, seconds)
     generated = [token for entry in steps for token in entry.tokens]
     sequence = SimpleNamespace(request=SimpleNamespace(prompt=prompt), generated=generated)
@@ -153,7 +153,7 @@ def test_the_summary(page: Page) -> None:
     numbers = " ".join(words[words.index("Summary") :])
     alone = Statistics()
     for entry in STEPS:
-        alone.add(Outcome((entry,), 1, 1.0), 1.0)
+        alone.add(Outcome((entry,)), 1.0)
     both = generation(*STEPS).statistics.acceptance
     assert both.drafted == alone.acceptance.drafted + len(STEPS)
     assert f"new tokens {sum(len(entry.tokens) for entry in STEPS)}" in numbers
@@ -205,7 +205,7 @@ def plain() -> SimpleNamespace:
     made = generation(prompt=(0,))
     made.sequences[0].generated = [1, 2]
     for token in made.sequences[0].generated:
-        made.statistics.add(Outcome((Round(0, (token,)),), 1, 0.0), 0.0)
+        made.statistics.add(Outcome((Round(0, (token,)),)), 0.0)
     return made
 
 
