@@ -18,7 +18,7 @@ from specee.engine import ActiveSequence, Generation, reserve
 from specee.errors import ConfigurationError
 from specee.models.checkpoint import Checkpoint, open_checkpoint
 from specee.models.formats import WEIGHTS
-from specee.models.speculator import Speculator
+from specee.models.speculator import Speculator, fingerprint, read_speculator
 from specee.models.tokenizer import Tokenizer
 from specee.options import NAMES, Options, listed, resolve
 from specee.policies import Policy, make_policy
@@ -52,6 +52,7 @@ def load(
     kv_dtype: KVDtype | None = None,
     max_context: int | None = None,
     threads: int | None = None,
+    speculator: str | Path | Speculator | None = None,
 ) -> Model:
     """Load a model.
 
@@ -61,6 +62,7 @@ def load(
     files, fp32 for fp32 checkpoints and bf16 for all others. ``kv_dtype``: fp32, bf16 or fp16; None is
     the weights' for fp32 and bf16, else fp16. ``max_context``: positions a sequence may have, at most
     the model's. ``threads``: of the native engine; None is SPECEE_NUM_THREADS or the physical cores.
+    ``speculator``: a file of parts fitted to this model, which drafts with ``adapted=True`` use.
 
     Raises ConfigurationError, BackendUnavailableError, CheckpointError, UnsupportedModelError,
     CapacityError, DownloadError or OutOfMemoryError; nothing stays half-loaded.
@@ -83,7 +85,16 @@ def load(
         backend=backend,
         threads=threads,
     )
-    return Model(checkpoint, engine, kv_dtype=kv_dtype)
+    return Model(checkpoint, engine, kv_dtype=kv_dtype, speculator=_speculator(speculator, checkpoint))
+
+
+def _speculator(source: str | Path | Speculator | None, checkpoint: Checkpoint) -> Speculator | None:
+    """Read a speculator file and make sure that it is this model's. Raises CheckpointError."""
+    if source is None or isinstance(source, Speculator):
+        return source
+    return read_speculator(
+        Path(source), checkpoint.config, fingerprint(checkpoint.config, checkpoint.norms())
+    )
 
 
 class Model:

@@ -50,9 +50,9 @@ class SlowEngine:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
-    def advance(self, *arguments: Any) -> Any:
+    def verify(self, *arguments: Any) -> Any:
         time.sleep(PAUSE)
-        return self._real.advance(*arguments)
+        return self._real.verify(*arguments)
 
 
 @pytest.mark.parametrize("policy", ["autoregressive", "layerskip:exit_layer=2", "prompt-lookup"])
