@@ -9,7 +9,17 @@ import numpy as np
 
 from specee.clock import Clock
 from specee.drafting import DraftTree
-from specee.policies import Draft, ExitLayer, NextToken, NgramLookup, Observation, Outcome, Plan, Speculate
+from specee.policies import (
+    Draft,
+    DraftCost,
+    ExitLayer,
+    NextToken,
+    NgramLookup,
+    Observation,
+    Outcome,
+    Plan,
+    Speculate,
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,9 @@ class Grower:
 
     def check(self, draft: Draft) -> None:
         """Any will do."""
+
+    def cost(self, source: object) -> DraftCost:
+        return DraftCost(0, 0.0)
 
     def draft(self, trees: Sequence[DraftTree], clock: Clock) -> None:
         """Nodes below random nodes; half of them with the right token for their depth."""

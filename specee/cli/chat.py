@@ -65,4 +65,4 @@ def _turn(model: Model, chat: Chat, messages: Messages, line: str, options: argp
     messages[:] = [*asked, {"role": "assistant", "content": said}]
     report(model, generation, kept=chat.reused)
     if options.stats:
-        print_statistics(generation.statistics)
+        print_statistics(generation.statistics, generation.cost)

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
 def _follow_up(model: Model, generation: Generation, options: argparse.Namespace) -> None:
     """Statistics and trace, as far as the generation came."""
     if options.stats:
-        print_statistics(generation.statistics)
+        print_statistics(generation.statistics, generation.cost)
     if options.trace is not None:
         from specee.cli.trace import trace_page
 

@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterator
 from specee.cli.labels import SHARES, source_label
 from specee.cli.sparkline import plain, sparkline
 from specee.engine.statistics import Acceptance, Statistics
-from specee.policies import ExitLayer, Round
+from specee.policies import DraftCost, DraftSource, ExitLayer, Round
+
+Cost = Callable[[DraftSource], DraftCost]
 
 _BAR = 40  # characters of the longest bar
 
 
-def print_statistics(statistics: Statistics) -> None:
+def print_statistics(statistics: Statistics, cost: Cost) -> None:
     """On stderr, beside the speed; in digits where the terminal has no block characters."""
-    for line in statistics_lines(statistics):
+    for line in statistics_lines(statistics, cost):
         try:
             line.encode(sys.stderr.encoding or "utf-8")
         except UnicodeEncodeError:
@@ -23,12 +25,12 @@ def print_statistics(statistics: Statistics) -> None:
         print(line, file=sys.stderr)
 
 
-def statistics_lines(statistics: Statistics) -> list[str]:
-    """All tables; no lines if there was no step."""
+def statistics_lines(statistics: Statistics, cost: Cost) -> list[str]:
+    """All tables; no lines if there was no step. ``cost`` says what a draft of a source costs."""
     if not statistics.steps:
         return []
-    tables = (_steps, _drafts, _histogram, _over_time, _shares)
-    return [line for table in tables for line in table(statistics)]
+    lines = [*_steps(statistics), *_drafts(statistics, cost)]
+    return lines + [line for table in (_histogram, _over_time, _shares) for line in table(statistics)]
 
 
 def _steps(statistics: Statistics) -> Iterator[str]:
@@ -39,16 +41,19 @@ def _steps(statistics: Statistics) -> Iterator[str]:
     yield f"steps   the prompt's and {later} more{of}{speed}"
 
 
-def _drafts(statistics: Statistics) -> Iterator[str]:
+def _drafts(statistics: Statistics, cost: Cost) -> Iterator[str]:
     whole = statistics.acceptance
     if not whole.drafted:
         yield "drafts  none"
         return
-    rows = {source_label(source): share for source, share in statistics.by_source.items()}
-    width = max(map(len, rows))
+    width = max(len(source_label(source)) for source in statistics.by_source)
     yield f"drafts  {_accepted(whole)}"
-    for label, share in rows.items():
-        yield f"        {label:<{width}}  {_accepted(share)}"
+    for source, share in statistics.by_source.items():
+        yield f"        {source_label(source):<{width}}  {_accepted(share)}, each for {_price(cost(source))}"
+
+
+def _price(cost: DraftCost) -> str:
+    return f"{cost.layers} layers and {cost.head:.2f} heads" if any(cost) else "nothing"
 
 
 def _accepted(share: Acceptance) -> str:

@@ -9,7 +9,7 @@ from specee.backends.protocol import Backend
 from specee.clock import Clock
 from specee.drafting.heads import DraftHeads
 from specee.drafting.tree import DraftTree
-from specee.policies import Draft, DraftSource, ExitLayer, NgramLookup
+from specee.policies import Draft, DraftCost, DraftSource, ExitLayer, NgramLookup
 
 
 class Drafter(Protocol):
@@ -21,6 +21,9 @@ class Drafter(Protocol):
 
     def check(self, draft: Draft) -> None:
         """Refuse a plan that cannot be carried out, before anything runs. Raises ConfigurationError."""
+
+    def cost(self, source: DraftSource) -> DraftCost:
+        """What a token drafted by ``source`` costs. Raises ConfigurationError if there is no such head."""
 
     def draft(self, trees: Seq[DraftTree], clock: Clock) -> None:
         """Add nodes to the open trees until none is open; several sequences share what they can.

@@ -12,7 +12,7 @@ from specee.clock import Clock
 from specee.drafting.heads import DraftHeads
 from specee.drafting.tree import DraftTree
 from specee.errors import ConfigurationError
-from specee.policies import Draft, ExitLayer
+from specee.policies import Draft, DraftCost, DraftSource, ExitLayer
 from specee.sampling import penalised, sample
 
 
@@ -33,6 +33,11 @@ class ExitLayerDrafter:
             )
         if source.adapted:
             self._heads.of(source.layer)
+
+    def cost(self, source: DraftSource) -> DraftCost:
+        """See :meth:`.Drafter.cost`: the layers up to the exit, and the head that reads off there."""
+        assert isinstance(source, ExitLayer)
+        return DraftCost(source.layer, self._heads.share(source.layer) if source.adapted else 1.0)
 
     def draft(self, trees: Seq[DraftTree], clock: Clock) -> None:
         """See :meth:`.Drafter.draft`. Each turn gives every open tree one token."""

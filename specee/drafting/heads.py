@@ -16,6 +16,7 @@ class DraftHeads:
     def __init__(self, backend: Backend, speculator: Speculator | None = None) -> None:
         self._adapted: dict[int, DraftHead] = {}
         self._plain: DraftHead | None = None
+        self._whole = backend.draft_head(None, None).bytes
         if speculator is None:
             return
         if speculator.vocabulary is not None:
@@ -27,6 +28,10 @@ class DraftHeads:
     def adapted(self) -> tuple[int, ...]:
         """Layers that have an adapter."""
         return tuple(sorted(self._adapted))
+
+    def share(self, layer: int) -> float:
+        """Bytes that the draft head of an exit layer reads, over those of the model's own head."""
+        return self.of(layer).bytes / self._whole
 
     def of(self, layer: int) -> DraftHead:
         """The draft head of an exit layer. Raises ConfigurationError if there is none."""

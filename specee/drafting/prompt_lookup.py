@@ -7,7 +7,7 @@ from collections.abc import Sequence as Seq
 from specee.clock import Clock
 from specee.drafting.tree import DraftTree
 from specee.errors import ConfigurationError
-from specee.policies import Draft, NgramLookup
+from specee.policies import Draft, DraftCost, DraftSource, NgramLookup
 
 
 class NgramIndex:
@@ -64,6 +64,10 @@ class PromptLookupDrafter:
                 f"prompt lookup of {source.shortest} to {source.longest} tokens: the shortest must be 1 or "
                 "more and not above the longest"
             )
+
+    def cost(self, source: DraftSource) -> DraftCost:
+        """See :meth:`.Drafter.cost`: nothing of the model runs."""
+        return DraftCost(0, 0.0)
 
     def draft(self, trees: Seq[DraftTree], clock: Clock) -> None:
         """See :meth:`.Drafter.draft`."""

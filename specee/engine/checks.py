@@ -53,8 +53,13 @@ def _check_draft(
             f"{draft.length} drafts for sequence {draft.sequence}, which may grow by {sequence.remaining} "
             f"tokens: a round emits one token more than its drafts, so at most {sequence.remaining - 1} fit"
         )
-    drafter = drafters.get(type(draft.source))
+    drafter_of(draft.source, drafters).check(draft)
+
+
+def drafter_of(source: DraftSource, drafters: Mapping[type[DraftSource], Drafter]) -> Drafter:
+    """Who drafts for that kind of source. Raises ConfigurationError if nobody does."""
+    drafter = drafters.get(type(source))
     if drafter is None:
         known = ", ".join(kind.__name__ for kind in drafters)
-        raise ConfigurationError(f"a draft source of type {type(draft.source).__name__}: allowed are {known}")
-    drafter.check(draft)
+        raise ConfigurationError(f"a draft source of type {type(source).__name__}: allowed are {known}")
+    return drafter

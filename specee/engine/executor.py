@@ -10,10 +10,10 @@ from specee.acceptance import Walk, walk
 from specee.backends.protocol import Backend
 from specee.clock import Clock
 from specee.drafting import Drafter, DraftTree
-from specee.engine.checks import check_plan
+from specee.engine.checks import check_plan, drafter_of
 from specee.engine.sequence import ActiveSequence
 from specee.engine.verify import Pair, verify
-from specee.policies import Draft, DraftSource, NextToken, NgramLookup, Outcome, Plan, Round
+from specee.policies import Draft, DraftCost, DraftSource, NextToken, NgramLookup, Outcome, Plan, Round
 
 # What stands in for the source where nothing is drafted.
 _NONE = NgramLookup()
@@ -55,6 +55,10 @@ class Executor:
                 sequence.abandon()
             raise
         return Outcome(tuple([_round(*one) for one in done]), clock.times), done
+
+    def cost(self, source: DraftSource) -> DraftCost:
+        """See :meth:`.Drafter.cost`."""
+        return drafter_of(source, self._drafters).cost(source)
 
     def _tree(self, draft: Draft) -> Pair:
         sequence = self._sequences[draft.sequence]

@@ -12,7 +12,7 @@ from specee.drafting import Drafter, DraftHeads, built_in
 from specee.engine.executor import Done, Executor
 from specee.engine.sequence import ActiveSequence
 from specee.engine.statistics import Statistics
-from specee.policies import Observation, Policy
+from specee.policies import DraftCost, DraftSource, Observation, Policy
 
 
 class Timing(NamedTuple):
@@ -57,6 +57,10 @@ class Generation:
     def timing(self) -> Timing:
         """Where the time went."""
         return Timing(self.statistics.prompt_seconds, self.statistics.seconds)
+
+    def cost(self, source: DraftSource) -> DraftCost:
+        """What a token drafted by ``source`` costs. Raises ConfigurationError for a source not there."""
+        return self._executor.cost(source)
 
     def __iter__(self) -> Iterator[dict[int, tuple[int, ...]]]:
         """Step until nothing is left to do."""

@@ -9,6 +9,7 @@ from specee.policies.layerskip import LayerSkip
 from specee.policies.layerskip_adaptive import LayerSkipAdaptive
 from specee.policies.plans import (
     Draft,
+    DraftCost,
     DraftSource,
     ExitLayer,
     NextToken,
@@ -29,6 +30,7 @@ from specee.policies.threshold import Threshold
 __all__ = [
     "Autoregressive",
     "Draft",
+    "DraftCost",
     "DraftSource",
     "ExitLayer",
     "LayerSkip",

@@ -63,6 +63,16 @@ DraftSource: TypeAlias = ExitLayer | NgramLookup
 """Where drafts come from; :mod:`specee.drafting` has what each stands for."""
 
 
+class DraftCost(NamedTuple):
+    """What one drafted token costs: layers that its row goes through, and reads of the head's weights.
+
+    ``head`` is 1 for the model's own head, less for a trimmed one, 0 for none.
+    """
+
+    layers: int
+    head: float
+
+
 class Draft(NamedTuple):
     """Draft for one sequence: at most ``length`` tokens, none if 0.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,8 @@ from specee.drafting import DraftHeads, DraftTree
 from specee.drafting.exit_layer import ExitLayerDrafter
 from specee.drafting.prompt_lookup import NgramIndex, PromptLookupDrafter
 from specee.errors import ConfigurationError
-from specee.policies import Draft, DraftSource, ExitLayer, NgramLookup
+from specee.models.speculator import Adapter, Speculator
+from specee.policies import Draft, DraftCost, DraftSource, ExitLayer, NgramLookup
 from specee.types import Sampling
 from tests.engines import Engine
 from tests.random_model import BASE, random_model
@@ -170,6 +172,22 @@ def test_lookup_drafts_a_chain_and_costs_no_model(backend: Backend) -> None:
     assert one.tokens[1:] == [3, 4, 1, 2, 3]
     assert none.drafted == 0
     assert clock.times.total == 0.0
+
+
+def test_every_source_states_its_cost(backend: Backend) -> None:
+    norm = np.ones(BASE.hidden_size, np.float32)
+    adapter = Adapter(
+        norm, np.zeros((4, BASE.hidden_size), np.float32), np.zeros((BASE.hidden_size, 4), np.float32)
+    )
+    heads = DraftHeads(backend, Speculator(np.arange(0, BASE.vocab_size, 4), {2: adapter}))
+    drafter = ExitLayerDrafter(backend, heads)
+    assert drafter.cost(ExitLayer(2)) == DraftCost(2, 1.0)
+    trimmed, adapted = drafter.cost(ExitLayer(1, adapted=True)), drafter.cost(ExitLayer(2, adapted=True))
+    assert trimmed == DraftCost(1, pytest.approx(26 / 101))
+    assert adapted.head == pytest.approx(trimmed.head + 2 * 4 * 2 / (101 * 4), rel=0.2)
+    assert PromptLookupDrafter().cost(NgramLookup()) == DraftCost(0, 0.0)
+    with pytest.raises(ConfigurationError, match="no draft head"):
+        ExitLayerDrafter(backend, DraftHeads(backend)).cost(ExitLayer(1, adapted=True))
 
 
 def test_sources_that_are_not_there_are_refused(backend: Backend) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import specee
-from specee.errors import CapacityError, ConfigurationError
+from specee.errors import CapacityError, CheckpointError, ConfigurationError
+from specee.models.speculator import Adapter, Speculator, fingerprint, write_speculator
 from tests.tiny_models import tiny_folder, tiny_gguf
 
 IDS = np.array([[5, 6, 7, 8]])
@@ -220,3 +221,76 @@ def test_a_gguf_file_stays_packed(tmp_path: Path) -> None:
 def test_environment_chooses_the_backend(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECEE_BACKEND", "reference")
     assert specee.load(folder).backend.name == "reference"
+
+
+POLICIES = [
+    "layerskip:exit_layer=1",
+    "layerskip-adaptive:exit_layer=1",
+    "threshold:exit_layer=1",
+    "prompt-lookup",
+]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_policies_change_nothing_but_the_statistics(model: specee.Model, policy: str) -> None:
+    prompts, mask = [[0, 5, 6, 5], [7, 8, 5, 6]], [[0, 1, 1, 1], [1, 1, 1, 1]]
+    for options in ({}, {"do_sample": True, "seed": 3}, {"repetition_penalty": 1.3}):
+        plain = model.generate(prompts, mask, max_new_tokens=9, return_dict=True, **options)
+        other = model.generate(prompts, mask, max_new_tokens=9, return_dict=True, policy=policy, **options)
+        assert other.sequences == plain.sequences
+        assert other.finish_reasons == plain.finish_reasons
+    assert plain.statistics.acceptance.drafted == 0
+    assert sum(len(entry.tokens) for entry in other.statistics.rounds()) == other.new_tokens
+
+
+def test_stop_strings_end_a_row(model: specee.Model) -> None:
+    free = model.generate([5, 6, 7], max_new_tokens=12, eos_token_id=[])[3:]
+    text = model.tokenizer.decode(free)
+    stop = text[len(text) // 2 :][:3]
+    for policy in ("autoregressive", "layerskip:exit_layer=1,speculation_length=4"):
+        done = model.generate(
+            [5, 6, 7], max_new_tokens=12, eos_token_id=[], stop_strings=stop, policy=policy, return_dict=True
+        )
+        assert done.finish_reasons == ("stop",)
+        assert stop in model.tokenizer.decode(list(done.tokens[0]))
+        assert stop not in model.tokenizer.decode(list(done.tokens[0][:-1]))
+
+
+def test_rejection_is_an_option(model: specee.Model) -> None:
+    options: dict[str, Any] = {"do_sample": True, "seed": 3, "max_new_tokens": 9, "eos_token_id": []}
+    options["policy"] = "layerskip:exit_layer=1"
+    once = model.generate(IDS, acceptance="rejection", **options)
+    assert (once == model.generate(IDS, acceptance="rejection", **options)).all()
+    with pytest.raises(ConfigurationError, match="acceptance='magic'"):
+        model.generate(IDS, acceptance="magic", **options)
+
+
+@pytest.mark.parametrize(
+    "policy", ["layerskip:exit_layer=0", "layerskip:exit_layer=99", "magic", "layerskip:adapted=true"]
+)
+def test_a_policy_that_does_not_fit_is_refused(model: specee.Model, policy: str) -> None:
+    with pytest.raises(ConfigurationError):
+        model.generate(IDS, max_new_tokens=3, policy=policy)
+
+
+def test_a_speculator_file_gives_exit_layers_a_head(
+    folder: Path, tmp_path: Path, model: specee.Model
+) -> None:
+    config, checkpoint = model.config, model.checkpoint
+    rng = np.random.default_rng(4)
+    adapter = Adapter(
+        np.ones(config.hidden_size, np.float32),
+        rng.normal(0, 0.1, (4, config.hidden_size)).astype(np.float32),
+        rng.normal(0, 0.1, (config.hidden_size, 4)).astype(np.float32),
+    )
+    made = Speculator(rng.permutation(config.vocab_size)[:40], {1: adapter})
+    write_speculator(tmp_path / "fitted.safetensors", made, fingerprint(config, checkpoint.norms()))
+    fitted = specee.load(folder, backend="reference", speculator=tmp_path / "fitted.safetensors")
+    assert fitted.heads.adapted == (1,)
+    options: dict[str, Any] = {"max_new_tokens": 9, "return_dict": True}
+    done = fitted.generate(IDS, policy="layerskip:exit_layer=1,adapted=true", **options)
+    assert done.tokens == model.generate(IDS, **options).tokens
+    assert done.statistics.acceptance.drafted > 0
+    other = tiny_folder("llama", tmp_path / "other", seed=2)
+    with pytest.raises(CheckpointError, match="fitted to the model with fingerprint"):
+        specee.load(other, backend="reference", speculator=tmp_path / "fitted.safetensors")

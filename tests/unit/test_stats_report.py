@@ -7,14 +7,23 @@ import sys
 
 import pytest
 
+from specee.cli import stats
 from specee.cli.labels import SHARES, source_label
 from specee.cli.sparkline import plain, sparkline
-from specee.cli.stats import print_statistics, statistics_lines
+from specee.cli.stats import print_statistics
 from specee.engine.statistics import Statistics
-from specee.policies import ExitLayer, NgramLookup, Outcome, Round, Times
+from specee.policies import DraftCost, DraftSource, ExitLayer, NgramLookup, Outcome, Round, Times
 
 SHALLOW, DEEP, LOOKUP = ExitLayer(8), ExitLayer(24), NgramLookup()
 NO_TIME = Times()
+
+
+def cost(source: DraftSource) -> DraftCost:
+    return DraftCost(source.layer, 0.5) if isinstance(source, ExitLayer) else DraftCost(0, 0.0)
+
+
+def statistics_lines(made: Statistics) -> list[str]:
+    return stats.statistics_lines(made, cost)
 
 
 def drafted(drafted: int, accepted: int, source: object = DEEP, sequence: int = 0) -> Round:
@@ -70,9 +79,9 @@ def test_acceptance_as_a_whole_and_by_source() -> None:
     assert line(lines, "steps") == "steps   the prompt's and 3 more, 3.00 tokens a round"
     assert line(lines, "drafts") == "drafts  10 tokens, 6 accepted (60.0%)"
     assert lines[2:5] == [
-        "        exit layer 8   4 tokens, 1 accepted (25.0%)",
-        "        exit layer 24  4 tokens, 3 accepted (75.0%)",
-        "        prompt lookup  2 tokens, 2 accepted (100.0%)",
+        "        exit layer 8   4 tokens, 1 accepted (25.0%), each for 8 layers and 0.50 heads",
+        "        exit layer 24  4 tokens, 3 accepted (75.0%), each for 24 layers and 0.50 heads",
+        "        prompt lookup  2 tokens, 2 accepted (100.0%), each for nothing",
     ]
 
 
@@ -162,7 +171,7 @@ def test_a_column_is_the_mean_of_its_values() -> None:
 
 def test_it_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     made = statistics((drafted(1, 0),), (drafted(2, 1),))
-    print_statistics(made)
+    print_statistics(made, cost)
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == statistics_lines(made)
@@ -172,7 +181,7 @@ def test_terminals_without_blocks_get_digits(monkeypatch: pytest.MonkeyPatch) ->
     made = statistics((drafted(1, 0),), (drafted(2, 1),))
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, encoding="ascii"))
-    print_statistics(made)
+    print_statistics(made, cost)
     sys.stderr.flush()
     assert raw.getvalue().decode().splitlines() == [plain(one) for one in statistics_lines(made)]
     assert b"drafted 07  1 to 2" in raw.getvalue()
