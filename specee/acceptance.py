@@ -50,20 +50,19 @@ class Walk(NamedTuple):
 
 def walk(
     tree: Tree,
-    target: Callable[[int, list[int]], int],
+    target: Callable[[int], int],
     ended: Callable[[list[int]], FinishReason | None],
 ) -> Walk:
     """Follow the full model's tokens down the tree until no draft matches, or the text ends.
 
-    ``target(node, tokens)`` is the full model's token after ``node``, given the tokens emitted so far in this
-    round; asked once for each token emitted, in order, and never beyond the end. ``ended(tokens)`` says
-    why the text is over after these, or None.
+    ``target(node)`` is the full model's token after ``node``; asked once for each token emitted, in order,
+    and never beyond the end. ``ended(tokens)`` says why the text is over after these, or None.
     """
     node = 0
     tokens: list[int] = []
     path: list[int] = []
     while True:
-        token = target(node, tokens)
+        token = target(node)
         tokens.append(token)
         end = ended(tokens)
         child = tree.child(node, token)

@@ -82,6 +82,14 @@ class DraftTree:
         """The child of ``node`` with that token, None if there is none."""
         return self._children.get((node, token))
 
+    def path(self, node: int) -> list[int]:
+        """Tokens from below the root to ``node``."""
+        tokens: list[int] = []
+        while node > 0:
+            tokens.append(self.tokens[node])
+            node = self.parents[node]
+        return tokens[::-1]
+
     def children(self, node: int) -> list[int]:
         """Children of ``node`` in the order they were drafted."""
         return [child for (parent, _), child in self._children.items() if parent == node]

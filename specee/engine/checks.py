@@ -22,7 +22,7 @@ def check_plan(
     named twice, a negative length, a source that the model does not have; CapacityError for drafts that
     outgrow the sequence's budget.
     """
-    if not isinstance(plan, NextToken | Speculate):
+    if not isinstance(plan, (NextToken, Speculate)):
         raise ConfigurationError(f"a plan of type {type(plan).__name__}: allowed are NextToken and Speculate")
     named = plan.sequences if isinstance(plan, NextToken) else [d.sequence for d in plan.drafts]
     if not _fit(named, sequences):

@@ -47,9 +47,10 @@ class Executor:
         pairs = [self._tree(draft) for draft in _drafts(plan)]
         done: list[Done] = []
         try:
-            self._grow([tree for _, tree in pairs], clock)
-            for (sequence, tree), target in zip(pairs, verify(self._backend, pairs, clock), strict=True):
-                done.append((sequence, tree, walk(tree, target, sequence.end_after)))
+            self._grow(pairs, clock)
+            targets = verify(self._backend, pairs, clock)
+            for index, (sequence, tree) in enumerate(pairs):
+                done.append((sequence, tree, walk(tree, targets[index], sequence.end_after)))
         except BaseException:
             for sequence, _ in pairs:
                 sequence.abandon()
@@ -69,10 +70,10 @@ class Executor:
         )
         return sequence, tree
 
-    def _grow(self, trees: Seq[DraftTree], clock: Clock) -> None:
+    def _grow(self, pairs: Seq[Pair], clock: Clock) -> None:
         """Each source drafts for all sequences that it serves."""
         kinds: dict[type[DraftSource], list[DraftTree]] = {}
-        for tree in trees:
+        for _, tree in pairs:
             if tree.open:
                 kinds.setdefault(type(tree.draft.source), []).append(tree)
         for kind, group in kinds.items():

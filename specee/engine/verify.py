@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from specee.engine.sequence import ActiveSequence
 from specee.errors import ConfigurationError
 from specee.sampling import penalised, sample
 
-Target: TypeAlias = Callable[[int, list[int]], int]
+Target: TypeAlias = Callable[[int], int]
 Pair: TypeAlias = tuple[ActiveSequence, DraftTree]
 
 
@@ -34,8 +34,7 @@ def verify(backend: Backend, pairs: Seq[Pair], clock: Clock) -> list[Target]:
     apart = [[pair for pair, own in zip(pairs, judged, strict=True) if own is kind] for kind in (False, True)]
     plain = iter(_draw(backend, apart[0], clock) if apart[0] else [])  # complete already: only the head runs
     logits = clock.timed("head", backend.logits, _work(apart[1]))
-    begins = _begins(apart[1])
-    scored = iter(_judge(*pair, logits[begin:]) for pair, begin in zip(apart[1], begins, strict=True))
+    scored = iter(_judge(*pair, own) for pair, own in zip(apart[1], _split(logits, apart[1]), strict=True))
     return [next(scored if own else plain) for own in judged]
 
 
@@ -50,27 +49,28 @@ def _draw(backend: Backend, pairs: Seq[Pair], clock: Clock) -> list[Target]:
     tokens, layers, head = backend.verify(_work(pairs), options)
     clock.verify += layers
     clock.head += head
-    return [_read(tokens, begin) for begin in _begins(pairs)]
+    if len(pairs) == 1:
+        return [tokens.__getitem__]
+    return [own.__getitem__ for own in _split(tokens, pairs)]
 
 
-def _begins(pairs: Seq[Pair]) -> list[int]:
-    """Where each tree's rows begin among those of all: one row a node."""
-    begins, row = [], 0
+Rows = TypeVar("Rows", list[int], Floats)
+
+
+def _split(rows: Rows, pairs: Seq[Pair]) -> list[Rows]:
+    """What belongs to each tree: one row a node."""
+    parts, begin = [], 0
     for _, tree in pairs:
-        begins.append(row)
-        row += len(tree.slots)
-    return begins
-
-
-def _read(tokens: list[int], begin: int) -> Target:
-    return lambda node, _: tokens[begin + node]
+        parts.append(rows[begin : begin + len(tree.slots)])
+        begin += len(tree.slots)
+    return parts
 
 
 def _judge(sequence: ActiveSequence, tree: DraftTree, logits: Floats) -> Target:
     sampling = tree.sampling
 
-    def target(node: int, tokens: list[int]) -> int:
-        text = [*sequence.text, *tokens]
+    def target(node: int) -> int:
+        text = [*sequence.text, *tree.path(node)]
         scores = penalised(logits[node], text, sampling.repetition_penalty)
         for processor in sequence.request.processors:
             scores = _processed(processor(np.array(text, np.int64), scores), len(scores))

@@ -109,11 +109,11 @@ def test_a_wrong_rule_fails(backend: Backend, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_coupled_rule_with_the_wrong_noise_fails(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeping a draft also when the full model's token is another one, every other time."""
-    original = verify._read
+    original = verify._split
 
-    def lenient(tokens: list[int]):  # type: ignore[no-untyped-def]
-        return original([0 if token == 1 else token for token in tokens])
+    def lenient(rows, pairs):  # type: ignore[no-untyped-def]
+        return [[0 if token == 1 else token for token in own] for own in original(rows, pairs)]
 
-    monkeypatch.setattr(verify, "_read", lenient)
+    monkeypatch.setattr(verify, "_split", lenient)
     counts, _ = drawn(backend, OPTIONS[0], POLICIES[0], "coupled")
     assert chi_square(counts, enumerated(backend, OPTIONS[0])) > LIMIT

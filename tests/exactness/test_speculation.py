@@ -210,10 +210,10 @@ def test_a_rule_that_keeps_too_much_is_noticed(monkeypatch: pytest.MonkeyPatch) 
     def credulous(tree, target, ended):  # type: ignore[no-untyped-def]
         children = tree.children(0)
         if not children:
-            token = target(0, [])
+            token = target(0)
             return Walk((token,), (), ended([token]))
         tokens = [tree.tokens[children[0]]]
-        tokens.append(target(children[0], tokens))
+        tokens.append(target(children[0]))
         return Walk(tuple(tokens), (children[0],), ended(tokens))
 
     backend = Engine("reference").load(random_model(CONFIGS["llama"], seed=7))
