@@ -55,7 +55,7 @@ class NgramLookup:
     layer and no head (Saxena, "Prompt lookup decoding", 2023).
     """
 
-    longest: int = 3
+    longest: int = 4
     shortest: int = 2
 
 

@@ -21,7 +21,7 @@ SETTINGS = {
     "layerskip": [":exit_layer=29,speculation_length=4", ":exit_layer=12,speculation_length=2"],
     "layerskip-adaptive": [":exit_layer=27"],
     "threshold": [":exit_layer=24,threshold=0.3"],
-    "prompt-lookup": ["", ":speculation_length=11,shortest_ngram=1"],
+    "prompt-lookup": ["", ":speculation_length=11,shortest_ngram=1,longest=15"],
 }
 MODES: dict[str, dict[str, Any]] = {
     "greedy": {},

@@ -101,8 +101,9 @@ def test_layerskip_is_static() -> None:
     assert drafts(begun("layerskip:adapted=true"))[0].source == ExitLayer(8, adapted=True)
 
 
-def test_adaptive_length_follows_acceptance_of_its_own_sequence() -> None:
-    policy = begun("layerskip-adaptive:speculation_length=2,longest=3")
+@pytest.mark.parametrize("name", ["layerskip-adaptive", "prompt-lookup"])
+def test_adaptive_length_follows_acceptance_of_its_own_sequence(name: str) -> None:
+    policy = begun(f"{name}:speculation_length=2,longest=3")
     told(policy, 2, 2)
     assert [d.length for d in drafts(policy, view(0), view(1))] == [3, 2]
     told(policy, 3, 3)
@@ -158,6 +159,8 @@ def test_unknown_policy_lists_those_that_exist() -> None:
         "autoregressive:speculation_length=1",
         "layerskip-adaptive:speculation_length=0",
         "layerskip-adaptive:speculation_length=9,longest=8",
+        "prompt-lookup:speculation_length=9,longest=8",
+        "prompt-lookup:speculation_length=0",
         "threshold:threshold=1.5",
         "threshold:target=nan",
         "threshold:longest=-2",
