@@ -26,8 +26,8 @@ from specee.types import FinishReason, Sampling
 Acceptance = Literal["coupled", "rejection"]
 Doubles = npt.NDArray[np.float64]
 
-# Streams of noise beside 0, which draws drafts and coupled tokens: each is independent of the others.
-ACCEPT_STREAM, RESIDUAL_STREAM = 1, 2
+# Streams of noise beside 0, which draws coupled tokens and their drafts: each is independent of the others.
+ACCEPT_STREAM, RESIDUAL_STREAM, FIRST_DRAFT_STREAM = 1, 2, 3
 
 
 class Tree(Protocol):
@@ -91,7 +91,9 @@ def rejection_token(
     """The token at ``position`` under classical rejection sampling.
 
     ``target``: the full model's probabilities (vocab_size,). ``drafts``: tokens drafted there in order,
-    each with the probabilities it was drawn from, None for a choice without chance.
+    each with the probabilities it was drawn from, None for a choice without chance. Those of a later draft
+    are conditional on the earlier ones: drawn without replacement, they are zero at earlier tokens, and add
+    up to 1.
     """
     left = target
     for index, (token, drawn_from) in enumerate(drafts):
@@ -107,10 +109,11 @@ def rejection_token(
         if total <= 0.0:  # p and q are equal up to rounding: what was drawn from q is drawn from p
             return token
         left = left / total
-    return _draw(left, seed, position)
+    return draw(left, seed, position, RESIDUAL_STREAM)
 
 
-def _draw(probabilities: Doubles, seed: int, position: int) -> int:
+def draw(probabilities: Doubles, seed: int, position: int, stream: int) -> int:
+    """A token drawn from ``probabilities`` (vocab_size,) with the noise of that stream."""
     ids = np.flatnonzero(probabilities > 0)
-    noisy = np.log(probabilities[ids]) + gumbel(seed, position, ids, RESIDUAL_STREAM)
+    noisy = np.log(probabilities[ids]) + gumbel(seed, position, ids, stream)
     return int(ids[np.argmax(noisy)])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 
 from specee.backends.protocol import Backend, SequenceState
-from specee.drafting import DraftHeads
-from specee.engine import ActiveSequence, Generation
+from specee.drafting import DraftHeads, built_in
+from specee.engine import ActiveSequence, Generation, get_ready
 from specee.errors import CapacityError
 from specee.options import Options
 from specee.policies import Policy, make_policy
@@ -48,7 +48,8 @@ class Chat:
         """
         request = make_request(prompt, options, 0, self._decode)
         chosen = make_policy(policy)
-        chosen.begin(self._backend.config.num_layers)  # a wrong setting must not cost the cache
+        # What is wrong must not cost the cache.
+        get_ready(chosen, self._backend, built_in(self._backend, self._heads or DraftHeads(self._backend)))
         state = self._with_room(request.capacity)
         # The last token always runs again: its logits are where the answer begins.
         self.reused = min(_common_prefix(state, request.prompt), len(request.prompt) - 1)

@@ -15,10 +15,9 @@ Result = TypeVar("Result")
 class Clock:
     """Adds up the seconds of calls, by the fields of :class:`.Times` that they belong to."""
 
-    __slots__ = ("begin", "draft", "draft_head", "head", "verify")
+    __slots__ = ("draft", "draft_head", "head", "verify")
 
     def __init__(self) -> None:
-        self.begin = time.perf_counter()
         self.draft = self.draft_head = self.verify = self.head = 0.0
 
     def timed(
@@ -39,8 +38,3 @@ class Clock:
     def times(self) -> Times:
         """All calls so far."""
         return Times(self.draft, self.draft_head, self.verify, self.head)
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the clock was made."""
-        return time.perf_counter() - self.begin

@@ -13,8 +13,8 @@ from specee.acceptance import Acceptance
 from specee.backends import Backend, make_backend
 from specee.backends.select import choose
 from specee.chat import Chat
-from specee.drafting import DraftHeads
-from specee.engine import ActiveSequence, Generation, reserve
+from specee.drafting import DraftHeads, built_in
+from specee.engine import ActiveSequence, Generation, get_ready, reserve
 from specee.errors import ConfigurationError
 from specee.models.checkpoint import Checkpoint, open_checkpoint
 from specee.models.formats import WEIGHTS
@@ -76,6 +76,7 @@ def load(
     checkpoint = open_checkpoint(source, max_context=max_context)
     chosen: WeightFormat = checkpoint.natural_weights if weights == "auto" else weights
     formats = checkpoint.formats(chosen)
+    fitted = _speculator(speculator, checkpoint)
     engine = make_backend(
         checkpoint.config,
         checkpoint.slabs(formats),
@@ -85,7 +86,7 @@ def load(
         backend=backend,
         threads=threads,
     )
-    return Model(checkpoint, engine, kv_dtype=kv_dtype, speculator=_speculator(speculator, checkpoint))
+    return Model(checkpoint, engine, kv_dtype=kv_dtype, speculator=fitted)
 
 
 def _speculator(source: str | Path | Speculator | None, checkpoint: Checkpoint) -> Speculator | None:
@@ -168,7 +169,7 @@ class Model:
         end a row when one of them is complete in its new text (and stays in it); they need the tokenizer.
 
         ``policy``: how to decode, ``"name"`` or ``"name:setting=value,..."`` as in
-        :func:`specee.policies.make_policy`, or an object; the output is the same with every policy.
+        :func:`specee.policies.make_policy`, or an object; what comes out is the same with every policy.
         ``acceptance``: ``"coupled"`` (None) keeps drafts that equal the token of plain decoding;
         ``"rejection"`` is classical rejection sampling, with which sampled output has the same distribution
         but depends on the policy.
@@ -244,6 +245,12 @@ class Model:
         """A conversation whose KV cache is kept from turn to turn."""
         return Chat(self.backend, self.kv_dtype, heads=self.heads, decode=self._decode)
 
+    def check_policy(self, policy: str | Policy) -> Policy:
+        """The policy, if it can decode with this model. Raises ConfigurationError."""
+        chosen = make_policy(policy)
+        get_ready(chosen, self.backend, built_in(self.backend, self.heads))
+        return chosen
+
     def options(self, rows: int, width: int, **given: Any) -> Options:
         """Options of :meth:`generate` by name, resolved for ``rows`` prompts of ``width`` tokens."""
         unknown = sorted(set(given) - set(NAMES))
@@ -260,8 +267,7 @@ class Model:
         return self._start(prompts.rows, self.options(1, len(prompt), **options), policy)
 
     def _start(self, rows: list[tuple[int, ...]], options: Options, policy: str | Policy) -> Generation:
-        chosen = make_policy(policy)
-        chosen.begin(self.config.num_layers)  # a wrong setting is found before memory is asked for
+        chosen = self.check_policy(policy)  # before memory is asked for
         requests = [make_request(row, options, index, self._decode) for index, row in enumerate(rows)]
         sequences = reserve(self.backend, requests, self.kv_dtype)
         return Generation(self.backend, sequences, chosen, self.heads)

@@ -113,18 +113,26 @@ def resolve(
     sampled = choose("do_sample", False)
     if not isinstance(sampled, bool):
         raise ConfigurationError(f"do_sample={sampled!r}: allowed are True and False")
-    temperature = _number("temperature", choose("temperature", 1.0), "0 or more", lambda t: t >= 0)
+    temperature = _number(
+        "temperature",
+        choose("temperature", 1.0),
+        "0 (greedy), or 1e-6 and more",
+        lambda t: t == 0 or t >= 1e-6,
+    )
     top_k = _whole("top_k", choose("top_k", DEFAULT_TOP_K), 0, "0 (off) or more")
     top_p = _number("top_p", choose("top_p", 1.0), "over 0 and up to 1", lambda p: 0 < p <= 1)
     min_p = _number("min_p", choose("min_p", 0.0), "from 0 (off) to 1", lambda p: 0 <= p <= 1)
     penalty = _number(
-        "repetition_penalty", choose("repetition_penalty", 1.0), "over 0; 1 is off", lambda r: r > 0
+        "repetition_penalty",
+        choose("repetition_penalty", 1.0),
+        "from 0.001 to 1000; 1 is off",
+        lambda r: 1e-3 <= r <= 1e3,
     )
     eos = given.get("eos_token_id")
     return Options(
         max_new_tokens=_whole("max_new_tokens", _budget(given, defaults, width), 1, "1 or more"),
         temperature=temperature if sampled else 0.0,
-        top_k=top_k,
+        top_k=min(top_k, 2**31 - 1),  # what native code counts with; no vocabulary is larger
         top_p=top_p,
         seeds=_seeds(given.get("seed"), rows),
         eos=_eos(tuple(eos_defaults) if eos is None else eos),

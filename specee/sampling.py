@@ -76,6 +76,8 @@ def penalised(logits: npt.ArrayLike, path_tokens: npt.ArrayLike, penalty: float)
     rounded to fp32. A penalty of 1 changes nothing. (Keskar et al., 2019)
     """
     changed = np.array(logits, np.float32)
+    if penalty == 1:
+        return changed
     ids = np.unique(np.asarray(path_tokens, np.int64))
     by, old = np.float32(penalty), changed[ids]
     changed[ids] = np.where(old < 0, old * by, old / by)

@@ -12,6 +12,7 @@ from specee.drafting import DraftTree
 from specee.policies import (
     Draft,
     DraftCost,
+    DraftSource,
     ExitLayer,
     NextToken,
     NgramLookup,
@@ -69,9 +70,10 @@ class Chaos:
         self._seed, self._grown, self._adapted = seed, grown, adapted
         self.rounds = 0
 
-    def begin(self, layers: int) -> None:
+    def begin(self, layers: int) -> tuple[DraftSource, ...]:
         self._layers = layers
         self._rng = np.random.default_rng(self._seed)
+        return ()
 
     def plan(self, observation: Observation) -> Plan:
         views = [view for view in observation.sequences if self._rng.random() < 0.8] or list(

@@ -31,11 +31,15 @@ InputRows HeadStream::normed(Team& team, const float* const* hidden, int rows, c
   });
 }
 
-void HeadStream::check(const std::vector<char>& finite) {
-  if (std::find(finite.begin(), finite.end(), 0) != finite.end())
+void HeadStream::check(const std::vector<char>& finite, const DraftHead* head) {
+  if (std::find(finite.begin(), finite.end(), 0) == finite.end()) return;
+  if (head != nullptr && head->adapter() != nullptr)
     throw NumericalError(
-        "the final norm of a row is infinite or not a number: the model overflows fp32; check the "
-        "checkpoint");
+        "a row is infinite or not a number behind the adapter of a draft head: check the speculator file, or "
+        "draft without it");
+  throw NumericalError(
+      "the final norm of a row is infinite or not a number: the model overflows fp32; check the "
+      "checkpoint");
 }
 
 }  // namespace specee

@@ -56,7 +56,7 @@ class HeadStream {
         lap.waited();
       }
     });
-    check(finite);
+    check(finite, head);
   }
 
  private:
@@ -91,7 +91,7 @@ class HeadStream {
     }
     if (own) streams_.done(team.index());
   }
-  static void check(const std::vector<char>& finite);
+  static void check(const std::vector<char>& finite, const DraftHead* head);
 
   const ModelConfig& config_;
   const ModelWeights& weights_;

@@ -19,7 +19,7 @@ from specee.backends.reference_draft import ReferenceDraftHead, make_draft_head
 from specee.backends.reference_math import attend, inverse_frequencies, linear, rms_norm, rotate, swiglu
 from specee.backends.reference_sequence import ReferenceSequence, Row
 from specee.backends.reference_weights import ReferenceWeights
-from specee.errors import CapacityError, ConfigurationError, RowError
+from specee.errors import CapacityError, ConfigurationError, NumericalError, RowError
 from specee.models.formats import made_formats
 from specee.models.speculator import Adapter
 from specee.models.table import Key, Slab
@@ -133,6 +133,11 @@ class ReferenceBackend:
         rows = []
         for state in torch.from_numpy(self.hidden(work)).to(self._device):
             x = state if own is None else own.adapt(state)
+            if own is not None and not torch.isfinite(x).all():
+                raise NumericalError(
+                    "a row is infinite or not a number behind the adapter of a draft head: check the "
+                    "speculator file, or draft without it"
+                )
             row = linear(rms_norm(x, norm, self.config.norm_eps), matrix, None)
             rows.append(row if own is None else own.keep(row))
         return np.array([row.cpu().numpy() for row in rows], np.float32).reshape(

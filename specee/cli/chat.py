@@ -11,15 +11,20 @@ from specee.cli.generate import report
 from specee.cli.stats import print_statistics
 from specee.errors import CapacityError, ConfigurationError
 from specee.model import Model
+from specee.policies import make_policy
 
 Messages = list[dict[str, str]]
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
+    make_policy(options.policy)  # a wrong name is told of before a model is fetched
     model = load_model(options)
     if model.tokenizer.chat_template is None:
         raise ConfigurationError(f"{model.checkpoint.source} has no chat template: use specee generate --raw")
+    # What is wrong with the options is told of now, not after the first question.
+    model.options(1, 1, **decoding(options))
+    model.check_policy(options.policy)
     chat = model.chat()
     opening: Messages = [{"role": "system", "content": options.system}] if options.system else []
     messages = list(opening)

@@ -11,12 +11,14 @@ from specee.cli.output_file import check_writable, write_whole
 from specee.cli.stats import print_statistics
 from specee.engine import Generation
 from specee.model import Model
+from specee.policies import make_policy
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     if options.trace is not None:
         check_writable(options.trace, "--trace")
+    make_policy(options.policy)  # a wrong name is told of before a model is fetched
     model = load_model(options)
     text = sys.stdin.read() if options.prompt == "-" else options.prompt
     prompt = model.encode(text, raw=options.raw)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from specee.cli.labels import SHARES, source_label
 from specee.cli.sparkline import plain, sparkline
-from specee.engine.statistics import Acceptance, Statistics
+from specee.engine.statistics import Counts, Statistics
 from specee.policies import DraftCost, DraftSource, ExitLayer, Round
 
 Cost = Callable[[DraftSource], DraftCost]
@@ -56,7 +56,7 @@ def _price(cost: DraftCost) -> str:
     return f"{cost.layers} layers and {cost.head:.2f} heads" if any(cost) else "nothing"
 
 
-def _accepted(share: Acceptance) -> str:
+def _accepted(share: Counts) -> str:
     return f"{share.drafted} tokens, {share.accepted} accepted ({share.rate:.1%})"
 
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence as Seq
 
 import numpy as np
 
-from specee.acceptance import probabilities
+from specee.acceptance import FIRST_DRAFT_STREAM, draw, probabilities
 from specee.backends.protocol import Backend, DraftHead, Work
 from specee.clock import Clock
 from specee.drafting.heads import DraftHeads
 from specee.drafting.tree import DraftTree
 from specee.errors import ConfigurationError
 from specee.policies import Draft, DraftCost, DraftSource, ExitLayer
-from specee.sampling import penalised, sample
+from specee.sampling import penalised
 
 
 class ExitLayerDrafter:
@@ -71,16 +71,19 @@ class ExitLayerDrafter:
             tree.extend([token], confidence)
 
     def _draw_with_distributions(self, trees: Seq[DraftTree], head: DraftHead | None, clock: Clock) -> None:
-        """For classical rejection, which has to know what a draft was drawn from."""
+        """For classical rejection, which has to know what a draft was drawn from.
+
+        Every round has a stream of noise to itself: a policy has seen the drafts that an earlier round threw
+        away, and drafts made again from the same noise would be no draws to it.
+        """
         logits = clock.timed("draft_head", self._backend.logits, _tips(trees), head)
         for tree, raw in zip(trees, logits, strict=True):
-            position = tree.state.row(tree.tip).position + 1
             path = [*tree.text, *tree.tokens[1:]]
             scores = penalised(raw, path, tree.sampling.repetition_penalty)
-            token = sample(scores, tree.sampling, position)
+            chances = probabilities(scores, tree.sampling)
+            token = draw(chances, tree.sampling.seed, len(path), FIRST_DRAFT_STREAM + len(tree.text))
             likely = np.exp(raw.astype(np.float64) - raw.max())
-            confidence = float(likely[token] / likely.sum())
-            tree.extend([token], confidence, probabilities(scores, tree.sampling))
+            tree.extend([token], float(likely[token] / likely.sum()), chances)
 
 
 def _source(draft: Draft) -> ExitLayer:

@@ -21,7 +21,13 @@ class DraftHeads:
             return
         if speculator.vocabulary is not None:
             self._plain = backend.draft_head(None, speculator.vocabulary)
+        layers = backend.config.num_layers
         for layer, adapter in speculator.adapters.items():
+            if not 1 <= layer < layers:
+                raise ConfigurationError(
+                    f"a speculator with an adapter for layer {layer} of a model of {layers} layers: allowed "
+                    f"are 1..{layers - 1}"
+                )
             self._adapted[layer] = backend.draft_head(adapter, speculator.vocabulary)
 
     @property

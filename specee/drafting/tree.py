@@ -119,7 +119,9 @@ class DraftTree:
         """Any nodes below ``node``.
 
         ``parents`` are those of :meth:`.SequenceState.branch`, indices of ``tokens`` or -1 for ``node``;
-        None is a chain. Siblings need different tokens.
+        None is a chain. Siblings need different tokens; where ``distribution`` is given, a later sibling's is
+        conditional on the earlier ones (:func:`specee.acceptance.rejection_token`), so siblings come in
+        calls of their own.
         """
         first = len(self.slots)
         self.slots += self.state.branch(tokens, parents, self.slots[node])

@@ -1,7 +1,17 @@
 """The generation loop: observe, plan, run, commit."""
 
+from specee.engine.checks import get_ready
 from specee.engine.loop import Generation
 from specee.engine.sequence import ActiveSequence, Processor, Request, Stop, reserve
 from specee.engine.statistics import Statistics
 
-__all__ = ["ActiveSequence", "Generation", "Processor", "Request", "Statistics", "Stop", "reserve"]
+__all__ = [
+    "ActiveSequence",
+    "Generation",
+    "Processor",
+    "Request",
+    "Statistics",
+    "Stop",
+    "get_ready",
+    "reserve",
+]

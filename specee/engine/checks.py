@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 
+from specee.backends.protocol import Backend
 from specee.drafting import Drafter
 from specee.engine.sequence import ActiveSequence
 from specee.errors import CapacityError, ConfigurationError
-from specee.policies import Draft, DraftSource, NextToken, Plan, Speculate
+from specee.policies import Draft, DraftSource, NextToken, Plan, Policy, Speculate
+
+
+def get_ready(policy: Policy, backend: Backend, drafters: Mapping[type[DraftSource], Drafter]) -> None:
+    """Begin with a policy. Raises ConfigurationError for settings or a source the model does not have."""
+    for source in policy.begin(backend.config.num_layers):
+        drafter_of(source, drafters).check(Draft(0, source, 0))
 
 
 def check_plan(

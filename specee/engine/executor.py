@@ -39,22 +39,17 @@ class Executor:
     def run(self, plan: Plan) -> tuple[Outcome, list[Done]]:
         """Draft, verify, and decide what stays; that is for the caller to commit.
 
-        Raises what :func:`.check_plan` raises before anything ran. After an exception in between (a
-        user's processor, Ctrl-C) no speculative row is left.
+        Raises what :func:`.check_plan` raises before anything ran. After any other exception (a user's
+        processor, Ctrl-C) the sequences are to be restored.
         """
         check_plan(plan, self._sequences, self._drafters)
         clock = Clock()
         pairs = [self._tree(draft) for draft in _drafts(plan)]
+        self._grow(pairs, clock)
+        targets = verify(self._backend, pairs, clock)
         done: list[Done] = []
-        try:
-            self._grow(pairs, clock)
-            targets = verify(self._backend, pairs, clock)
-            for index, (sequence, tree) in enumerate(pairs):
-                done.append((sequence, tree, walk(tree, targets[index], sequence.end_after)))
-        except BaseException:
-            for sequence, _ in pairs:
-                sequence.abandon()
-            raise
+        for index, (sequence, tree) in enumerate(pairs):
+            done.append((sequence, tree, walk(tree, targets[index], sequence.end_after)))
         return Outcome(tuple([_round(*one) for one in done]), clock.times), done
 
     def cost(self, source: DraftSource) -> DraftCost:

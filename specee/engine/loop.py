@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from specee.backends.protocol import Backend
 from specee.drafting import Drafter, DraftHeads, built_in
+from specee.engine.checks import get_ready
 from specee.engine.executor import Done, Executor
 from specee.engine.sequence import ActiveSequence
 from specee.engine.statistics import Statistics
@@ -25,10 +26,11 @@ class Timing(NamedTuple):
 class Generation:
     """Continues sequences until all are finished.
 
-    Iterating gives, for each step, the committed tokens by sequence id. Between steps the rows of every
-    sequence are exactly its text, so stopping there, by leaving the loop or by an exception (Ctrl-C),
-    leaves sequences that can be continued or rolled back. ``heads`` are the speculator's; None is none.
-    ``drafters`` are more draft sources than the built-in ones, by the type that plans name them with. Raises
+    Iterating gives, for each step, the committed tokens by sequence id. The rows of every sequence are
+    exactly its text between steps, also after one that ended in an exception (Ctrl-C, a user's processor):
+    the sequences can be continued or rolled back. Tokens that such a step had committed before are in
+    ``generated``, but were not given out. ``heads`` are the speculator's; None is none. ``drafters`` are
+    more draft sources than the built-in ones, by the type that plans name them with. Raises
     ConfigurationError if the policy does not fit the model.
     """
 
@@ -40,12 +42,12 @@ class Generation:
         heads: DraftHeads | None = None,
         drafters: Mapping[type[Any], Drafter] | None = None,
     ) -> None:
-        policy.begin(backend.config.num_layers)
+        sources = {**built_in(backend, heads or DraftHeads(backend)), **(drafters or {})}
+        get_ready(policy, backend, sources)
         self.sequences = {sequence.id: sequence for sequence in sequences}
         self.statistics = Statistics()
         self._running = [sequence for sequence in sequences if sequence.finish_reason is None]
         self._policy = policy
-        sources = {**built_in(backend, heads or DraftHeads(backend)), **(drafters or {})}
         self._executor = Executor(backend, self.sequences, sources)
 
     @property
@@ -70,12 +72,16 @@ class Generation:
     def step(self) -> dict[int, tuple[int, ...]]:
         """One turn of the loop."""
         begin = time.perf_counter()
-        observation = Observation(tuple([sequence.view() for sequence in self._running]))
-        plan = self._policy.plan(observation)
-        outcome, done = self._executor.run(plan)
-        committed = self._commit(done)
-        self._policy.observe(outcome)
-        self.statistics.add(outcome, time.perf_counter() - begin)
+        try:
+            observation = Observation(tuple([sequence.view() for sequence in self._running]))
+            plan = self._policy.plan(observation)
+            outcome, done = self._executor.run(plan)
+            committed = self._commit(done)
+            self.statistics.add(outcome, time.perf_counter() - begin)
+            self._policy.observe(outcome)
+        except BaseException:
+            self._restore()
+            raise
         return committed
 
     def _commit(self, done: Seq[Done]) -> dict[int, tuple[int, ...]]:
@@ -86,3 +92,9 @@ class Generation:
             if walk.end is not None:
                 self._running.remove(sequence)
         return committed
+
+    def _restore(self) -> None:
+        """After a step that failed: each sequence has had it, or has not."""
+        for sequence in self._running:
+            sequence.restore()
+        self._running = [sequence for sequence in self._running if sequence.finish_reason is None]

@@ -51,20 +51,31 @@ class Request:
 
 
 class ActiveSequence:
-    """A request in progress. The rows of ``state`` are the text: prompt, then ``generated``."""
+    """A request in progress. The rows of ``state`` are ``text``: prompt, then ``generated``."""
 
     def __init__(self, index: int, request: Request, state: SequenceState) -> None:
         self.id = index
         self.request = request
         self.state = state
         self.text = list(request.prompt)
-        self.generated: list[int] = []
-        self.finish_reason: FinishReason | None = None
+        # How much of the text counts, and why it is over: replaced in one assignment, which a signal cannot
+        # split.
+        self._committed: tuple[int, FinishReason | None] = (len(self.text), None)
+
+    @property
+    def generated(self) -> list[int]:
+        """The new tokens so far."""
+        return self.text[len(self.request.prompt) : self._committed[0]]
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the text is over, None while it goes on."""
+        return self._committed[1]
 
     @property
     def remaining(self) -> int:
         """Tokens it may still be given."""
-        return self.request.max_new_tokens - len(self.generated)
+        return self.request.capacity - self._committed[0]
 
     def view(self) -> SequenceView:
         """What a policy may know."""
@@ -75,20 +86,11 @@ class ActiveSequence:
         if tokens[-1] in self.request.eos:
             return "eos"
         stops = self.request.stops
-        if stops and any(stop([*self.generated, *tokens]) for stop in stops):
-            return "stop"
+        if stops:
+            generated = [*self.generated, *tokens]
+            if any(stop(generated) for stop in stops):
+                return "stop"
         return "length" if len(tokens) >= self.remaining else None
-
-    def abandon(self) -> None:
-        """Undo a round that failed: no speculative row is left, and the newest token waits to be computed.
-
-        A round reads the newest row's hidden state, which the backend may let go once the row is complete.
-        """
-        self.state.commit([])
-        newest = self.state.row(self.state.length - 1)
-        if newest.done == len(self.state.frontier):
-            self.state.rollback(1)
-            self.state.append([newest.token])
 
     def commit(self, tree: DraftTree, done: Walk) -> None:
         """Make the tokens of ``done`` text: drafts on its path have their rows already, all others go."""
@@ -98,8 +100,22 @@ class ActiveSequence:
         if drawn:
             self.state.append(drawn)
         self.text += done.tokens
-        self.generated += done.tokens
-        self.finish_reason = done.end
+        self._committed = (len(self.text), done.end)
+
+    def restore(self) -> None:
+        """Undo what a step that failed has left undone, wherever it was interrupted.
+
+        No speculative row is left, and the newest token waits to be computed: a step reads its hidden state,
+        which the backend may let go once the row is complete.
+        """
+        length, _ = self._committed
+        del self.text[length:]
+        self.state.commit([])
+        self.state.rollback(self.state.length - length)
+        newest = self.state.row(length - 1)
+        if newest.done == len(self.state.frontier):
+            self.state.rollback(1)
+            self.state.append([newest.token])
 
 
 def reserve(

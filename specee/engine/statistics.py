@@ -10,7 +10,7 @@ from specee.policies.plans import DraftSource, ExitLayer, Outcome, Round, Times
 
 
 @dataclass(frozen=True)
-class Acceptance:
+class Counts:
     """Tokens ``drafted``, and those of them ``accepted``."""
 
     drafted: int = 0
@@ -65,7 +65,7 @@ class Statistics:
         ]
 
     @property
-    def acceptance(self) -> Acceptance:
+    def acceptance(self) -> Counts:
         """Over all sources."""
         return _sum(self.rounds())
 
@@ -76,8 +76,8 @@ class Statistics:
         return {accepted: counts[accepted] for accepted in range(max(counts, default=-1) + 1)}
 
     @property
-    def by_source(self) -> dict[DraftSource, Acceptance]:
-        """Acceptance of each source that drafted, exit layers in rising order first."""
+    def by_source(self) -> dict[DraftSource, Counts]:
+        """Counts of each source that drafted, exit layers in rising order first."""
         found: dict[DraftSource, list[Round]] = defaultdict(list)
         for entry in self.rounds():
             if entry.source is not None and entry.drafted:
@@ -111,8 +111,8 @@ class Statistics:
         return {name: seconds / self.seconds for name, seconds in parts.items()}
 
 
-def _sum(rounds: list[Round]) -> Acceptance:
-    return Acceptance(sum(r.drafted for r in rounds), sum(r.accepted for r in rounds))
+def _sum(rounds: list[Round]) -> Counts:
+    return Counts(sum(r.drafted for r in rounds), sum(r.accepted for r in rounds))
 
 
 def _by_depth(source: DraftSource) -> tuple[int, str]:

@@ -70,10 +70,11 @@ def _judge(sequence: ActiveSequence, tree: DraftTree, logits: Floats) -> Target:
     sampling = tree.sampling
 
     def target(node: int) -> int:
-        text = [*sequence.text, *tree.path(node)]
+        text = np.array([*sequence.text, *tree.path(node)], np.int64)
+        text.setflags(write=False)
         scores = penalised(logits[node], text, sampling.repetition_penalty)
         for processor in sequence.request.processors:
-            scores = _processed(processor(np.array(text, np.int64), scores), len(scores))
+            scores = _processed(processor(text, scores), len(scores))
         if not tree.rejection:
             return sample(scores, sampling, len(text))
         drafts = [(tree.tokens[child], tree.distributions[child]) for child in tree.children(node)]
@@ -90,4 +91,4 @@ def _processed(scores: Floats, vocabulary: int) -> Floats:
             f"a processor returned scores of shape {array.shape}: allowed is ({vocabulary},), without NaN "
             "and with at least one token above minus infinity"
         )
-    return array
+    return np.minimum(array, np.finfo(np.float32).max)  # infinity is no number to take differences of

@@ -82,8 +82,9 @@ def fingerprint(config: ModelConfig, norms: Iterable[tuple[str, int, Floats]]) -
 
     ``norms``: role, layer and fp32 values of every norm of :func:`specee.models.table.shapes`, in any order;
     :meth:`.Checkpoint.norms` reads them. They are small, every file format keeps them unquantised, and
-    training moves them; rounded to bf16, the same model has one fingerprint in every format. Raises
-    CheckpointError if one is missing, of the wrong shape, or none of the model's.
+    full training moves them (low-rank adapters that were merged may not: such models share a fingerprint,
+    which can cost acceptance, never exactness); rounded to bf16, the same model has one in every format.
+    Raises CheckpointError if one is missing, of the wrong shape, or none of the model's.
     """
     wanted = {key: shape for key, shape in shapes(config).items() if key[0].endswith("norm")}
     vectors = {(role, layer): np.ascontiguousarray(values, np.float32) for role, layer, values in norms}

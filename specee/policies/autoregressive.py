@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specee.policies.plans import NextToken, Observation, Outcome
+from specee.policies.plans import DraftSource, NextToken, Observation, Outcome
 
 
 class Autoregressive:
@@ -10,8 +10,9 @@ class Autoregressive:
 
     name = "autoregressive"
 
-    def begin(self, layers: int) -> None:
+    def begin(self, layers: int) -> tuple[DraftSource, ...]:
         """Any model will do."""
+        return ()
 
     def plan(self, observation: Observation) -> NextToken:
         """The next token of every sequence."""

@@ -6,7 +6,7 @@ Elhoushi et al., "LayerSkip: Enabling early exit inference and self-speculative 
 from __future__ import annotations
 
 from specee.policies import settings
-from specee.policies.plans import ExitLayer, Observation, Outcome, Speculate
+from specee.policies.plans import DraftSource, ExitLayer, Observation, Outcome, Speculate
 from specee.policies.rounds import speculate
 
 
@@ -29,9 +29,10 @@ class LayerSkip:
         self._length = settings.whole(self.name, "speculation_length", speculation_length, 0)
         self._adapted = settings.flag(self.name, "adapted", adapted)
 
-    def begin(self, layers: int) -> None:
+    def begin(self, layers: int) -> tuple[DraftSource, ...]:
         """Find the exit layer. Raises ConfigurationError if the model has none such below its last."""
         self._source = ExitLayer(settings.exit_layer(self.name, self._asked, layers), self._adapted)
+        return (self._source,)
 
     def plan(self, observation: Observation) -> Speculate:
         """The same for everyone, always."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from specee.policies import settings
 from specee.policies.lengths import Lengths
-from specee.policies.plans import ExitLayer, Observation, Outcome, Speculate
+from specee.policies.plans import DraftSource, ExitLayer, Observation, Outcome, Speculate
 from specee.policies.rounds import speculate
 
 
@@ -31,10 +31,11 @@ class LayerSkipAdaptive:
         self._lengths = Lengths(self.name, speculation_length, longest)
         self._adapted = settings.flag(self.name, "adapted", adapted)
 
-    def begin(self, layers: int) -> None:
+    def begin(self, layers: int) -> tuple[DraftSource, ...]:
         """Forget all lengths, find the exit layer. Raises ConfigurationError if there is none such."""
         self._source = ExitLayer(settings.exit_layer(self.name, self._asked, layers), self._adapted)
         self._lengths.forget()
+        return (self._source,)
 
     def plan(self, observation: Observation) -> Speculate:
         """Each sequence at its own length."""

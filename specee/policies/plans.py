@@ -146,10 +146,12 @@ class Policy(Protocol):
     def name(self) -> str:
         """Name in the registry."""
 
-    def begin(self, layers: int) -> None:
+    def begin(self, layers: int) -> tuple[DraftSource, ...]:
         """Forget what was learnt, and get ready for a model of ``layers`` layers.
 
-        Called once before a generation. Raises ConfigurationError for settings that do not fit the model.
+        Returns the sources that plans will name, as far as they are known, so that one that is not there is
+        found before anything runs. Called before a generation, maybe twice. Raises ConfigurationError for
+        settings that do not fit the model.
         """
 
     def plan(self, observation: Observation) -> Plan:

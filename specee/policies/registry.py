@@ -29,8 +29,13 @@ def make_policy(policy: str | Policy) -> Policy:
     """A fresh policy for ``"name"`` or ``"name:setting=value,..."``; a policy object is returned as it is.
 
     For example ``"layerskip:exit_layer=24,speculation_length=2"``. Settings are the arguments of the policy's
-    class. Raises ConfigurationError for an unknown name or setting, or a value that is not allowed.
+    class. An object serves one generation at a time. Raises ConfigurationError for an unknown name or
+    setting, or a value that is not allowed.
     """
+    if isinstance(policy, type):
+        raise ConfigurationError(
+            f"policy={policy!r} is a class: pass an object of it, {policy.__name__}(...)"
+        )
     if not isinstance(policy, str):
         missing = [verb for verb in ("begin", "plan", "observe") if not hasattr(policy, verb)]
         if missing:

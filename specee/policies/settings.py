@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any
 
 from specee.errors import ConfigurationError
@@ -10,16 +11,16 @@ from specee.errors import ConfigurationError
 
 def whole(policy: str, name: str, value: Any, least: int) -> int:
     """A whole number of at least ``least``. Raises ConfigurationError."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
         raise ConfigurationError(
             f"policy {policy}: {name}={value!r}: allowed are whole numbers, {least} or more"
         )
-    return value
+    return int(value)
 
 
 def share(policy: str, name: str, value: Any) -> float:
     """A number from 0 to 1. Raises ConfigurationError."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not number or math.isnan(value) or not 0 <= value <= 1:
         raise ConfigurationError(f"policy {policy}: {name}={value!r}: allowed are numbers from 0 to 1")
     return float(value)
@@ -38,9 +39,14 @@ def exit_layer(policy: str, value: int | None, layers: int) -> int:
     Untrained middle layers draft badly, so the default is deep. Raises ConfigurationError outside
     1..layers-1.
     """
-    if value is None and layers > 1:
+    if layers < 2:
+        raise ConfigurationError(
+            f"policy {policy} drafts with an exit layer, and a model of {layers} layer has none below its "
+            "last: choose another policy"
+        )
+    if value is None:
         return min(layers - 1, max(1, round(layers * 0.8)))
-    if value is None or not 1 <= value < layers:
+    if not 1 <= value < layers:
         raise ConfigurationError(
             f"policy {policy}: exit_layer={value!r} of a model of {layers} layers: allowed are "
             f"1..{layers - 1}; the last layer is where tokens are verified"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from specee.policies import settings
-from specee.policies.plans import ExitLayer, Observation, Outcome, Speculate
+from specee.policies.plans import DraftSource, ExitLayer, Observation, Outcome, Speculate
 from specee.policies.rounds import speculate
 
 STEP = 0.01  # how far the threshold is pushed a round
@@ -54,10 +54,11 @@ class Threshold:
         self._adapted = settings.flag(self.name, "adapted", adapted)
         self._states: dict[int, _Adapted] = {}
 
-    def begin(self, layers: int) -> None:
+    def begin(self, layers: int) -> tuple[DraftSource, ...]:
         """Forget all thresholds, find the exit layer. Raises ConfigurationError if there is no such layer."""
         self._source = ExitLayer(settings.exit_layer(self.name, self._asked, layers), self._adapted)
         self._states = {}
+        return (self._source,)
 
     def plan(self, observation: Observation) -> Speculate:
         """Each sequence with its own threshold."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -156,6 +157,34 @@ def test_any_policy_gives_what_plain_decoding_gives(engine: Engine, name: str, k
             assert run(backend, made, make_policy(policy))[0] == plain, policy
 
     compare()
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+@pytest.mark.parametrize("engine", all_engines())
+def test_rejection_keeps_every_promise_but_the_tokens(engine: Engine, name: str) -> None:
+    """Rows are the text, ends are where they should be, a seed gives one text, and greedy is plain."""
+    backend = engine.load(random_model(CONFIGS[name], seed=7), threads=2)
+    heads = fitted(backend)
+
+    @settings(max_examples=12)
+    @given(made=requests(CONFIGS[name].vocab_size), seed=st.integers(0, 2**32 - 1))
+    def check(made: list[Request], seed: int) -> None:
+        made = [replace(request, acceptance="rejection") for request in made]
+        found, _ = run(backend, made, Chaos(seed, grown=False, adapted=True), (), heads)
+        assert run(backend, made, Chaos(seed, grown=False, adapted=True), (), heads)[0] == found
+        for request, one in zip(made, found, strict=True):
+            assert [token in request.eos for token in one.tokens[:-1]] == [False] * (len(one.tokens) - 1)
+            stopped = any(stop(one.tokens) for stop in request.stops)
+            ended = "eos" if one.tokens[-1] in request.eos else "stop" if stopped else "length"
+            assert one.reason == ended
+            assert len(one.tokens) == request.max_new_tokens or ended != "length"
+            if request.processors:
+                text = [*request.prompt[-1:], *one.tokens]
+                assert all(a != b for a, b in pairwise(text))
+            if request.sampling.temperature == 0:
+                assert run(backend, [replace(request, acceptance="coupled")], make_policy(PLAIN))[0] == [one]
+
+    check()
 
 
 def test_drafts_are_accepted_and_refused_on_the_way() -> None:

@@ -98,3 +98,19 @@ def test_rates_are_those_of_the_rule() -> None:
     # Two choices without chance: 0.5 stays; of the rest, 0.3 / 0.5 stays.
     assert np.abs(tally(p, [(0, None), (1, None)]) - p).max() < 0.046
     assert np.abs(tally(p, []) - p).max() < 0.046
+
+
+def test_siblings_without_replacement_leave_the_targets_distribution() -> None:
+    """Two drafts from q, the second from what is left of it. 3,000 draws, five standard deviations."""
+    p, q = np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.2, 0.6])
+    rng = np.random.default_rng(3)
+    counts, independent = np.zeros(3), np.zeros(3)
+    for position in range(3000):
+        first = int(rng.choice(3, p=q))
+        rest = np.where(np.arange(3) == first, 0.0, q)
+        rest /= rest.sum()
+        second = int(rng.choice(3, p=rest))
+        counts[rejection_token(p, [(first, q), (second, rest)], 7, position)] += 1
+        independent[rejection_token(p, [(first, q), (second, q)], 7, position)] += 1
+    assert np.abs(counts / 3000 - p).max() < 0.046
+    assert np.abs(independent / 3000 - p).max() > 0.046, "the test must tell the rule from its mistake"

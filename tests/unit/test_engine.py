@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,14 @@ from specee.errors import CapacityError, ConfigurationError
 from specee.options import NAMES, Options, resolve
 from specee.policies import (
     Draft,
+    DraftSource,
     ExitLayer,
     NextToken,
     NgramLookup,
     Observation,
     Outcome,
     Plan,
+    Round,
     Speculate,
     make_policy,
 )
@@ -129,6 +132,67 @@ def test_an_interrupt_leaves_a_sequence_that_goes_on(
     assert run.sequences[0].generated == by_hand(backend, (1, 2, 3), 6, Sampling())
 
 
+def interrupting(state: SequenceState, at: int) -> list[int]:
+    """Ctrl-C on return from the ``at``-th change of the rows from now on; the list counts them."""
+    counted = [0]
+
+    def after(change: Callable[..., object]) -> Callable[..., object]:
+        def instead(*arguments: object) -> object:
+            result = change(*arguments)
+            counted[0] += 1
+            if counted[0] == at:
+                raise KeyboardInterrupt
+            return result
+
+        return instead
+
+    for name in ("append", "branch", "commit", "rollback"):
+        setattr(state, name, after(getattr(state, name)))
+    return counted
+
+
+@pytest.mark.parametrize(
+    "policy", ["autoregressive", "layerskip:exit_layer=2", "prompt-lookup:shortest_ngram=1"]
+)
+def test_an_interrupt_anywhere_in_a_step_costs_nothing(backend: Backend, policy: str) -> None:
+    """Also between the changes of a commit. Greedy and with an end inside a block."""
+    for sampling in (Sampling(), Sampling(1.0, seed=3)):
+        prompt = (1, 2, 3, 1, 2)
+        free = by_hand(backend, prompt, 9, sampling)
+        eos = frozenset({free[6]})
+        wanted = free[: free.index(free[6]) + 1]
+        at, counted = 1, [10**9]
+        while counted[0] >= at:
+            run = generation(backend, Request(prompt, 9, sampling, eos), policy=policy)
+            run.step()
+            counted = interrupting(run.sequences[0].state, at)
+            with contextlib.suppress(KeyboardInterrupt):
+                list(run)
+            list(run)
+            assert run.sequences[0].generated == wanted, at
+            assert run.sequences[0].finish_reason == "eos"
+            rows = run.sequences[0].state
+            assert [rows.row(slot).token for slot in range(rows.length)] == [*prompt, *wanted]
+            at += 1
+        assert at > 5
+
+
+def test_a_policy_that_fails_to_learn_loses_no_token(backend: Backend) -> None:
+    class Forgetful(Say):
+        def observe(self, outcome: Outcome) -> None:
+            if self._plans:
+                raise ZeroDivisionError
+
+    run = Generation(
+        backend, reserve(backend, [Request((1, 2, 3), 2)]), Forgetful(NextToken((0,)), NextToken((0,)))
+    )
+    with pytest.raises(ZeroDivisionError):
+        run.step()
+    list(run)
+    assert run.sequences[0].generated == by_hand(backend, (1, 2, 3), 2, Sampling())
+    assert run.statistics.steps == [(Round(0, (token,)),) for token in run.sequences[0].generated]
+
+
 class Counting:
     """Counts the sequences that a backend hands out."""
 
@@ -163,8 +227,9 @@ class Say:
         self._plans = list(plans)
         self.outcomes: list[Outcome] = []
 
-    def begin(self, layers: int) -> None:
+    def begin(self, layers: int) -> tuple[DraftSource, ...]:
         """Nothing to get ready."""
+        return ()
 
     def plan(self, observation: Observation) -> Plan:
         return self._plans.pop(0)

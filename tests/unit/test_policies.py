@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from specee.errors import ConfigurationError
@@ -181,6 +182,18 @@ def test_an_exit_layer_is_below_the_last(name: str, layer: int) -> None:
     begun(f"{name}:exit_layer={LAYERS - 1}")
     with pytest.raises(ConfigurationError):
         make_policy(name).begin(1)  # nothing below the only layer
+
+
+def test_policies_name_their_sources() -> None:
+    assert make_policy("autoregressive").begin(LAYERS) == ()
+    assert make_policy("layerskip:exit_layer=3,adapted=true").begin(LAYERS) == (ExitLayer(3, adapted=True),)
+    assert make_policy("prompt-lookup:longest_ngram=5").begin(LAYERS) == (NgramLookup(5, 2),)
+
+
+def test_whole_numbers_of_other_libraries_are_whole_numbers() -> None:
+    assert LayerSkip(np.int64(2)).begin(LAYERS) == (ExitLayer(2),)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="is a class"):
+        make_policy(LayerSkip)  # type: ignore[arg-type]
 
 
 def test_objects_are_policies_too() -> None:
