@@ -29,7 +29,7 @@ class Chat:
     ) -> None:
         self._backend = backend
         self._kv_dtype = kv_dtype
-        self._heads = heads
+        self._heads = heads or DraftHeads(backend)
         self._decode = decode
         self._state: SequenceState | None = None
         self.reused = 0
@@ -49,7 +49,7 @@ class Chat:
         request = make_request(prompt, options, 0, self._decode)
         chosen = make_policy(policy)
         # What is wrong must not cost the cache.
-        get_ready(chosen, self._backend, built_in(self._backend, self._heads or DraftHeads(self._backend)))
+        get_ready(chosen, self._backend, built_in(self._backend, self._heads))
         state = self._with_room(request.capacity)
         # The last token always runs again: its logits are where the answer begins.
         self.reused = min(_common_prefix(state, request.prompt), len(request.prompt) - 1)

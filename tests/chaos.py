@@ -36,7 +36,7 @@ class Grower:
     def __init__(self, answers: Mapping[int, Sequence[int]], prompts: Mapping[int, int], vocab: int) -> None:
         self._answers, self._prompts, self._vocab = answers, prompts, vocab
 
-    def check(self, draft: Draft) -> None:
+    def check(self, source: object) -> None:
         """Any will do."""
 
     def cost(self, source: object) -> DraftCost:

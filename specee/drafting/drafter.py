@@ -9,7 +9,7 @@ from specee.backends.protocol import Backend
 from specee.clock import Clock
 from specee.drafting.heads import DraftHeads
 from specee.drafting.tree import DraftTree
-from specee.policies import Draft, DraftCost, DraftSource, ExitLayer, NgramLookup
+from specee.policies import DraftCost, DraftSource, ExitLayer, NgramLookup
 
 
 class Drafter(Protocol):
@@ -19,8 +19,8 @@ class Drafter(Protocol):
     committed text alone, so that roll-back needs no word to it.
     """
 
-    def check(self, draft: Draft) -> None:
-        """Refuse a plan that cannot be carried out, before anything runs. Raises ConfigurationError."""
+    def check(self, source: DraftSource) -> None:
+        """Refuse a source that the model does not have, before anything runs. Raises ConfigurationError."""
 
     def cost(self, source: DraftSource) -> DraftCost:
         """What a token drafted by ``source`` costs. Raises ConfigurationError if there is no such head."""

@@ -12,7 +12,7 @@ from specee.clock import Clock
 from specee.drafting.heads import DraftHeads
 from specee.drafting.tree import DraftTree
 from specee.errors import ConfigurationError
-from specee.policies import Draft, DraftCost, DraftSource, ExitLayer
+from specee.policies import DraftCost, DraftSource, ExitLayer
 from specee.sampling import penalised
 
 
@@ -23,9 +23,10 @@ class ExitLayerDrafter:
         self._backend = backend
         self._heads = heads
 
-    def check(self, draft: Draft) -> None:
+    def check(self, source: DraftSource) -> None:
         """See :meth:`.Drafter.check`."""
-        source, layers = _source(draft), self._backend.config.num_layers
+        assert isinstance(source, ExitLayer)
+        layers = self._backend.config.num_layers
         if not 1 <= source.layer < layers:
             raise ConfigurationError(
                 f"exit layer {source.layer} of a model of {layers} layers: allowed are 1..{layers - 1}; "
@@ -51,14 +52,14 @@ class ExitLayerDrafter:
 
     def _advance(self, trees: Seq[DraftTree], clock: Clock) -> None:
         """Every tip to its layer; a layer's weights are read once for all that pass it."""
-        for layer in sorted({_source(tree.draft).layer for tree in trees}):
-            passing = [tree for tree in trees if _source(tree.draft).layer >= layer]
+        for layer in sorted({_source(tree).layer for tree in trees}):
+            passing = [tree for tree in trees if _source(tree).layer >= layer]
             clock.timed("draft", self._backend.advance, _tips(passing), layer)
 
     def _by_head(self, trees: Seq[DraftTree]) -> dict[DraftHead | None, list[DraftTree]]:
         groups: dict[DraftHead | None, list[DraftTree]] = {}
         for tree in trees:
-            source = _source(tree.draft)
+            source = _source(tree)
             head = self._heads.of(source.layer) if source.adapted else None
             groups.setdefault(head, []).append(tree)
         return groups
@@ -86,9 +87,9 @@ class ExitLayerDrafter:
             tree.extend([token], float(likely[token] / likely.sum()), chances)
 
 
-def _source(draft: Draft) -> ExitLayer:
-    assert isinstance(draft.source, ExitLayer)
-    return draft.source
+def _source(tree: DraftTree) -> ExitLayer:
+    assert isinstance(tree.draft.source, ExitLayer)
+    return tree.draft.source
 
 
 def _tips(trees: Seq[DraftTree]) -> Work:

@@ -7,7 +7,7 @@ from collections.abc import Sequence as Seq
 from specee.clock import Clock
 from specee.drafting.tree import DraftTree
 from specee.errors import ConfigurationError
-from specee.policies import Draft, DraftCost, DraftSource, NgramLookup
+from specee.policies import DraftCost, DraftSource, NgramLookup
 
 
 class NgramIndex:
@@ -56,9 +56,9 @@ class PromptLookupDrafter:
     def __init__(self) -> None:
         self._indices: dict[tuple[int, NgramLookup], NgramIndex] = {}
 
-    def check(self, draft: Draft) -> None:
+    def check(self, source: DraftSource) -> None:
         """See :meth:`.Drafter.check`."""
-        source = _source(draft)
+        assert isinstance(source, NgramLookup)
         if not 1 <= source.shortest <= source.longest:
             raise ConfigurationError(
                 f"prompt lookup of {source.shortest} to {source.longest} tokens: the shortest must be 1 or "
@@ -73,7 +73,7 @@ class PromptLookupDrafter:
         """See :meth:`.Drafter.draft`."""
         for tree in trees:
             if tree.open:
-                key = (tree.draft.sequence, _source(tree.draft))
+                key = (tree.draft.sequence, _source(tree))
                 if key not in self._indices:
                     self._indices[key] = NgramIndex(key[1])
                 self._indices[key].update(tree.text)
@@ -83,6 +83,6 @@ class PromptLookupDrafter:
                 tree.close()
 
 
-def _source(draft: Draft) -> NgramLookup:
-    assert isinstance(draft.source, NgramLookup)
-    return draft.source
+def _source(tree: DraftTree) -> NgramLookup:
+    assert isinstance(tree.draft.source, NgramLookup)
+    return tree.draft.source

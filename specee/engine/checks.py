@@ -15,7 +15,7 @@ from specee.policies import Draft, DraftSource, NextToken, Plan, Policy, Specula
 def get_ready(policy: Policy, backend: Backend, drafters: Mapping[type[DraftSource], Drafter]) -> None:
     """Begin with a policy. Raises ConfigurationError for settings or a source the model does not have."""
     for source in policy.begin(backend.config.num_layers):
-        drafter_of(source, drafters).check(Draft(0, source, 0))
+        drafter_of(source, drafters).check(source)
 
 
 def check_plan(
@@ -60,7 +60,7 @@ def _check_draft(
             f"{draft.length} drafts for sequence {draft.sequence}, which may grow by {sequence.remaining} "
             f"tokens: a round emits one token more than its drafts, so at most {sequence.remaining - 1} fit"
         )
-    drafter_of(draft.source, drafters).check(draft)
+    drafter_of(draft.source, drafters).check(draft.source)
 
 
 def drafter_of(source: DraftSource, drafters: Mapping[type[DraftSource], Drafter]) -> Drafter:

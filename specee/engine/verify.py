@@ -49,7 +49,7 @@ def _draw(backend: Backend, pairs: Seq[Pair], clock: Clock) -> list[Target]:
     tokens, layers, head = backend.verify(_work(pairs), options)
     clock.verify += layers
     clock.head += head
-    if len(pairs) == 1:
+    if len(pairs) == 1:  # most steps: what runs after a native call runs with cold caches
         return [tokens.__getitem__]
     return [own.__getitem__ for own in _split(tokens, pairs)]
 

@@ -6,7 +6,8 @@ Elhoushi et al., "LayerSkip: Enabling early exit inference and self-speculative 
 from __future__ import annotations
 
 from specee.policies import settings
-from specee.policies.plans import DraftSource, ExitLayer, Observation, Outcome, Speculate
+from specee.policies.exits import Exit
+from specee.policies.plans import DraftSource, Observation, Outcome, Speculate
 from specee.policies.rounds import speculate
 
 
@@ -23,15 +24,12 @@ class LayerSkip:
     def __init__(
         self, exit_layer: int | None = None, speculation_length: int = 3, *, adapted: bool = False
     ) -> None:
-        if exit_layer is not None:
-            settings.whole(self.name, "exit_layer", exit_layer, 1)
-        self._asked = exit_layer
+        self._exit = Exit(self.name, exit_layer, adapted)
         self._length = settings.whole(self.name, "speculation_length", speculation_length, 0)
-        self._adapted = settings.flag(self.name, "adapted", adapted)
 
     def begin(self, layers: int) -> tuple[DraftSource, ...]:
         """Find the exit layer. Raises ConfigurationError if the model has none such below its last."""
-        self._source = ExitLayer(settings.exit_layer(self.name, self._asked, layers), self._adapted)
+        self._source = self._exit.source(layers)
         return (self._source,)
 
     def plan(self, observation: Observation) -> Speculate:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from specee.policies import settings
+from specee.policies.exits import Exit
 from specee.policies.lengths import Lengths
-from specee.policies.plans import DraftSource, ExitLayer, Observation, Outcome, Speculate
+from specee.policies.plans import DraftSource, Observation, Outcome, Speculate
 from specee.policies.rounds import speculate
 
 
@@ -25,15 +25,12 @@ class LayerSkipAdaptive:
         *,
         adapted: bool = False,
     ) -> None:
-        if exit_layer is not None:
-            settings.whole(self.name, "exit_layer", exit_layer, 1)
-        self._asked = exit_layer
+        self._exit = Exit(self.name, exit_layer, adapted)
         self._lengths = Lengths(self.name, speculation_length, longest)
-        self._adapted = settings.flag(self.name, "adapted", adapted)
 
     def begin(self, layers: int) -> tuple[DraftSource, ...]:
         """Forget all lengths, find the exit layer. Raises ConfigurationError if there is none such."""
-        self._source = ExitLayer(settings.exit_layer(self.name, self._asked, layers), self._adapted)
+        self._source = self._exit.source(layers)
         self._lengths.forget()
         return (self._source,)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from specee.policies import settings
-from specee.policies.plans import DraftSource, ExitLayer, Observation, Outcome, Speculate
+from specee.policies.exits import Exit
+from specee.policies.plans import DraftSource, Observation, Outcome, Speculate
 from specee.policies.rounds import speculate
 
 STEP = 0.01  # how far the threshold is pushed a round
@@ -45,18 +46,15 @@ class Threshold:
         *,
         adapted: bool = False,
     ) -> None:
-        if exit_layer is not None:
-            settings.whole(self.name, "exit_layer", exit_layer, 1)
-        self._asked = exit_layer
+        self._exit = Exit(self.name, exit_layer, adapted)
         self._first = settings.share(self.name, "threshold", threshold)
         self._target = settings.share(self.name, "target", target)
         self._longest = settings.whole(self.name, "longest", longest, 0)
-        self._adapted = settings.flag(self.name, "adapted", adapted)
         self._states: dict[int, _Adapted] = {}
 
     def begin(self, layers: int) -> tuple[DraftSource, ...]:
         """Forget all thresholds, find the exit layer. Raises ConfigurationError if there is no such layer."""
-        self._source = ExitLayer(settings.exit_layer(self.name, self._asked, layers), self._adapted)
+        self._source = self._exit.source(layers)
         self._states = {}
         return (self._source,)
 

@@ -194,9 +194,9 @@ def test_sources_that_are_not_there_are_refused(backend: Backend) -> None:
     drafter = ExitLayerDrafter(backend, DraftHeads(backend))
     for layer in (0, -1, BASE.num_layers):
         with pytest.raises(ConfigurationError, match=rf"exit layer {layer}.*1..{BASE.num_layers - 1}"):
-            drafter.check(Draft(0, ExitLayer(layer), 1))
-    drafter.check(Draft(0, ExitLayer(BASE.num_layers - 1), 1))
+            drafter.check(ExitLayer(layer))
+    drafter.check(ExitLayer(BASE.num_layers - 1))
     with pytest.raises(ConfigurationError, match="speculator"):
-        drafter.check(Draft(0, ExitLayer(1, adapted=True), 1))
+        drafter.check(ExitLayer(1, adapted=True))
     with pytest.raises(ConfigurationError, match="shortest"):
-        PromptLookupDrafter().check(Draft(0, NgramLookup(1, 2), 1))
+        PromptLookupDrafter().check(NgramLookup(1, 2))
