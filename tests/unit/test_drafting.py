@@ -18,13 +18,7 @@ from specee.errors import ConfigurationError
 from specee.models.speculator import Adapter, Speculator
 from specee.policies import Draft, DraftCost, DraftSource, ExitLayer, NgramLookup
 from specee.types import Sampling
-from tests.engines import Engine
-from tests.random_model import BASE, random_model
-
-
-@pytest.fixture(scope="module")
-def backend() -> Backend:
-    return Engine("reference").load(random_model(BASE, seed=5))
+from tests.random_model import BASE
 
 
 def tree(
