@@ -1,4 +1,4 @@
-"""What the tests of the engine share: runs, decoding by hand, Ctrl-C, a policy that says what it is told to."""
+"""What the tests of the engine share: runs, decoding by hand, Ctrl-C, a policy that is told what to say."""
 
 from __future__ import annotations
 
