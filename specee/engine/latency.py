@@ -1,0 +1,159 @@
+"""How long layers and the head take on this machine: measured once, refined by every step."""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+
+from specee.backends.protocol import Backend
+from specee.engine.latency_measure import measure, monotone
+from specee.policies import Latency, Times
+
+# Weights of the newest step: in what all row counts have in common, in one row count, in the loop's own time.
+_DRIFT, _ENTRY, _LOOP = 0.05, 0.02, 0.05
+# Deviations, in parts of what was expected. Outside these a step was disturbed; one entry's is cut at _FAR.
+_LEAST, _MOST = -0.5, 1.0
+_FAR = 0.25
+_LEAST_STEP = 1e-7
+# What may change before there is a new table, and how many steps go by before one looks.
+_CHANGE, _EVERY = 0.03, 16
+
+
+class LatencyMeter:
+    """The latency table of a backend. Generations may share it, also in several threads.
+
+    A step's time says two things: how fast the machine is now (a scale common to all entries, which follows
+    within tens of steps), and what its number of rows takes beside others (an entry's own, over hundreds).
+    """
+
+    def __init__(
+        self, backend: Backend, clock: Callable[[], float] = time.perf_counter, budget_s: float = 0.4
+    ) -> None:
+        self._backend, self._clock, self._budget = backend, clock, budget_s
+        self._lock = threading.Lock()
+        self._table: Latency | None = None
+
+    def table(self) -> Latency:
+        """Measured on first use; then the same object until some entry has changed by more than 3 %."""
+        if self._table is None:
+            with self._lock:
+                if self._table is None:
+                    self._start(measure(self._backend, self._clock, self._budget))
+        assert self._table is not None
+        return self._table
+
+    def _start(self, table: Latency) -> None:
+        self._most, self._call, self._step = table.rows[-1], table.call, table.step
+        self._between = [_neighbours(table.rows, rows) for rows in range(self._most + 1)]
+        self._layer, self._head = _Entries(table.layer, self._between), _Entries(table.head, self._between)
+        self._scale, self._trend, self._seen = 1.0, 0.0, 0
+        self._before = self._newer = 0.0  # deviations of the last two steps
+        self._table = table
+
+    def observe(self, rows: int, layer_rows: Seq[tuple[int, int]], times: Times, step_seconds: float) -> None:
+        """Refine by a step that took ``rows`` rows through the head, and ``layer_rows`` to it.
+
+        Each pair is a number of layers and the rows that passed them together: ``[(8, 1), (22, 5)]`` after a
+        chain of 4 drafted at layer 8 of 30. Nothing is learnt before the first :meth:`table`, nor from more
+        rows than the table has (there it is extrapolated). No part has more rows than the head.
+        """
+        if self._table is None or rows > self._most:
+            return
+        with self._lock:
+            self._learn(rows, layer_rows, times, step_seconds)
+            self._seen += 1
+            if self._seen % _EVERY == 0:
+                self._publish()
+
+    def _learn(self, rows: int, layer_rows: Seq[tuple[int, int]], times: Times, step_seconds: float) -> None:
+        """No calls in here: it is run in every step."""
+        draft, draft_head, verify, head, shadow = times
+        at = self._layer.at
+        layers_expected, head_expected = 0.0, self._head.at[rows]
+        for layers, count in layer_rows:
+            layers_expected += layers * at[count]
+        if layers_expected <= 0 or head_expected <= 0 or verify + head <= 0:
+            return  # a clock too coarse for this model
+        scale = self._scale
+        newest = (verify + head) / (scale * (layers_expected + head_expected)) - 1
+        disturbed = not _LEAST < newest < _MOST
+        if disturbed:
+            newest = _LEAST if newest <= _LEAST else _MOST
+        # The middle one of three: a step that was disturbed alone moves nothing.
+        low, high = self._before, self._newer
+        self._before, self._newer = high, newest
+        if low > high:
+            low, high = high, low
+        middle = low if newest < low else high if newest > high else newest
+        self._scale = scale = scale * (1 + _DRIFT * middle)
+        # What steps have in common is the scale's lag, and none of an entry's business.
+        self._trend = trend = self._trend + _DRIFT * (middle - self._trend)
+        if not disturbed:
+            off = verify / (scale * layers_expected) - 1 - trend
+            off = _FAR if off > _FAR else -_FAR if off < -_FAR else off
+            for layers, count in layer_rows:
+                self._layer.off[count] += off * layers * at[count] / layers_expected
+            off = head / (scale * head_expected) - 1 - trend
+            self._head.off[rows] += _FAR if off > _FAR else -_FAR if off < -_FAR else off
+        off = (step_seconds - draft - draft_head - verify - head - shadow - self._call) / self._step - 1
+        self._step *= 1 + _LOOP * (_MOST if off > _MOST else _LEAST if off < _LEAST else off)
+        if self._step < _LEAST_STEP:
+            self._step = _LEAST_STEP
+
+    def _publish(self) -> None:
+        """Work deviations in; replace the table if it has changed enough to matter."""
+        table = self._table
+        assert table is not None
+        self._layer.work_in()
+        self._head.work_in()
+        layer = monotone([self._scale * seconds for seconds in self._layer.seconds])
+        head = monotone([self._scale * seconds for seconds in self._head.seconds])
+        plain = self._backend.config.num_layers * layer[0] + head[0] + self._step
+        if (
+            _differs(layer, table.layer)
+            or _differs(head, table.head)
+            or abs(self._step - table.step) > _CHANGE * plain
+        ):
+            self._table = Latency(table.rows, layer, head, self._call, self._step)
+
+
+class _Entries:
+    """Seconds of one column of the table, without the scale.
+
+    ``at[rows]``: what they mean for every number of rows. ``off[rows]``: sum of deviations seen since then.
+    """
+
+    def __init__(self, seconds: Seq[float], between: Seq[tuple[int, int, float]]) -> None:
+        self.seconds, self._between = list(seconds), between
+        self.off = [0.0] * len(between)
+        self.at = self._expected()
+
+    def work_in(self) -> None:
+        """Each deviation moves the entries on both sides, by how near they are."""
+        for rows, off in enumerate(self.off):
+            if off:
+                left, right, share = self._between[rows]
+                self.seconds[left] *= 1 + _ENTRY * off * (1 - share)
+                self.seconds[right] *= 1 + _ENTRY * off * share
+                self.off[rows] = 0.0
+        self.at = self._expected()
+
+    def _expected(self) -> list[float]:
+        seconds = self.seconds
+        return [
+            seconds[left] + share * (seconds[right] - seconds[left]) for left, right, share in self._between
+        ]
+
+
+def _neighbours(table: Seq[int], rows: int) -> tuple[int, int, float]:
+    """The two entries that ``rows`` lies between, and the share of the second."""
+    right = bisect_left(table, rows)
+    left = max(right - 1, 0)
+    return left, right, (rows - table[left]) / (table[right] - table[left]) if left < right else 0.0
+
+
+def _differs(new: Seq[float], old: Seq[float]) -> bool:
+    return any(abs(a - b) > _CHANGE * b for a, b in zip(new, old, strict=True))
