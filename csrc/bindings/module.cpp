@@ -225,6 +225,24 @@ py::tuple draft(Engine& engine, const py::sequence& items, const py::sequence& o
   return py::make_tuple(tokens, confidences);
 }
 
+py::tuple shadow(Engine& engine, const py::sequence& items, const std::vector<int64_t>& wide,
+                 const DraftHead* head) {
+  const Work work = parse_work(items);
+  const std::vector<int> layers = narrow(wide);
+  const py::ssize_t rows = static_cast<py::ssize_t>(count_rows(work)),
+                    columns = static_cast<py::ssize_t>(layers.size());
+  Array<int64_t> tokens({rows, columns});
+  Array<float> confidences({rows, columns});
+  int64_t* token_data = tokens.mutable_data();
+  float* confidence_data = confidences.mutable_data();
+  {
+    const Using use(work);
+    py::gil_scoped_release release;
+    engine.shadow(work, layers, head, token_data, confidence_data);
+  }
+  return py::make_tuple(tokens, confidences);
+}
+
 // The sequence keeps its engine alive.
 py::object make_sequence(const py::object& self, int64_t capacity, const std::string& dtype, bool poison) {
   Engine& engine = self.cast<Engine&>();
@@ -317,6 +335,7 @@ void bind_engine(py::module_& m) {
       .def("topk", &topk)
       .def("sample", &sample)
       .def("draft", &draft, py::arg("work"), py::arg("sampling"), py::arg("head") = py::none())
+      .def("shadow", &shadow, py::arg("work"), py::arg("layers"), py::arg("head") = py::none())
       .def("draft_head", &make_draft_head);
 }
 

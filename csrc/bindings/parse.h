@@ -28,13 +28,13 @@ inline WeightType parse_weight_type(const std::string& name) {
   throw ConfigurationError("weight format '" + name + "' is unknown: choose one of " + known);
 }
 
-// Slots and tokens; what no int holds cannot be one.
+// Slots, layers and tokens; what no int holds cannot be one.
 inline std::vector<int> narrow(const std::vector<int64_t>& values) {
   std::vector<int> narrowed;
   narrowed.reserve(values.size());
   for (const int64_t value : values) {
     if (value != static_cast<int>(value))
-      throw RowError(std::to_string(value) + " is no slot and no token id: it does not fit 32 bits");
+      throw RowError(std::to_string(value) + " is no slot, layer or token id: it does not fit 32 bits");
     narrowed.push_back(static_cast<int>(value));
   }
   return narrowed;

@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <optional>
 #include <vector>
 
@@ -79,6 +80,17 @@ void rollback(Sequence& sequence, int64_t n) {
   sequence.rollback(narrow({n})[0]);
 }
 
+void keep(Sequence& sequence, const std::vector<int64_t>& layers, int64_t positions) {
+  require_free(sequence);
+  const int64_t most = sequence.capacity();  // as good as any number above
+  sequence.keep(narrow(layers), narrow({std::min(positions, most)})[0]);
+}
+
+int kept(Sequence& sequence) {
+  require_free(sequence);
+  return sequence.kept();
+}
+
 }  // namespace
 
 void bind_sequence(py::module_& m) {
@@ -95,7 +107,9 @@ void bind_sequence(py::module_& m) {
            py::arg("root") = py::none())
       .def("prune", &prune)
       .def("commit", &commit)
-      .def("rollback", &rollback);
+      .def("rollback", &rollback)
+      .def("keep", &keep)
+      .def_property_readonly("kept", &kept);
 }
 
 }  // namespace specee

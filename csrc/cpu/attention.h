@@ -17,10 +17,12 @@ struct PassRow {
   KvCache* cache;
   int slot;
   int position;
-  int identity;               // positions below this are committed, in slots of the same number
-  std::vector<int32_t> path;  // slots of positions identity .. position; empty if each is its own number
-  int done;                   // layers done before the pass
-  float* hidden;              // hidden_size: state after `done` layers, then after to_layer
+  int identity;                  // positions below this are committed, in slots of the same number
+  std::vector<int32_t> path;     // slots of positions identity .. position; empty if each is its own number
+  int done;                      // layers done before the pass
+  float* hidden;                 // hidden_size: state after `done` layers, then after to_layer
+  float* kept = nullptr;         // where states behind some layers are kept (kept_states.h), null if nowhere
+  const int* kept_at = nullptr;  // offsets into `kept`, by layers done
 };
 
 // Queries of all rows, row r's at queries + r * stride, and where their results go: rows x q_dim.

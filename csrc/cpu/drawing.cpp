@@ -1,23 +1,10 @@
 #include "cpu/drawing.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <exception>
-#include <limits>
 
 namespace specee {
-namespace {
-
-constexpr Scored kNothing{-std::numeric_limits<float>::infinity(), std::numeric_limits<int>::max()};
-
-// In double: at most 1, since the largest logit's own term in the sum is 1.
-float probability(float logit, float largest, double sum) {
-  return static_cast<float>(std::exp(static_cast<double>(logit) - largest) / sum);
-}
-
-}  // namespace
-
 Drawing::Drawing(int vocab_size, const Kernels& kernels, ThreadPool& pool, HeadStream& stream)
     : vocab_size_(vocab_size), kernels_(kernels), pool_(pool), stream_(stream) {}
 
@@ -42,25 +29,22 @@ void Drawing::draw(const std::vector<const float*>& hidden, const std::vector<Dr
   const Columns columns{ids != nullptr ? static_cast<int>(ids->size()) : vocab_size_, ids};
   const size_t rows = hidden.size(), width = static_cast<size_t>(columns.count);
   Kept kept = keep(draws, columns);
-  std::vector<Best> best(rows * static_cast<size_t>(pool_.size()), Best{kNothing, 0.0});
+  RunningBest running(kernels_, rows, pool_.size(), confidences != nullptr);
   stream_.run(hidden, head, [&](int member, const HeadPiece& p) {
     for (int r = 0; r < p.rows; ++r) {
-      const size_t row = static_cast<size_t>(p.row + r), place = kept.place[row];
+      const size_t place = kept.place[static_cast<size_t>(p.row + r)];
       if (place != kNone)
         std::memcpy(kept.logits.data() + place * width + p.begin, p.of(r),
                     static_cast<size_t>(p.columns) * sizeof(float));
-      Best& own = best[static_cast<size_t>(member) * rows + row];
-      for (int at = 0; at < p.columns; at += kHeadRun)
-        see(p.of(r) + at, p.begin + at, std::min(kHeadRun, p.columns - at), confidences != nullptr, own);
     }
+    running.see(member, p);
   });
   for (size_t row = 0; row < rows; ++row) {
-    best[row] = merge(best, row, rows);
-    const Scored& top = best[row].top;
-    tokens[row] = columns.token(top.token);
-    if (confidences != nullptr) confidences[row] = probability(top.value, top.value, best[row].sum);
+    const Best best = running.of(row);
+    tokens[row] = columns.token(best.top.token);
+    if (confidences != nullptr) confidences[row] = best.probability();
   }
-  if (!kept.rows.empty()) draw_kept(kept, columns, draws, best, tokens, confidences);
+  if (!kept.rows.empty()) draw_kept(kept, columns, draws, running, tokens, confidences);
 }
 
 Drawing::Kept Drawing::keep(const std::vector<Draw>& draws, const Columns& columns) {
@@ -74,27 +58,8 @@ Drawing::Kept Drawing::keep(const std::vector<Draw>& draws, const Columns& colum
   return kept;
 }
 
-void Drawing::see(const float* run, int begin, int columns, bool add_up, Best& best) const {
-  const float largest = kernels_.largest(run, columns);
-  if (largest > best.top.value) {  // runs come lowest columns first
-    if (add_up) best.sum *= std::exp(static_cast<double>(best.top.value) - largest);
-    for (int i = 0; i < columns; ++i)
-      if (better({run[i], begin + i}, best.top)) best.top = {run[i], begin + i};
-  }
-  if (add_up) best.sum += kernels_.sum_exp(run, columns, best.top.value);
-}
-
-Drawing::Best Drawing::merge(const std::vector<Best>& best, size_t row, size_t rows) {
-  Best merged{kNothing, 0.0};
-  for (size_t at = row; at < best.size(); at += rows)
-    if (better(best[at].top, merged.top)) merged.top = best[at].top;
-  for (size_t at = row; at < best.size(); at += rows)
-    merged.sum += best[at].sum * std::exp(static_cast<double>(best[at].top.value) - merged.top.value);
-  return merged;
-}
-
 void Drawing::draw_kept(Kept& kept, const Columns& columns, const std::vector<Draw>& draws,
-                        const std::vector<Best>& best, int64_t* tokens, float* confidences) {
+                        const RunningBest& running, int64_t* tokens, float* confidences) {
   const int* ids = columns.ids != nullptr ? columns.ids->data() : nullptr;
   std::vector<std::exception_ptr> failures(static_cast<size_t>(pool_.size()));  // a team must not throw
   pool_.run([&](Team& team) {
@@ -110,7 +75,7 @@ void Drawing::draw_kept(Kept& kept, const Columns& columns, const std::vector<Dr
         tokens[row] = columns.token(column);
         if (confidences == nullptr) continue;
         restore(logits, seen, before);
-        confidences[row] = probability(logits[column], best[row].top.value, best[row].sum);
+        confidences[row] = running.of(row).probability(logits[column]);
       }
     } catch (...) {
       failures[static_cast<size_t>(team.index())] = std::current_exception();

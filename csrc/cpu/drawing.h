@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "cpu/head_stream.h"
+#include "cpu/running_best.h"
 #include "cpu/sampling.h"
-#include "cpu/scored.h"
 
 namespace specee {
 
@@ -29,10 +29,6 @@ class Drawing {
             int64_t* tokens, float* confidences);
 
  private:
-  struct Best {
-    Scored top;  // its column, which is the token in a whole head
-    double sum;  // of exp(logit - top.value)
-  };
   struct Columns {
     int count;
     const std::vector<int>* ids;  // tokens, null if columns are tokens
@@ -47,11 +43,8 @@ class Drawing {
   static constexpr size_t kNone = static_cast<size_t>(-1);
 
   static Kept keep(const std::vector<Draw>& draws, const Columns& columns);
-  // `run`: at most kHeadRun values from column `begin` on. Runs are cut alike whatever the pieces are.
-  void see(const float* run, int begin, int columns, bool add_up, Best& best) const;
-  static Best merge(const std::vector<Best>& best, size_t row, size_t rows);
   void draw_kept(Kept& kept, const Columns& columns, const std::vector<Draw>& draws,
-                 const std::vector<Best>& best, int64_t* tokens, float* confidences);
+                 const RunningBest& running, int64_t* tokens, float* confidences);
 
   const int vocab_size_;
   const Kernels& kernels_;

@@ -23,6 +23,7 @@ Engine::Engine(const ModelConfig& config, const WeightTypes& types, const std::s
       head_stream_(config_, weights_, kernels_, pool_, costs_, streams_),
       head_(config_.vocab_size, head_stream_, threads),
       drawing_(config_.vocab_size, kernels_, pool_, head_stream_),
+      shadow_(kernels_, pool_, head_stream_),
       draft_heads_(config_, weights_.head()) {}
 
 void Engine::check_capacity(int64_t capacity) const {
@@ -105,7 +106,22 @@ void Engine::advance(const Work& work, int to_layer, const std::function<void()>
   }
 }
 
+// `members`: as closure() orders them.
+void Engine::begin_kept(const std::vector<Member>& members, int to_layer) const {
+  const Sequence* current = nullptr;
+  int complete = 0;  // positions of it after the pass
+  for (auto member = members.rbegin(); member != members.rend(); ++member) {
+    Sequence& sequence = *member->sequence;
+    if (&sequence != current) complete = 0;
+    current = &sequence;
+    if (to_layer == config_.num_layers && member->slot < sequence.length())
+      complete = std::max(complete, member->slot + 1);
+    sequence.begin_kept(member->slot, complete);
+  }
+}
+
 void Engine::advance_block(const std::vector<Member>& members, int to_layer) {
+  begin_kept(members, to_layer);
   std::vector<Member> order = members;
   std::stable_sort(order.begin(), order.end(), [](const Member& a, const Member& b) {
     return a.sequence->row(a.slot).done < b.sequence->row(b.slot).done;
@@ -120,6 +136,8 @@ void Engine::advance_block(const std::vector<Member>& members, int to_layer) {
     PassRow pass{&member.sequence->cache(), member.slot, row.position,
                  member.sequence->length(), {},          row.done,
                  row.hidden.get()};
+    pass.kept = row.kept.get();
+    pass.kept_at = member.sequence->keeps().offsets().data();
     pass.path = member.sequence->path(member.slot);
     // Drafts of a chain sit where they will be committed: no gathering.
     bool in_place = true;
@@ -151,9 +169,8 @@ std::vector<const float*> Engine::states(const Work& work) const {
 }
 
 // Weights are finite, so logits are numbers if the state is.
-std::vector<const float*> Engine::finite_states(const Work& work) const {
-  std::vector<const float*> pointers = states(work);
-  for (const float* state : pointers)
+void Engine::check_finite(const std::vector<const float*>& states) const {
+  for (const float* state : states)
     for (int i = 0; i < config_.hidden_size; ++i)
       if (!std::isfinite(state[i]))
         throw NumericalError(
@@ -161,6 +178,11 @@ std::vector<const float*> Engine::finite_states(const Work& work) const {
             "model overflows its formats; load "
             "it with weights='fp32' and kv_dtype='fp32', or "
             "check the checkpoint");
+}
+
+std::vector<const float*> Engine::finite_states(const Work& work) const {
+  std::vector<const float*> pointers = states(work);
+  check_finite(pointers);
   return pointers;
 }
 
@@ -231,6 +253,19 @@ void Engine::draft(const Work& work, const std::vector<Sampling>& sampling, cons
   const std::lock_guard<std::mutex> lock(mutex_);
   const std::vector<const float*> pointers = finite_states(work);
   drawing_.draw(pointers, draws(work, sampling), head, tokens, confidences);
+}
+
+void Engine::shadow(const Work& work, const std::vector<int>& layers, const DraftHead* head, int64_t* tokens,
+                    float* confidences) {
+  check(head);
+  check(work);
+  std::vector<const float*> kept;
+  for (const WorkItem& item : work)
+    for (const int slot : item.slots)
+      for (const int layer : layers) kept.push_back(item.sequence->kept_state(slot, layer));
+  const std::lock_guard<std::mutex> lock(mutex_);
+  check_finite(kept);
+  shadow_.run(kept, head, tokens, confidences);
 }
 
 std::unique_ptr<DraftHead> Engine::draft_head(std::unique_ptr<const Adapter> adapter,

@@ -12,6 +12,7 @@
 #include "cpu/forward.h"
 #include "cpu/head.h"
 #include "cpu/sequence.h"
+#include "cpu/shadow.h"
 #include "cpu/weights.h"
 
 namespace specee {
@@ -56,6 +57,9 @@ class Engine {
   void sample(const Work& work, const std::vector<Sampling>& sampling, int64_t* out);
   void draft(const Work& work, const std::vector<Sampling>& sampling, const DraftHead* head, int64_t* tokens,
              float* confidences);
+  // From the kept states of the rows: rows x layers of each.
+  void shadow(const Work& work, const std::vector<int>& layers, const DraftHead* head, int64_t* tokens,
+              float* confidences);
   // Adapter and tokens may be null. Throws as DraftHeads does. Do not let it outlive the engine.
   std::unique_ptr<DraftHead> draft_head(std::unique_ptr<const Adapter> adapter,
                                         const std::vector<int64_t>* tokens);
@@ -68,9 +72,11 @@ class Engine {
   };
   std::vector<Member> closure(const Work& work, int to_layer) const;
   void advance_block(const std::vector<Member>& members, int to_layer);
+  void begin_kept(const std::vector<Member>& members, int to_layer) const;
   void check(const Work& work) const;
   void check(const DraftHead* head) const;
   std::vector<const float*> states(const Work& work) const;
+  void check_finite(const std::vector<const float*>& states) const;
   std::vector<const float*> finite_states(const Work& work) const;
   std::vector<Draw> draws(const Work& work, const std::vector<Sampling>& sampling) const;
 
@@ -84,6 +90,7 @@ class Engine {
   HeadStream head_stream_;
   Head head_;
   Drawing drawing_;
+  Shadow shadow_;
   DraftHeads draft_heads_;
   std::mutex mutex_;  // one call at a time: buffers are shared
 };

@@ -52,6 +52,8 @@ void Forward::run(std::vector<PassRow>& rows, int to_layer) {
   const size_t bytes = static_cast<size_t>(config_.hidden_size) * sizeof(float);
   const int total = static_cast<int>(rows.size());
   for (int r = 0; r < total; ++r) std::memcpy(state(r), rows[static_cast<size_t>(r)].hidden, bytes);
+  const bool keeps =
+      std::any_of(rows.begin(), rows.end(), [](const PassRow& row) { return row.kept != nullptr; });
   pool_.run([&](Team& team) {
     Lap lap(costs_, team.index());
     streams_.begin(team.index(), rows.front().done, to_layer);
@@ -59,11 +61,23 @@ void Forward::run(std::vector<PassRow>& rows, int to_layer) {
     for (int layer = rows.front().done; layer < to_layer; ++layer) {
       while (count < total && rows[static_cast<size_t>(count)].done <= layer) ++count;
       run_layer(team, lap, rows, count, layer);
+      if (keeps) keep(team, rows, count, layer + 1);
     }
   });
   for (int r = 0; r < total; ++r)
     if (rows[static_cast<size_t>(r)].done < to_layer)
       std::memcpy(rows[static_cast<size_t>(r)].hidden, state(r), bytes);
+}
+
+// Nobody writes to states until two barriers on.
+void Forward::keep(const Team& team, const std::vector<PassRow>& rows, int count, int done) {
+  const Range mine = team.share(count);
+  for (int r = mine.begin; r < mine.end; ++r) {
+    const PassRow& row = rows[static_cast<size_t>(r)];
+    if (row.kept != nullptr && row.kept_at[done] >= 0)
+      std::memcpy(row.kept + row.kept_at[done], state(r),
+                  static_cast<size_t>(config_.hidden_size) * sizeof(float));
+  }
 }
 
 // Barriers stand exactly between steps where one member reads what another wrote.

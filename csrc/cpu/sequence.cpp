@@ -1,6 +1,7 @@
 #include "cpu/sequence.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
 
 #include "specee/errors.h"
@@ -14,6 +15,7 @@ Sequence::Sequence(const ModelConfig& config, int capacity, Dtype dtype, bool po
       capacity_(capacity),
       poison_(poison),
       rows_(static_cast<size_t>(capacity)),
+      keeps_(config, poison),
       cache_(config, capacity, dtype) {
   if (poison_)
     for (int slot = 0; slot < capacity; ++slot) cache_.poison(slot);
@@ -68,8 +70,14 @@ void Sequence::place(int slot, int token, int parent, int position) {
   row.live = true;
 }
 
+void Sequence::clear(int slot) {
+  Row& row = rows_[static_cast<size_t>(slot)];
+  keeps_.give(std::move(row.kept));
+  row = Row{};
+}
+
 void Sequence::drop(int slot) {
-  rows_[static_cast<size_t>(slot)] = Row{};
+  clear(slot);
   if (poison_) cache_.poison(slot);
 }
 
@@ -162,7 +170,7 @@ void Sequence::commit(const std::vector<int>& path) {
   for (const Row& row : kept) layers = std::max(layers, row.done);
   cache_.move(path, target, layers);
   const int end = length_ + static_cast<int>(path.size());
-  for (const int slot : live) rows_[static_cast<size_t>(slot)] = Row{};
+  for (const int slot : live) clear(slot);
   if (poison_)
     for (const int slot : live)
       if (slot >= end) cache_.poison(slot);
@@ -183,6 +191,7 @@ void Sequence::rollback(int n) {
   for (int slot = length_ - n; slot < length_; ++slot) drop(slot);
   length_ -= n;
   complete_ = std::min(complete_, length_);
+  oldest_kept_ = std::min(oldest_kept_, complete_);
   held_.erase(std::remove_if(held_.begin(), held_.end(), [this](int slot) { return slot >= length_; }),
               held_.end());
 }
@@ -226,6 +235,51 @@ void Sequence::note_done(int slot, int done, bool keep) {
   if (!keep) row.hidden.reset();
   if (row.hidden != nullptr) held_.push_back(slot);
   while (complete_ < length_ && rows_[static_cast<size_t>(complete_)].done == num_layers_) ++complete_;
+  retire();
+}
+
+void Sequence::keep(const std::vector<int>& layers, int positions) {
+  keeps_.set(layers, positions);
+  for (Row& row : rows_) row.kept.reset();
+  oldest_kept_ = complete_;
+}
+
+int Sequence::kept() const {
+  int count = 0;
+  while (count < complete_ && rows_[static_cast<size_t>(complete_ - 1 - count)].kept != nullptr) ++count;
+  return count;
+}
+
+void Sequence::begin_kept(int slot, int complete) {
+  Row& row = rows_[static_cast<size_t>(slot)];
+  if (!keeps_.any() || row.done > 0 || row.kept != nullptr) return;
+  if (slot < length_ && slot < complete - keeps_.positions()) return;
+  row.kept = keeps_.take();
+}
+
+const float* Sequence::kept_state(int slot, int layer) const {
+  const Row& own = row(slot);
+  const std::vector<int>& layers = keeps_.layers();
+  if (!std::binary_search(layers.begin(), layers.end(), layer)) {
+    std::string names;
+    for (const int name : layers) names += (names.empty() ? "" : ", ") + std::to_string(name);
+    throw RowError("states behind layer " + std::to_string(layer) + " are not kept: those kept are [" +
+                   names + "]; name all layers in keep() before the rows are computed");
+  }
+  if (own.kept == nullptr)
+    throw RowError(
+        "the states of slot " + std::to_string(slot) +
+        " are not kept: either it was begun before keep(), or it is complete and older than the latest " +
+        std::to_string(keeps_.positions()) + " complete positions");
+  if (own.done < layer)
+    throw RowError("slot " + std::to_string(slot) + " has done " + std::to_string(own.done) +
+                   " layers, not " + std::to_string(layer) + ": advance it first");
+  return own.kept.get() + keeps_.offsets()[static_cast<size_t>(layer)];
+}
+
+void Sequence::retire() {
+  for (; oldest_kept_ < complete_ - keeps_.positions(); ++oldest_kept_)
+    keeps_.give(std::move(rows_[static_cast<size_t>(oldest_kept_)].kept));
 }
 
 }  // namespace specee

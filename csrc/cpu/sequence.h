@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "cpu/kept_states.h"
 #include "cpu/kv_cache.h"
 
 namespace specee {
@@ -20,6 +21,7 @@ struct Row {
   int done = 0;  // layers
   bool live = false;
   std::unique_ptr<float[]> hidden;  // after layer `done`, hidden_size; null if none or dropped
+  KeptRow kept;                     // states behind the layers that are kept, as far as done; or null
 };
 
 class Sequence {
@@ -41,6 +43,8 @@ class Sequence {
   void prune(const std::vector<int>& slots);
   void commit(const std::vector<int>& path);
   void rollback(int n);
+  void keep(const std::vector<int>& layers, int positions);
+  int kept() const;
 
   // Slots of the speculative rows from the committed text to `slot`, in position order (empty if committed).
   std::vector<int32_t> path(int slot) const;
@@ -52,6 +56,13 @@ class Sequence {
   // The row has been through `done` layers. Its hidden state stays in row.hidden unless it is committed,
   // complete and not to be kept.
   void note_done(int slot, int done, bool keep);
+
+  const KeptStates& keeps() const { return keeps_; }
+  // Before the row's first layer: its states are kept from now on, unless the row is committed and would be
+  // let go of as soon as the first `complete` positions are complete.
+  void begin_kept(int slot, int complete);
+  // hidden_size floats. Throws RowError if they are not kept.
+  const float* kept_state(int slot, int layer) const;
 
   // Set for the length of a native call that works on the rows without Python's lock. Whoever holds that lock
   // and finds it set keeps off: another thread, or a signal handler in the middle of a long call.
@@ -68,6 +79,8 @@ class Sequence {
   void place(int slot, int token, int parent, int position);
   void drop(int slot);
   void drop_speculative();
+  void clear(int slot);
+  void retire();  // lets go of what was kept of complete rows before the latest
   bool is_speculative(int slot) const;
   void check_path(const std::vector<int>& path) const;
 
@@ -79,6 +92,8 @@ class Sequence {
   int complete_ = 0;  // committed positions with every layer done: a prefix
   std::vector<Row> rows_;
   std::vector<int> held_;  // complete committed rows that may still have a hidden state
+  KeptStates keeps_;
+  int oldest_kept_ = 0;  // complete rows before this have nothing kept
   KvCache cache_;
   bool busy_ = false;
 };

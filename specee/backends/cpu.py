@@ -74,6 +74,15 @@ class CpuSequence:
         """See :meth:`.SequenceState.rollback`."""
         self.native.rollback(n)
 
+    def keep(self, layers: Seq[int], positions: int) -> None:
+        """See :meth:`.SequenceState.keep`."""
+        self.native.keep(layers, positions)
+
+    @property
+    def kept(self) -> int:
+        """See :meth:`.SequenceState.kept`."""
+        return self.native.kept
+
     def kv(self, layer: int, slots: Seq[int]) -> tuple[Floats, Floats]:
         """See :meth:`.SequenceState.kv`."""
         return self.native.kv(layer, slots)
@@ -198,6 +207,10 @@ class CpuBackend:
     ) -> tuple[Ints, Floats]:
         """See :meth:`.Backend.draft`."""
         return self._engine.draft(_native(work), sampling, _native_head(head))
+
+    def shadow(self, work: Work, layers: Seq[int], head: DraftHead | None = None) -> tuple[Ints, Floats]:
+        """See :meth:`.Backend.shadow`."""
+        return self._engine.shadow(_native(work), layers, _native_head(head))
 
     def draft_head(self, adapter: Adapter | None, vocabulary: Ints | None) -> _cpu.DraftHead:
         """See :meth:`.Backend.draft_head`. Heads of the same vocabulary share their rows."""

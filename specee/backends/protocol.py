@@ -75,6 +75,22 @@ class SequenceState(Protocol):
     def rollback(self, n: int) -> None:
         """Drop the last ``n`` committed positions and all speculative rows. Raises RowError."""
 
+    def keep(self, layers: Seq[int], positions: int) -> None:
+        """Keep the hidden states after each of ``layers``, for :meth:`Backend.shadow`.
+
+        ``layers``: 1..num_layers, ascending, each once; none keeps nothing. States are kept of rows whose
+        first layer is computed from now on: of speculative rows, of committed ones that are not complete,
+        and of the latest ``positions`` complete ones. What was kept before is forgotten, and a rollback
+        brings back nothing that was let go. Raises RowError.
+        """
+
+    @property
+    def kept(self) -> int:
+        """How many of the latest complete committed positions, without a gap, have their states kept.
+
+        Pending positions after them do not count and are no gap.
+        """
+
     def kv(self, layer: int, slots: Seq[int]) -> tuple[Floats, Floats]:
         """Keys (after rotation) and values of ``slots`` at ``layer``, each widened to fp32.
 
@@ -175,6 +191,15 @@ class Backend(Protocol):
         its probability in the softmax of the logits as they are (temperature 1, nothing filtered or
         penalised). Confidences may differ in their last bits between numbers of threads. With a ``head`` of
         :meth:`draft_head`, the state passes its adapter first, and only tokens of its vocabulary have logits.
+        """
+
+    def shadow(self, work: Work, layers: Seq[int], head: DraftHead | None = None) -> tuple[Ints, Floats]:
+        """What each of ``layers`` would draft after each row: (rows, layers) tokens and confidences.
+
+        A token is the most likely one, the lowest id among equals, by the row's state after that layer, and
+        its confidence is as in :meth:`draft`. States are those that :meth:`SequenceState.keep` kept; all of
+        them pass the head together. ``head``: as for :meth:`draft`. Raises RowError for a row or a layer that
+        is not kept, or a layer that the row has not done.
         """
 
     def draft_head(self, adapter: Adapter | None, vocabulary: Ints | None) -> DraftHead:

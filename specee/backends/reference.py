@@ -116,7 +116,9 @@ class ReferenceBackend:
             window = self.config.windows[layer]
             slots = slots[-window:] if window else slots
             keys, values = sequence.keys[layer, slots].float(), sequence.values[layer, slots].float()
-            row.hidden, row.done = block.finish(x, attend(query, keys, values)), layer + 1
+            if layer == 0:
+                sequence.begin(row)
+            row.pass_layer(block.finish(x, attend(query, keys, values)), sequence.layers_kept)
 
     def hidden(self, work: Work) -> Floats:
         """Hidden states: (rows, hidden_size) fp32. Raises RowError."""
@@ -125,13 +127,16 @@ class ReferenceBackend:
             len(states), self.config.hidden_size
         )
 
-    @torch.no_grad()
     def logits(self, work: Work, head: DraftHead | None = None) -> Floats:
         """Final norm and head: (rows, vocab_size) fp32. Raises RowError, ConfigurationError."""
+        return self._logits(self.hidden(work), head)
+
+    @torch.no_grad()
+    def _logits(self, states: Floats, head: DraftHead | None) -> Floats:
         norm, matrix = self._table.get("final_norm"), self._table.matrix(*self._table.head)
         own = self._own_head(head)
         rows = []
-        for state in torch.from_numpy(self.hidden(work)).to(self._device):
+        for state in torch.from_numpy(states).to(self._device):
             x = state if own is None else own.adapt(state)
             if own is not None and not torch.isfinite(x).all():
                 raise NumericalError(
@@ -189,10 +194,21 @@ class ReferenceBackend:
         """The token drawn after each row, and its probability in the softmax: (rows,) each."""
         logits = self.logits(work, head)
         tokens = self._draw(work, sampling, logits)
-        exact = logits.astype(np.float64)
-        weights = np.exp(exact - exact.max(axis=1, keepdims=True, initial=-np.inf))
-        probabilities = weights / weights.sum(axis=1, keepdims=True)
-        return tokens, probabilities[np.arange(len(tokens)), tokens].astype(np.float32)
+        return tokens, _confidences(logits, tokens)
+
+    def shadow(self, work: Work, layers: Seq[int], head: DraftHead | None = None) -> tuple[Ints, Floats]:
+        """The best token by each kept state, and its probability: (rows, layers). Raises RowError."""
+        states = [
+            sequence.kept_state(row.slot, layer).cpu().numpy()
+            for sequence, rows in self._named(work)
+            for row in rows
+            for layer in layers
+        ]
+        stacked = np.array(states, np.float32).reshape(len(states), self.config.hidden_size)
+        logits = self._logits(stacked, head)
+        shape = (sum(len(slots) for _, slots in work), len(layers))
+        tokens: Ints = np.argmax(logits, axis=1).astype(np.int64)
+        return tokens.reshape(shape), _confidences(logits, tokens).reshape(shape)
 
     def draft_head(self, adapter: Adapter | None, vocabulary: Ints | None) -> ReferenceDraftHead:
         """A head for drafts. Raises ConfigurationError."""
@@ -231,6 +247,15 @@ class _Layer:
         x = x + self._linear("o", mixed)
         normed = self._norm("mlp_norm", x)
         return x + self._linear("down", swiglu(self._linear("gate", normed), self._linear("up", normed)))
+
+
+def _confidences(logits: Floats, tokens: Ints) -> Floats:
+    """Probability of each row's token in the softmax of its logits: (rows,)."""
+    exact = logits.astype(np.float64)
+    weights = np.exp(exact - exact.max(axis=1, keepdims=True, initial=-np.inf))
+    probabilities = weights / weights.sum(axis=1, keepdims=True)
+    chosen: Floats = probabilities[np.arange(len(tokens)), tokens].astype(np.float32)
+    return chosen
 
 
 def _drawn(logits: Floats, sampling: Sampling, row: Row) -> int:

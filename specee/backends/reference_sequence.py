@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -30,6 +30,20 @@ class Row:
     parent: Row | None
     done: int = 0
     hidden: Tensor | None = None
+    keeping: bool = False
+    kept: dict[int, Tensor] = field(default_factory=dict)
+
+    def pass_layer(self, hidden: Tensor, layers: Seq[int]) -> None:
+        """One more layer is done; ``hidden`` is kept after one of ``layers`` if this row keeps its states."""
+        self.hidden = hidden
+        self.done += 1
+        if self.keeping and self.done in layers:
+            self.kept[self.done] = hidden
+
+    def forget(self) -> None:
+        """Keep no states, now and later."""
+        self.keeping = False
+        self.kept = {}
 
     def path(self) -> list[Row]:
         """Rows from position 0 to this one."""
@@ -53,6 +67,8 @@ class ReferenceSequence:
         self._committed: list[Row] = []
         self._live: dict[int, Row] = {}
         self._named: set[Row] = set()
+        self.layers_kept: tuple[int, ...] = ()
+        self._positions_kept = 0
         shape = (config.num_layers, capacity, config.num_kv_heads, config.head_dim)
         fill = float("nan") if poison else 0.0
         try:
@@ -214,6 +230,43 @@ class ReferenceSequence:
         keys, values = self.keys[layer, index], self.values[layer, index]
         return _numpy(keys), _numpy(values)
 
+    def keep(self, layers: Seq[int], positions: int) -> None:
+        """Keep states of rows that begin from now on. Raises RowError."""
+        layers = tuple(int(layer) for layer in layers)
+        if positions < 0:
+            raise RowError(f"keep {positions} positions: give 0 or more, and no layers to keep nothing")
+        if any(not 1 <= layer <= self.config.num_layers for layer in layers):
+            raise RowError(f"keep layers {list(layers)}: allowed are 1..{self.config.num_layers}")
+        if sorted(set(layers)) != list(layers):
+            raise RowError(f"keep layers {list(layers)}: give each layer once, in ascending order")
+        for row in (*self._committed, *self._live.values()):
+            row.forget()
+        self.layers_kept, self._positions_kept = layers, int(positions)
+
+    @property
+    def kept(self) -> int:
+        """Latest complete committed positions, without a gap, whose states are kept."""
+        complete = self._committed[: self.frontier[-1]]
+        return next((i for i, row in enumerate(reversed(complete)) if not row.keeping), len(complete))
+
+    def begin(self, row: Row) -> None:
+        """Before a row's first layer: whether its states are kept is decided here."""
+        row.keeping = bool(self.layers_kept)
+
+    def kept_state(self, slot: int, layer: int) -> Tensor:
+        """What was kept of a row after ``layer`` layers: (hidden_size,) fp32. Raises RowError."""
+        row = self.find(slot)
+        if layer not in self.layers_kept:
+            raise RowError(f"layer {layer} is not kept: those kept are {list(self.layers_kept)}; see keep()")
+        if not row.keeping:
+            raise RowError(
+                f"the states of slot {slot} are not kept: either it was begun before keep(), or it is "
+                f"complete and older than the latest {self._positions_kept} complete positions"
+            )
+        if layer not in row.kept:
+            raise RowError(f"slot {slot} has done {row.done} layers, not {layer}: advance it first")
+        return row.kept[layer]
+
     def name(self, rows: Iterable[Row]) -> None:
         """Remember the rows named in the latest advance: their hidden states stay readable."""
         self._named = set(rows)
@@ -232,6 +285,8 @@ class ReferenceSequence:
         for row in self._committed:
             if row.done == self.config.num_layers and row not in self._named:
                 row.hidden = None
+        for row in self._committed[: max(0, self.frontier[-1] - self._positions_kept)]:
+            row.forget()
         if self._poison:
             used = {row.slot for row in self._committed} | set(self._live)
             unused = [slot for slot in range(self._capacity) if slot not in used]
