@@ -6,7 +6,7 @@ from collections.abc import Sequence as Seq
 
 from specee.backends.protocol import Backend, SequenceState
 from specee.drafting import DraftHeads, built_in
-from specee.engine import ActiveSequence, Generation, get_ready
+from specee.engine import ActiveSequence, Generation, LatencyMeter, get_ready
 from specee.errors import CapacityError
 from specee.options import Options
 from specee.policies import Policy, make_policy
@@ -26,11 +26,13 @@ class Chat:
         *,
         heads: DraftHeads | None = None,
         decode: Decode | None = None,
+        latency: LatencyMeter | None = None,
     ) -> None:
         self._backend = backend
         self._kv_dtype = kv_dtype
         self._heads = heads or DraftHeads(backend)
         self._decode = decode
+        self._latency = latency or LatencyMeter(backend)
         self._state: SequenceState | None = None
         self.reused = 0
 
@@ -49,13 +51,14 @@ class Chat:
         request = make_request(prompt, options, 0, self._decode)
         chosen = make_policy(policy)
         # What is wrong must not cost the cache.
-        get_ready(chosen, self._backend, built_in(self._backend, self._heads))
+        get_ready(chosen, self._heads.view(), built_in(self._backend, self._heads))
         state = self._with_room(request.capacity)
         # The last token always runs again: its logits are where the answer begins.
         self.reused = min(_common_prefix(state, request.prompt), len(request.prompt) - 1)
         state.rollback(state.length - self.reused)
         state.append(request.prompt[self.reused :])
-        return Generation(self._backend, [ActiveSequence(0, request, state)], chosen, self._heads)
+        sequences = [ActiveSequence(0, request, state)]
+        return Generation(self._backend, sequences, chosen, self._heads, latency=self._latency)
 
     def _with_room(self, needed: int) -> SequenceState:
         """A state of enough capacity: the one there is, or a larger one (then nothing is reused)."""

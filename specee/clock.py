@@ -15,14 +15,14 @@ Result = TypeVar("Result")
 class Clock:
     """Adds up the seconds of calls, by the fields of :class:`.Times` that they belong to."""
 
-    __slots__ = ("draft", "draft_head", "head", "verify")
+    __slots__ = ("draft", "draft_head", "head", "shadow", "verify")
 
     def __init__(self) -> None:
-        self.draft = self.draft_head = self.verify = self.head = 0.0
+        self.draft = self.draft_head = self.verify = self.head = self.shadow = 0.0
 
     def timed(
         self,
-        part: Literal["draft", "draft_head", "verify", "head"],
+        part: Literal["draft", "draft_head", "verify", "head", "shadow"],
         call: Callable[Arguments, Result],
         /,
         *arguments: Arguments.args,
@@ -37,4 +37,4 @@ class Clock:
     @property
     def times(self) -> Times:
         """All calls so far."""
-        return Times(self.draft, self.draft_head, self.verify, self.head)
+        return Times(self.draft, self.draft_head, self.verify, self.head, self.shadow)

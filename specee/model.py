@@ -14,7 +14,7 @@ from specee.backends import Backend, make_backend
 from specee.backends.select import choose
 from specee.chat import Chat
 from specee.drafting import DraftHeads, built_in
-from specee.engine import ActiveSequence, Generation, get_ready, reserve
+from specee.engine import ActiveSequence, Generation, LatencyMeter, get_ready, reserve
 from specee.errors import ConfigurationError
 from specee.models.checkpoint import Checkpoint, open_checkpoint
 from specee.models.formats import WEIGHTS
@@ -113,6 +113,7 @@ class Model:
         self.backend = backend
         self.kv_dtype = kv_dtype
         self.heads = DraftHeads(backend, speculator)
+        self.latency = LatencyMeter(backend)
 
     @property
     def config(self) -> ModelConfig:
@@ -243,12 +244,12 @@ class Model:
 
     def chat(self) -> Chat:
         """A conversation whose KV cache is kept from turn to turn."""
-        return Chat(self.backend, self.kv_dtype, heads=self.heads, decode=self._decode)
+        return Chat(self.backend, self.kv_dtype, heads=self.heads, decode=self._decode, latency=self.latency)
 
     def check_policy(self, policy: str | Policy) -> Policy:
         """The policy, if it can decode with this model. Raises ConfigurationError."""
         chosen = make_policy(policy)
-        get_ready(chosen, self.backend, built_in(self.backend, self.heads))
+        get_ready(chosen, self.heads.view(), built_in(self.backend, self.heads))
         return chosen
 
     def options(self, rows: int, width: int, **given: Any) -> Options:
@@ -270,7 +271,7 @@ class Model:
         chosen = self.check_policy(policy)  # before memory is asked for
         requests = [make_request(row, options, index, self._decode) for index, row in enumerate(rows)]
         sequences = reserve(self.backend, requests, self.kv_dtype)
-        return Generation(self.backend, sequences, chosen, self.heads)
+        return Generation(self.backend, sequences, chosen, self.heads, latency=self.latency)
 
     def _padding(self, given: int | None, eos: int | Seq[int] | None) -> tuple[int | None, int | None]:
         """The padding token, and the same where it can be told from the text: not if it also ends texts."""

@@ -12,8 +12,9 @@ from specee.drafting import DraftTree
 from specee.policies import (
     Draft,
     DraftCost,
-    DraftSource,
     ExitLayer,
+    ModelView,
+    Needs,
     NextToken,
     NgramLookup,
     Observation,
@@ -70,10 +71,10 @@ class Chaos:
         self._seed, self._grown, self._adapted = seed, grown, adapted
         self.rounds = 0
 
-    def begin(self, layers: int) -> tuple[DraftSource, ...]:
-        self._layers = layers
+    def begin(self, model: ModelView) -> Needs:
+        self._layers = model.layers
         self._rng = np.random.default_rng(self._seed)
-        return ()
+        return Needs()
 
     def plan(self, observation: Observation) -> Plan:
         views = [view for view in observation.sequences if self._rng.random() < 0.8] or list(

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from specee.errors import BackendUnavailableError, ConfigurationError
 from specee.integrations.stopwatch import Stopwatch
 from specee.models.checkpoint import Checkpoint, open_checkpoint
-from specee.policies import make_policy, policy_names
+from specee.policies import ModelView, make_policy, policy_names
 
 from . import rounds
 from .rounds import Rounds
@@ -138,9 +138,8 @@ def _ours(name: str, parts: list[str], setting: Setting) -> Contender:
     weights, policy = _ours_parts(name, parts)
     model = specee.load(setting.source, weights=weights, backend="cpu", threads=setting.threads)
     backend: Any = model.backend
-    make_policy(policy).begin(
-        backend.config.num_layers
-    )  # a wrong exit layer is found before anything is timed
+    # A wrong exit layer is found before anything is timed.
+    make_policy(policy).begin(ModelView(backend.config.num_layers))
 
     def run(prompt: list[int], tokens: int, clock: Stopwatch) -> Rounds:
         result = model.generate(

@@ -25,7 +25,7 @@ from typing import Any
 import specee
 from specee.errors import ConfigurationError
 from specee.models.checkpoint import Checkpoint, open_checkpoint
-from specee.policies import make_policy
+from specee.policies import ModelView, make_policy
 
 from .. import machine, prompts
 from .. import options as common
@@ -118,7 +118,7 @@ def measure(
         raise ConfigurationError(f"{checkpoint.source} has no tokenizer: the prompts are texts")
     policies = list(dict.fromkeys(policies or default_policies(checkpoint.config.num_layers)))
     for policy in policies:
-        make_policy(policy).begin(checkpoint.config.num_layers)
+        make_policy(policy).begin(ModelView(checkpoint.config.num_layers))
     texts = prompts.encoded(checkpoint.tokenizer, files)[:most_prompts]
     settings = _settings(checkpoint, texts, tokens, backend, threads)
     end = float("inf") if minutes is None else time.monotonic() + 60 * minutes

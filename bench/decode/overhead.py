@@ -19,7 +19,7 @@ from typing import Any
 
 import specee
 from specee.errors import ConfigurationError
-from specee.policies import Policy, make_policy
+from specee.policies import ModelView, Policy, make_policy
 
 from .. import options as common
 from .. import prompts
@@ -95,7 +95,7 @@ def measure(
     layers = loaded.config.num_layers
     chosen = list(dict.fromkeys(policies or [PLAIN, *default_policies(layers)]))
     for policy in chosen:
-        make_policy(policy).begin(layers)
+        make_policy(policy).begin(ModelView(layers))
     texts = prompts.encoded(loaded.tokenizer, files)[:most_prompts]
     found: dict[str, list[Spent]] = {policy: [] for policy in chosen}
     with watched(loaded.backend, time.thread_time if cpu_time else time.perf_counter) as clock:

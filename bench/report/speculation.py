@@ -12,6 +12,7 @@ _PARTS = {
     "draft_head": "draft head",
     "verify": "verify",
     "head": "head",
+    "shadow": "shadow",
     "python": "Python",
 }
 _MOST_DIFFERENCES = 20

@@ -11,6 +11,7 @@ SHARES = {
     "draft_head": "draft head",
     "verify": "verify",
     "head": "head",
+    "shadow": "shadow",
     "python": "Python",
 }
 """Names of :attr:`.Statistics.shares` as people read them."""

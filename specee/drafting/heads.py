@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from specee.backends.protocol import Backend, DraftHead
 from specee.errors import ConfigurationError
 from specee.models.speculator import Speculator
+from specee.policies import ModelView
 
 
 class DraftHeads:
@@ -17,16 +20,16 @@ class DraftHeads:
         self._adapted: dict[int, DraftHead] = {}
         self._plain: DraftHead | None = None
         self._whole = backend.draft_head(None, None).bytes
+        self._layers = backend.config.num_layers
         if speculator is None:
             return
         if speculator.vocabulary is not None:
             self._plain = backend.draft_head(None, speculator.vocabulary)
-        layers = backend.config.num_layers
         for layer, adapter in speculator.adapters.items():
-            if not 1 <= layer < layers:
+            if not 1 <= layer < self._layers:
                 raise ConfigurationError(
-                    f"a speculator with an adapter for layer {layer} of a model of {layers} layers: allowed "
-                    f"are 1..{layers - 1}"
+                    f"a speculator with an adapter for layer {layer} of a model of {self._layers} layers: "
+                    f"allowed are 1..{self._layers - 1}"
                 )
             self._adapted[layer] = backend.draft_head(adapter, speculator.vocabulary)
 
@@ -34,6 +37,14 @@ class DraftHeads:
     def adapted(self) -> tuple[int, ...]:
         """Layers that have an adapter."""
         return tuple(sorted(self._adapted))
+
+    def view(self) -> ModelView:
+        """What a policy sees of the model and these heads."""
+        if self._plain is None:
+            layers: Iterable[int] = self.adapted
+        else:
+            layers = range(1, self._layers)
+        return ModelView(self._layers, tuple([(layer, self.share(layer)) for layer in layers]))
 
     def share(self, layer: int) -> float:
         """Bytes that the draft head of an exit layer reads, over those of the model's own head."""

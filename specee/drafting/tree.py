@@ -134,6 +134,11 @@ class DraftTree:
         self.confidences += confidences
         self.distributions += [distribution] * len(tokens)
 
+    def turn_to(self, draft: Draft) -> None:
+        """Open again for another draft: the one before had nothing to offer."""
+        self.draft = draft
+        self._open = draft.length > 0
+
     def close(self) -> None:
         """No more drafts on this tree."""
         self._open = False

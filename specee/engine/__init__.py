@@ -1,6 +1,7 @@
 """The generation loop: observe, plan, run, commit."""
 
 from specee.engine.checks import get_ready
+from specee.engine.latency import LatencyMeter
 from specee.engine.loop import Generation
 from specee.engine.sequence import ActiveSequence, Processor, Request, Stop, reserve
 from specee.engine.statistics import Statistics
@@ -8,6 +9,7 @@ from specee.engine.statistics import Statistics
 __all__ = [
     "ActiveSequence",
     "Generation",
+    "LatencyMeter",
     "Processor",
     "Request",
     "Statistics",

@@ -2,32 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from collections.abc import Sequence as Seq
 
-from specee.backends.protocol import Backend
 from specee.drafting import Drafter
 from specee.engine.sequence import ActiveSequence
 from specee.errors import CapacityError, ConfigurationError
-from specee.policies import Draft, DraftSource, NextToken, Plan, Policy, Speculate
+from specee.policies import (
+    Draft,
+    DraftSource,
+    ModelView,
+    Needs,
+    NextToken,
+    Plan,
+    Policy,
+    Shadow,
+    Speculate,
+)
 
 
-def get_ready(policy: Policy, backend: Backend, drafters: Mapping[type[DraftSource], Drafter]) -> None:
-    """Begin with a policy. Raises ConfigurationError for settings or a source the model does not have."""
-    for source in policy.begin(backend.config.num_layers):
+def get_ready(policy: Policy, model: ModelView, drafters: Mapping[type[DraftSource], Drafter]) -> Needs:
+    """Begin with a policy, and return what it needs.
+
+    Raises ConfigurationError for settings, layers or a source that the model does not have.
+    """
+    needs = policy.begin(model)
+    if not isinstance(needs, Needs):
+        raise ConfigurationError(
+            f"policy {policy!r}: its begin() returned {type(needs).__name__}; allowed is Needs"
+        )
+    for source in needs.sources:
         drafter_of(source, drafters).check(source)
+    layers = needs.shadow_layers
+    if list(layers) != sorted(set(layers)) or any(not 1 <= layer <= model.layers for layer in layers):
+        raise ConfigurationError(
+            f"policy {policy!r} needs the outputs of layers {layers}: allowed are distinct layers, "
+            f"ascending, of 1..{model.layers}"
+        )
+    return needs
 
 
 def check_plan(
     plan: Plan,
     sequences: Mapping[int, ActiveSequence],
     drafters: Mapping[type[DraftSource], Drafter],
+    model: ModelView,
+    kept: Container[int],
 ) -> None:
-    """Refuse a plan that cannot be carried out.
+    """Refuse a plan that cannot be carried out. ``kept`` are the layers that shadows may look at.
 
     Raises ConfigurationError for an unknown kind of plan or source, a sequence that is not there or over or
-    named twice, a negative length, a source that the model does not have; CapacityError for drafts that
-    outgrow the sequence's budget.
+    named twice, a negative length, a source or a shadow's layer that is not there; CapacityError for drafts
+    that outgrow the sequence's budget.
     """
     if not isinstance(plan, (NextToken, Speculate)):
         raise ConfigurationError(f"a plan of type {type(plan).__name__}: allowed are NextToken and Speculate")
@@ -40,6 +66,8 @@ def check_plan(
     if isinstance(plan, Speculate):
         for draft in plan.drafts:
             _check_draft(draft, sequences[draft.sequence], drafters)
+    if plan.shadows:
+        _check_shadows(plan.shadows, sequences, model, kept)
 
 
 def _fit(named: Seq[int], sequences: Mapping[int, ActiveSequence]) -> bool:
@@ -61,6 +89,36 @@ def _check_draft(
             f"tokens: a round emits one token more than its drafts, so at most {sequence.remaining - 1} fit"
         )
     drafter_of(draft.source, drafters).check(draft.source)
+    if draft.otherwise is not None:
+        if draft.otherwise.sequence != draft.sequence:
+            raise ConfigurationError(
+                f"drafts for sequence {draft.sequence}, and otherwise for sequence "
+                f"{draft.otherwise.sequence}: allowed is the same one"
+            )
+        _check_draft(draft.otherwise, sequence, drafters)
+
+
+def _check_shadows(
+    shadows: Seq[Shadow],
+    sequences: Mapping[int, ActiveSequence],
+    model: ModelView,
+    kept: Container[int],
+) -> None:
+    named = [(shadow.sequence, shadow.adapted) for shadow in shadows]
+    if len(named) != len(set(named)):
+        raise ConfigurationError(f"shadows of {named}: allowed is one a sequence, and one more adapted")
+    for shadow in shadows:
+        if shadow.sequence not in sequences:
+            raise ConfigurationError(f"a shadow of sequence {shadow.sequence}: allowed are {list(sequences)}")
+        if shadow.positions is not None and shadow.positions < 1:
+            raise ConfigurationError(f"a shadow of {shadow.positions} positions: allowed are 1 or more")
+        able = dict(model.adapted) if shadow.adapted else range(1, model.layers)
+        wrong = [layer for layer in shadow.layers if layer not in kept or layer not in able]
+        if wrong or not shadow.layers or len(set(shadow.layers)) != len(shadow.layers):
+            raise ConfigurationError(
+                f"a shadow of layers {shadow.layers}, adapted={shadow.adapted}: allowed are distinct layers "
+                f"of 1..{model.layers - 1} that the policy's begin() asked for, and that have a draft head"
+            )
 
 
 def drafter_of(source: DraftSource, drafters: Mapping[type[DraftSource], Drafter]) -> Drafter:

@@ -9,9 +9,10 @@ from typing import TypeAlias
 from specee.acceptance import Walk, walk
 from specee.backends.protocol import Backend
 from specee.clock import Clock
-from specee.drafting import Drafter, DraftTree
+from specee.drafting import Drafter, DraftHeads, DraftTree
 from specee.engine.checks import check_plan, drafter_of
 from specee.engine.sequence import ActiveSequence
+from specee.engine.shadows import Shadows
 from specee.engine.verify import Pair, verify
 from specee.policies import Draft, DraftCost, DraftSource, NextToken, NgramLookup, Outcome, Plan, Round
 
@@ -31,26 +32,39 @@ class Executor:
         backend: Backend,
         sequences: Mapping[int, ActiveSequence],
         drafters: Mapping[type[DraftSource], Drafter],
+        heads: DraftHeads,
+        kept: Seq[int],
     ) -> None:
         self._backend = backend
         self._sequences = sequences
         self._drafters = drafters
+        self._model = heads.view()
+        self._kept = kept
+        self._shadows = Shadows(backend, sequences, heads, kept)
 
-    def run(self, plan: Plan) -> tuple[Outcome, list[Done]]:
+    def run(self, plan: Plan, clock: Clock) -> list[Done]:
         """Draft, verify, and decide what stays; that is for the caller to commit.
 
         Raises what :func:`.check_plan` raises before anything ran. After any other exception (a user's
         processor, Ctrl-C) the sequences are to be restored.
         """
-        check_plan(plan, self._sequences, self._drafters)
-        clock = Clock()
+        check_plan(plan, self._sequences, self._drafters, self._model, self._kept)
         pairs = [self._tree(draft) for draft in _drafts(plan)]
         self._grow(pairs, clock)
         targets = verify(self._backend, pairs, clock)
         done: list[Done] = []
         for index, (sequence, tree) in enumerate(pairs):
             done.append((sequence, tree, walk(tree, targets[index], sequence.end_after)))
-        return Outcome(tuple([_round(*one) for one in done]), clock.times), done
+        return done
+
+    def outcome(self, plan: Plan, done: Seq[Done], clock: Clock) -> Outcome:
+        """What came of a plan that has been committed; its shadows are seen now."""
+        rounds = tuple([_round(*one) for one in done])
+        if not plan.shadows:
+            return Outcome(rounds, clock.times)
+        emitted = {entry.sequence: entry.tokens for entry in rounds}
+        shadows = self._shadows.see(plan.shadows, emitted, clock)
+        return Outcome(rounds, clock.times, shadows)
 
     def cost(self, source: DraftSource) -> DraftCost:
         """See :meth:`.Drafter.cost`."""
@@ -66,19 +80,29 @@ class Executor:
         return sequence, tree
 
     def _grow(self, pairs: Seq[Pair], clock: Clock) -> None:
-        """Each source drafts for all sequences that it serves."""
-        kinds: dict[type[DraftSource], list[DraftTree]] = {}
-        for _, tree in pairs:
-            if tree.open:
+        """Each source drafts for all sequences it serves; where one has nothing, the next has its turn."""
+        trees = [tree for _, tree in pairs if tree.open]
+        while trees:
+            kinds: dict[type[DraftSource], list[DraftTree]] = {}
+            for tree in trees:
                 kinds.setdefault(type(tree.draft.source), []).append(tree)
-        for kind, group in kinds.items():
-            self._drafters[kind].draft(group, clock)
+            for kind, group in kinds.items():
+                self._drafters[kind].draft(group, clock)
+            trees = [tree for tree in trees if _turned(tree)]
 
 
 def _drafts(plan: Plan) -> Seq[Draft]:
     if isinstance(plan, NextToken):
         return [Draft(sequence, _NONE, 0) for sequence in plan.sequences]
     return plan.drafts
+
+
+def _turned(tree: DraftTree) -> bool:
+    """Whether a tree without drafts has another source to turn to; it has turned there."""
+    if tree.drafted or tree.draft.otherwise is None:
+        return False
+    tree.turn_to(tree.draft.otherwise)
+    return tree.open
 
 
 def _round(sequence: ActiveSequence, tree: DraftTree, done: Walk) -> Round:

@@ -8,9 +8,12 @@ from collections.abc import Sequence as Seq
 from typing import Any, NamedTuple
 
 from specee.backends.protocol import Backend
+from specee.clock import Clock
 from specee.drafting import Drafter, DraftHeads, built_in
 from specee.engine.checks import get_ready
 from specee.engine.executor import Done, Executor
+from specee.engine.latency import LatencyMeter
+from specee.engine.passes import verified_rows
 from specee.engine.sequence import ActiveSequence
 from specee.engine.statistics import Statistics
 from specee.policies import DraftCost, DraftSource, Observation, Policy
@@ -30,8 +33,9 @@ class Generation:
     exactly its text between steps, also after one that ended in an exception (Ctrl-C, a user's processor):
     the sequences can be continued or rolled back. Tokens that such a step had committed before are in
     ``generated``, but were not given out. ``heads`` are the speculator's; None is none. ``drafters`` are
-    more draft sources than the built-in ones, by the type that plans name them with. Raises
-    ConfigurationError if the policy does not fit the model.
+    more draft sources than the built-in ones, by the type that plans name them with. ``latency`` is what
+    generations of the same backend share, so that it is measured once. Raises ConfigurationError if the
+    policy does not fit the model.
     """
 
     def __init__(
@@ -41,14 +45,22 @@ class Generation:
         policy: Policy,
         heads: DraftHeads | None = None,
         drafters: Mapping[type[Any], Drafter] | None = None,
+        latency: LatencyMeter | None = None,
     ) -> None:
-        sources = {**built_in(backend, heads or DraftHeads(backend)), **(drafters or {})}
-        get_ready(policy, backend, sources)
+        heads = heads or DraftHeads(backend)
+        sources = {**built_in(backend, heads), **(drafters or {})}
+        needs = get_ready(policy, heads.view(), sources)
         self.sequences = {sequence.id: sequence for sequence in sequences}
         self.statistics = Statistics()
         self._running = [sequence for sequence in sequences if sequence.finish_reason is None]
         self._policy = policy
-        self._executor = Executor(backend, self.sequences, sources)
+        self._layers = backend.config.num_layers
+        self._executor = Executor(backend, self.sequences, sources, heads, needs.shadow_layers)
+        self._latency = (latency or LatencyMeter(backend)) if needs.latency else None
+        if self._latency is not None:
+            self._latency.table()  # measured now, not within the first step
+        for sequence in self._running:
+            sequence.state.keep(needs.shadow_layers, needs.shadow_positions)
 
     @property
     def steps(self) -> int:
@@ -73,16 +85,25 @@ class Generation:
         """One turn of the loop."""
         begin = time.perf_counter()
         try:
-            observation = Observation(tuple([sequence.view() for sequence in self._running]))
-            plan = self._policy.plan(observation)
-            outcome, done = self._executor.run(plan)
+            plan = self._policy.plan(self._observation())
+            clock = Clock()
+            done = self._executor.run(plan, clock)
             committed = self._commit(done)
-            self.statistics.add(outcome, time.perf_counter() - begin)
+            outcome = self._executor.outcome(plan, done, clock)
+            seconds = time.perf_counter() - begin
+            self.statistics.add(outcome, seconds)
+            if self._latency is not None and self.steps > 1:  # the first step is the prompt's
+                trees = [tree for _, tree, _ in done]
+                self._latency.observe(*verified_rows(trees, self._layers), outcome.times, seconds)
             self._policy.observe(outcome)
         except BaseException:
             self._restore()
             raise
         return committed
+
+    def _observation(self) -> Observation:
+        views = tuple([sequence.view() for sequence in self._running])
+        return Observation(views, None if self._latency is None else self._latency.table())
 
     def _commit(self, done: Seq[Done]) -> dict[int, tuple[int, ...]]:
         committed = {}

@@ -97,7 +97,7 @@ class Statistics:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Of the time after the first step: draft, draft_head, verify, head, python; together 1."""
+        """Of the time after the first step: draft, draft_head, verify, head, shadow, python; together 1."""
         if not self.seconds:
             return {}
         spent = self.times
@@ -106,6 +106,7 @@ class Statistics:
             "draft_head": spent.draft_head,
             "verify": spent.verify,
             "head": spent.head,
+            "shadow": spent.shadow,
             "python": max(0.0, self.seconds - spent.total),
         }
         return {name: seconds / self.seconds for name, seconds in parts.items()}

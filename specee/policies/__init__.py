@@ -5,6 +5,7 @@ draft source is plain data in :mod:`specee.policies.plans`.
 """
 
 from specee.policies.autoregressive import Autoregressive
+from specee.policies.latency import Latency
 from specee.policies.layerskip import LayerSkip
 from specee.policies.layerskip_adaptive import LayerSkipAdaptive
 from specee.policies.plans import (
@@ -12,6 +13,8 @@ from specee.policies.plans import (
     DraftCost,
     DraftSource,
     ExitLayer,
+    ModelView,
+    Needs,
     NextToken,
     NgramLookup,
     Observation,
@@ -20,6 +23,8 @@ from specee.policies.plans import (
     Policy,
     Round,
     SequenceView,
+    Shadow,
+    ShadowTokens,
     Speculate,
     Times,
 )
@@ -33,8 +38,11 @@ __all__ = [
     "DraftCost",
     "DraftSource",
     "ExitLayer",
+    "Latency",
     "LayerSkip",
     "LayerSkipAdaptive",
+    "ModelView",
+    "Needs",
     "NextToken",
     "NgramLookup",
     "Observation",
@@ -44,6 +52,8 @@ __all__ = [
     "PromptLookup",
     "Round",
     "SequenceView",
+    "Shadow",
+    "ShadowTokens",
     "Speculate",
     "Threshold",
     "Times",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specee.policies.plans import DraftSource, NextToken, Observation, Outcome
+from specee.policies.plans import ModelView, Needs, NextToken, Observation, Outcome
 
 
 class Autoregressive:
@@ -10,9 +10,9 @@ class Autoregressive:
 
     name = "autoregressive"
 
-    def begin(self, layers: int) -> tuple[DraftSource, ...]:
+    def begin(self, model: ModelView) -> Needs:
         """Any model will do."""
-        return ()
+        return Needs()
 
     def plan(self, observation: Observation) -> NextToken:
         """The next token of every sequence."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from specee.policies import settings
 from specee.policies.exits import Exit
-from specee.policies.plans import DraftSource, Observation, Outcome, Speculate
+from specee.policies.plans import ModelView, Needs, Observation, Outcome, Speculate
 from specee.policies.rounds import speculate
 
 
@@ -27,10 +27,10 @@ class LayerSkip:
         self._exit = Exit(self.name, exit_layer, adapted)
         self._length = settings.whole(self.name, "speculation_length", speculation_length, 0)
 
-    def begin(self, layers: int) -> tuple[DraftSource, ...]:
+    def begin(self, model: ModelView) -> Needs:
         """Find the exit layer. Raises ConfigurationError if the model has none such below its last."""
-        self._source = self._exit.source(layers)
-        return (self._source,)
+        self._source = self._exit.source(model.layers)
+        return Needs((self._source,))
 
     def plan(self, observation: Observation) -> Speculate:
         """The same for everyone, always."""

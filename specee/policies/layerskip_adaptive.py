@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from specee.policies.exits import Exit
 from specee.policies.lengths import Lengths
-from specee.policies.plans import DraftSource, Observation, Outcome, Speculate
+from specee.policies.plans import ModelView, Needs, Observation, Outcome, Speculate
 from specee.policies.rounds import speculate
 
 
@@ -28,11 +28,11 @@ class LayerSkipAdaptive:
         self._exit = Exit(self.name, exit_layer, adapted)
         self._lengths = Lengths(self.name, speculation_length, longest)
 
-    def begin(self, layers: int) -> tuple[DraftSource, ...]:
+    def begin(self, model: ModelView) -> Needs:
         """Forget all lengths, find the exit layer. Raises ConfigurationError if there is none such."""
-        self._source = self._exit.source(layers)
+        self._source = self._exit.source(model.layers)
         self._lengths.forget()
-        return (self._source,)
+        return Needs((self._source,))
 
     def plan(self, observation: Observation) -> Speculate:
         """Each sequence at its own length."""

@@ -9,6 +9,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
+from specee.policies.latency import Latency
+
+
+class ModelView(NamedTuple):
+    """What a policy sees of the model.
+
+    ``layers`` counts its layers; ``adapted`` has a pair for each layer that can draft with ``adapted=True``:
+    the layer, and the bytes of its draft head over those of the model's own.
+    """
+
+    layers: int
+    adapted: tuple[tuple[int, float], ...] = ()
+
+
+class Needs(NamedTuple):
+    """What a policy wants to have ready before it plans.
+
+    ``sources``: those that plans will name, as far as they are known. ``shadow_layers``: layers, ascending,
+    1..num_layers, whose outputs are kept for :class:`Shadow`, of the latest ``shadow_positions`` committed
+    positions. ``latency``: whether observations carry measured times.
+    """
+
+    sources: tuple[DraftSource, ...] = ()
+    shadow_layers: tuple[int, ...] = ()
+    shadow_positions: int = 0
+    latency: bool = False
+
 
 class SequenceView(NamedTuple):
     """What a policy sees of one unfinished sequence.
@@ -30,9 +57,13 @@ class SequenceView(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """All unfinished sequences at the start of a step; never empty."""
+    """All unfinished sequences at the start of a step; never empty.
+
+    ``latency`` is None unless the policy needs it; it is the same object until the measurements change.
+    """
 
     sequences: tuple[SequenceView, ...]
+    latency: Latency | None = None
 
 
 @dataclass(frozen=True)
@@ -77,25 +108,43 @@ class Draft(NamedTuple):
     """Draft for one sequence: at most ``length`` tokens, none if 0.
 
     Drafting ends early after a token whose confidence is under ``stop_below`` (that token is still
-    verified) and after one that ends the text.
+    verified) and after one that ends the text. ``otherwise`` is what to draft, for the same sequence, where
+    the source has nothing to offer.
     """
 
     sequence: int
     source: DraftSource
     length: int
     stop_below: float = 0.0
+    otherwise: Draft | None = None
+
+
+class Shadow(NamedTuple):
+    """See, after the step, what ``layers`` would have drafted at committed positions (DEL's shadow tokens).
+
+    ``positions``: how many of the latest positions that have a next token; fewer where fewer are kept. None
+    is those that this step verified: up to, and with, the first one where the drafts went wrong.
+    ``adapted``: with the speculator's heads. Layers must be among :attr:`Needs.shadow_layers`.
+    """
+
+    sequence: int
+    layers: tuple[int, ...]
+    positions: int | None = None
+    adapted: bool = False
 
 
 class NextToken(NamedTuple):
     """Take all pending positions of these sequences through every layer, and draw one token after each."""
 
     sequences: tuple[int, ...]
+    shadows: tuple[Shadow, ...] = ()
 
 
 class Speculate(NamedTuple):
     """Draft for each sequence named, verify all drafts in one pass, and keep what the full model confirms."""
 
     drafts: tuple[Draft, ...]
+    shadows: tuple[Shadow, ...] = ()
 
 
 Plan: TypeAlias = NextToken | Speculate
@@ -118,25 +167,49 @@ class Round(NamedTuple):
     confidences: tuple[float, ...] = ()
 
 
+class ShadowTokens(NamedTuple):
+    """What one layer would have drafted at some positions of a sequence, oldest first.
+
+    ``matches[i]``: whether its most likely token is the one that the full model gave there: the text's, in
+    generated text, and the full model's most likely one within the prompt. ``confidences[i]``: the
+    probability of the layer's token in the softmax of its logits.
+    """
+
+    sequence: int
+    layer: int
+    matches: tuple[bool, ...]
+    confidences: tuple[float, ...]
+    adapted: bool = False
+
+
 class Times(NamedTuple):
-    """Seconds in backend calls: layers for drafts, heads for drafts, layers for verification, its head."""
+    """Seconds in backend calls.
+
+    Layers for drafts, heads for drafts, layers for verification, its head, shadow tokens.
+    """
 
     draft: float = 0.0
     draft_head: float = 0.0
     verify: float = 0.0
     head: float = 0.0
+    shadow: float = 0.0
 
     @property
     def total(self) -> float:
         """All of them; what else a step takes is spent in Python."""
-        return self.draft + self.draft_head + self.verify + self.head
+        return self.draft + self.draft_head + self.verify + self.head + self.shadow
 
 
 class Outcome(NamedTuple):
-    """What a plan gave each of its sequences, and the time of its backend calls."""
+    """What a plan gave each of its sequences, and the time of its backend calls.
+
+    ``shadows`` has an entry for each layer of each :class:`Shadow` of the plan, in its order; those of a
+    sequence that the step ended may be missing.
+    """
 
     rounds: tuple[Round, ...]
     times: Times = Times()
+    shadows: tuple[ShadowTokens, ...] = ()
 
 
 class Policy(Protocol):
@@ -146,12 +219,11 @@ class Policy(Protocol):
     def name(self) -> str:
         """Name in the registry."""
 
-    def begin(self, layers: int) -> tuple[DraftSource, ...]:
-        """Forget what was learnt, and get ready for a model of ``layers`` layers.
+    def begin(self, model: ModelView) -> Needs:
+        """Forget what was learnt, and get ready for a model.
 
-        Returns the sources that plans will name, as far as they are known, so that one that is not there is
-        found before anything runs. Called before a generation, maybe twice. Raises ConfigurationError for
-        settings that do not fit the model.
+        Returns what has to be there, so that a source that is missing is found before anything runs. Called
+        before a generation, maybe twice. Raises ConfigurationError for settings that do not fit the model.
         """
 
     def plan(self, observation: Observation) -> Plan:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from specee.errors import ConfigurationError
 from specee.policies import settings
 from specee.policies.lengths import Lengths
-from specee.policies.plans import DraftSource, NgramLookup, Observation, Outcome, Speculate
+from specee.policies.plans import ModelView, Needs, NgramLookup, Observation, Outcome, Speculate
 from specee.policies.rounds import speculate
 
 
@@ -39,10 +39,10 @@ class PromptLookup:
             )
         self._source = NgramLookup(most, least)
 
-    def begin(self, layers: int) -> tuple[DraftSource, ...]:
+    def begin(self, model: ModelView) -> Needs:
         """Forget all lengths; any model will do."""
         self._lengths.forget()
-        return (self._source,)
+        return Needs((self._source,))
 
     def plan(self, observation: Observation) -> Speculate:
         """Each sequence at its own length."""

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from specee.errors import ConfigurationError
+from specee.policies import dynamic_exit
+from specee.policies.auto import Auto
 from specee.policies.autoregressive import Autoregressive
 from specee.policies.layerskip import LayerSkip
 from specee.policies.layerskip_adaptive import LayerSkipAdaptive
@@ -16,7 +18,11 @@ from specee.policies.prompt_lookup import PromptLookup
 from specee.policies.threshold import Threshold
 
 _POLICIES: dict[str, Callable[..., Policy]] = {
-    policy.name: policy for policy in (Autoregressive, LayerSkip, LayerSkipAdaptive, PromptLookup, Threshold)
+    **{
+        policy.name: policy
+        for policy in (Auto, Autoregressive, LayerSkip, LayerSkipAdaptive, PromptLookup, Threshold)
+    },
+    dynamic_exit.NAME: dynamic_exit.make_del,
 }
 
 

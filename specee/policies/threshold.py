@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from specee.policies import settings
 from specee.policies.exits import Exit
-from specee.policies.plans import DraftSource, Observation, Outcome, Speculate
+from specee.policies.plans import ModelView, Needs, Observation, Outcome, Speculate
 from specee.policies.rounds import speculate
 
 STEP = 0.01  # how far the threshold is pushed a round
@@ -52,11 +52,11 @@ class Threshold:
         self._longest = settings.whole(self.name, "longest", longest, 0)
         self._states: dict[int, _Adapted] = {}
 
-    def begin(self, layers: int) -> tuple[DraftSource, ...]:
+    def begin(self, model: ModelView) -> Needs:
         """Forget all thresholds, find the exit layer. Raises ConfigurationError if there is no such layer."""
-        self._source = self._exit.source(layers)
+        self._source = self._exit.source(model.layers)
         self._states = {}
-        return (self._source,)
+        return Needs((self._source,))
 
     def plan(self, observation: Observation) -> Speculate:
         """Each sequence with its own threshold."""

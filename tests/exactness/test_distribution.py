@@ -14,7 +14,16 @@ from specee.backends.protocol import Backend
 from specee.drafting import DraftHeads, exit_layer
 from specee.engine import Generation, Request, executor, reserve, verify
 from specee.models.speculator import Adapter, Speculator
-from specee.policies import Draft, DraftSource, ExitLayer, Observation, Outcome, Speculate, make_policy
+from specee.policies import (
+    Draft,
+    ExitLayer,
+    ModelView,
+    Needs,
+    Observation,
+    Outcome,
+    Speculate,
+    make_policy,
+)
 from specee.types import Sampling
 from tests.engines import Engine, native_engines
 from tests.random_model import BASE, random_model
@@ -132,9 +141,9 @@ class Picky:
 
     name = "picky"
 
-    def begin(self, layers: int) -> tuple[DraftSource, ...]:
+    def begin(self, model: ModelView) -> Needs:
         self._again: dict[int, bool] = {}
-        return (ExitLayer(1),)
+        return Needs((ExitLayer(1),))
 
     def plan(self, observation: Observation) -> Speculate:
         drafts = []

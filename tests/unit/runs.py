@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from specee.backends.protocol import Backend, Work
 from specee.engine import Generation, Request, reserve
 from specee.policies import (
-    DraftSource,
+    ModelView,
+    Needs,
     Observation,
     Outcome,
     Plan,
@@ -63,9 +64,9 @@ class Say:
         self._plans = list(plans)
         self.outcomes: list[Outcome] = []
 
-    def begin(self, layers: int) -> tuple[DraftSource, ...]:
+    def begin(self, model: ModelView) -> Needs:
         """Nothing to get ready."""
-        return ()
+        return Needs()
 
     def plan(self, observation: Observation) -> Plan:
         return self._plans.pop(0)

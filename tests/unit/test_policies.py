@@ -11,7 +11,10 @@ from specee.errors import ConfigurationError
 from specee.policies import (
     Draft,
     ExitLayer,
+    Latency,
     LayerSkip,
+    ModelView,
+    Needs,
     NextToken,
     NgramLookup,
     Observation,
@@ -27,6 +30,8 @@ from specee.policies import (
 )
 
 LAYERS = 10
+MODEL = ModelView(LAYERS)
+LATENCY = Latency((1, 8), (1e-4, 1.2e-4), (1e-3, 1.5e-3), 1e-5, 1e-4)
 
 
 def view(index: int = 0, *, length: int = 8, first: int = 7, remaining: int = 50) -> SequenceView:
@@ -34,12 +39,12 @@ def view(index: int = 0, *, length: int = 8, first: int = 7, remaining: int = 50
 
 
 def observation(*views: SequenceView) -> Observation:
-    return Observation(views or (view(),))
+    return Observation(views or (view(),), LATENCY)
 
 
 def begun(policy: str) -> Policy:
     made = make_policy(policy)
-    made.begin(LAYERS)
+    made.begin(MODEL)
     return made
 
 
@@ -88,7 +93,7 @@ def test_the_same_history_gives_the_same_plans(name: str) -> None:
         told(second, drafted, accepted)
     end = first.plan(observation())
     assert end == second.plan(observation())
-    first.begin(LAYERS)
+    first.begin(MODEL)
     assert first.plan(observation()) == begun(name).plan(observation()), "begin() forgets"
 
 
@@ -181,17 +186,19 @@ def test_an_exit_layer_is_below_the_last(name: str, layer: int) -> None:
         begun(f"{name}:exit_layer={layer}")
     begun(f"{name}:exit_layer={LAYERS - 1}")
     with pytest.raises(ConfigurationError):
-        make_policy(name).begin(1)  # nothing below the only layer
+        make_policy(name).begin(ModelView(1))  # nothing below the only layer
 
 
 def test_policies_name_their_sources() -> None:
-    assert make_policy("autoregressive").begin(LAYERS) == ()
-    assert make_policy("layerskip:exit_layer=3,adapted=true").begin(LAYERS) == (ExitLayer(3, adapted=True),)
-    assert make_policy("prompt-lookup:longest_ngram=5").begin(LAYERS) == (NgramLookup(5, 2),)
+    assert make_policy("autoregressive").begin(MODEL) == Needs()
+    assert make_policy("layerskip:exit_layer=3,adapted=true").begin(MODEL) == Needs(
+        (ExitLayer(3, adapted=True),)
+    )
+    assert make_policy("prompt-lookup:longest_ngram=5").begin(MODEL) == Needs((NgramLookup(5, 2),))
 
 
 def test_whole_numbers_of_other_libraries_are_whole_numbers() -> None:
-    assert LayerSkip(np.int64(2)).begin(LAYERS) == (ExitLayer(2),)  # type: ignore[arg-type]
+    assert LayerSkip(np.int64(2)).begin(MODEL) == Needs((ExitLayer(2),))  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="is a class"):
         make_policy(LayerSkip)  # type: ignore[arg-type]
 

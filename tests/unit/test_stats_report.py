@@ -60,7 +60,7 @@ def test_a_prompt_alone() -> None:
 
 def test_plain_decoding_has_no_tables_of_drafts() -> None:
     lines = statistics_lines(statistics((plain_round(),), (plain_round(),), times=Times(verify=0.5)))
-    shares = "draft 0.0%, draft head 0.0%, verify 100.0%, head 0.0%, Python 0.0%"
+    shares = "draft 0.0%, draft head 0.0%, verify 100.0%, head 0.0%, shadow 0.0%, Python 0.0%"
     assert lines == [
         "steps   the prompt's and 2 more, 1.00 tokens a round",
         "drafts  none",
@@ -122,7 +122,7 @@ def test_prompt_lookup_has_no_layers() -> None:
 
 def test_shares_leave_the_prompt_out() -> None:
     times = Times(draft=0.2, draft_head=0.1, verify=0.1, head=0.05)
-    wanted = "draft 40.0%, draft head 20.0%, verify 20.0%, head 10.0%, Python 10.0% of 1.00 s"
+    wanted = "draft 40.0%, draft head 20.0%, verify 20.0%, head 10.0%, shadow 0.0%, Python 10.0% of 1.00 s"
     assert wanted in statistics_lines(statistics((drafted(1, 1),), (drafted(1, 1),), times=times))[-1]
 
 

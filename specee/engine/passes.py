@@ -1,0 +1,28 @@
+"""How many rows passed how many layers together in a verification: what its time is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+
+from specee.drafting import DraftTree
+from specee.policies import ExitLayer
+
+
+def verified_rows(trees: Seq[DraftTree], layers: int) -> tuple[int, list[tuple[int, int]]]:
+    """Rows at the head, and (layers, rows) parts of the way there, for a model of ``layers`` layers.
+
+    Of a chain drafted at an exit layer all rows but the newest wait at that layer.
+    """
+    joining: dict[int, int] = {0: 0}
+    for tree in trees:
+        source = tree.draft.source
+        waiting = tree.drafted if isinstance(source, ExitLayer) else 0
+        joining[0] += tree.drafted + 1 - waiting
+        if waiting and isinstance(source, ExitLayer):
+            joining[source.layer] = joining.get(source.layer, 0) + waiting
+    parts, rows = [], 0
+    begins = sorted(joining)
+    for begin, end in zip(begins, [*begins[1:], layers], strict=True):
+        rows += joining[begin]
+        parts.append((end - begin, rows))
+    return rows, parts

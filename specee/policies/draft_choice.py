@@ -1,0 +1,122 @@
+"""What one sequence drafts next, and what it looks at to know better: every source by the same objective."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from specee.policies.exit_choice import ExitChoice, ExitPlan
+from specee.policies.lookup_choice import LookupChoice
+from specee.policies.objective import Objective
+from specee.policies.plans import (
+    Draft,
+    ExitLayer,
+    NgramLookup,
+    Round,
+    SequenceView,
+    Shadow,
+    ShadowTokens,
+)
+from specee.policies.shadow_budget import ShadowBudget
+
+POSITIONS = 4
+"""Positions of one look: with the layers that it takes in, about as many states as pass a head cheaply."""
+_GAIN = 1.03  # what drafting has to promise before it begins; to go on, it must not lose
+_PAUSE = 8  # rounds until layers are thought of again, after there was none to look at
+
+
+class DraftChoice:
+    """Of one sequence. ``exits``: by whether they are adapted; ``lookup``: None where nothing is copied."""
+
+    def __init__(
+        self,
+        exits: Mapping[bool, ExitChoice],
+        lookup: tuple[NgramLookup, LookupChoice] | None,
+        *,
+        sampled: bool,
+    ) -> None:
+        self._exits = exits
+        self._lookup = lookup
+        self._sampled = sampled
+        self._budget = ShadowBudget()
+        self._drafting: tuple[bool, ExitPlan] | None = None
+        self._round = 0
+        self._look_at = 0  # round
+        self._looked = 0  # length of the text then
+
+    def draft(self, view: SequenceView, objective: Objective) -> Draft | None:
+        """The drafts of the next round; None where plain decoding is worth more."""
+        room = view.remaining - 1
+        if room < 1:
+            return None
+        self._drafting = self._exit(objective)
+        exit_draft, value = None, 1.0
+        if self._drafting is not None:
+            adapted, plan = self._drafting
+            source = ExitLayer(plan.layer, adapted)
+            exit_draft, value = Draft(view.id, source, min(plan.length, room), plan.stop_below), plan.value
+        if self._lookup is not None:
+            copies, choice = self._lookup
+            copy = choice.best(objective, self._round)
+            if copy.value > value:
+                return Draft(view.id, copies, min(copy.length, room), 0.0, exit_draft)
+        return exit_draft
+
+    def look(self, view: SequenceView, objective: Objective, seconds: Objective) -> Shadow | None:
+        """Layers to look at in the next round; ``seconds`` is the objective in measured time."""
+        if not self._sampled:
+            adapted, choice = next(iter(self._exits.items()))
+            return Shadow(view.id, choice.layers, None, adapted)
+        if self._round < self._look_at or view.length < self._looked + POSITIONS:
+            return None
+        for adapted, choice in self._exits.items():
+            layers = self._promising(adapted, choice, objective)
+            positions = min(POSITIONS, view.length - 1) if view.fresh else POSITIONS
+            judged = 1 if view.fresh else 0  # within a prompt the full model has to be asked too
+            states = positions * (len(layers) + judged)
+            if layers and positions and self._affords(seconds.shadow_seconds(states), view, seconds):
+                self._looked = view.length
+                return Shadow(view.id, layers, positions, adapted)
+        self._look_at = self._round + _PAUSE
+        return None
+
+    def learn(self, entry: Round) -> None:
+        """What came of the drafts of a round."""
+        self._round += 1
+        if not entry.drafted:
+            return
+        if isinstance(entry.source, NgramLookup):
+            if self._lookup is not None:
+                self._lookup[1].learn(entry.drafted, entry.accepted, self._round)
+        elif entry.source is not None and self._sampled:  # else among the shadows
+            matches = [True] * entry.accepted + [False] * (entry.accepted < entry.drafted)
+            confidences = entry.confidences[: len(matches)]
+            exits = self._exits[entry.source.adapted]
+            exits.learn(entry.source.layer, matches, confidences, self._round)
+
+    def see(self, shadow: ShadowTokens) -> None:
+        """What a layer would have drafted."""
+        self._exits[shadow.adapted].learn(shadow.layer, shadow.matches, shadow.confidences, self._round)
+
+    def note(self, seconds: float, shadow: float) -> None:
+        """How long the round took, and its shadow tokens in that time."""
+        self._budget.note(seconds, shadow, drafting=self._drafting is not None)
+
+    def _exit(self, objective: Objective) -> tuple[bool, ExitPlan] | None:
+        best: tuple[bool, ExitPlan] | None = None
+        for adapted, choice in self._exits.items():
+            plan = choice.best(objective, self._round)
+            if plan is not None and (best is None or plan.value > best[1].value):
+                best = adapted, plan
+        needed = _GAIN if self._drafting is None else 1.0
+        return best if best is not None and best[1].value > needed else None
+
+    def _promising(self, adapted: bool, choice: ExitChoice, objective: Objective) -> tuple[int, ...]:
+        """Layers that may beat what is drafted now. Those drafted at show themselves."""
+        if self._drafting is None:
+            return choice.worth_a_look(objective, self._round, _GAIN)
+        drafting_adapted, plan = self._drafting
+        skip = (plan.layer,) if adapted is drafting_adapted else ()
+        return choice.worth_a_look(objective, self._round, max(_GAIN, plan.value), skip)
+
+    def _affords(self, seconds: float, view: SequenceView, objective: Objective) -> bool:
+        return self._budget.affords(seconds, view.remaining, objective.plain)

@@ -1,0 +1,41 @@
+"""How long the parts of a step take on this machine: plain data, for objectives in seconds."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Latency(NamedTuple):
+    """Seconds, by rows that pass together.
+
+    ``layer[i]``: one layer, ``head[i]``: the model's head, each for ``rows[i]`` rows (ascending, from 1).
+    ``call``: what a native call costs beside them, ``step``: what a step of the loop does.
+    """
+
+    rows: tuple[int, ...]
+    layer: tuple[float, ...]
+    head: tuple[float, ...]
+    call: float = 0.0
+    step: float = 0.0
+
+    def layers_seconds(self, layers: int, rows: float) -> float:
+        """``layers`` layers for ``rows`` rows; fractions of rows, as expectations are, lie between."""
+        return layers * interpolated(self.rows, self.layer, rows)
+
+    def head_seconds(self, rows: float) -> float:
+        """The model's head for ``rows`` rows."""
+        return interpolated(self.rows, self.head, rows)
+
+
+def interpolated(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
+    """On the line through the two nearest points: between them, or beyond the ends. 0 at x = 0 or below."""
+    if x <= 0:
+        return 0.0
+    if len(xs) == 1:
+        return ys[0]
+    above = min(max(bisect_left(xs, x), 1), len(xs) - 1)
+    left, right = xs[above - 1], xs[above]
+    share = (x - left) / (right - left)
+    return max(0.0, ys[above - 1] + share * (ys[above] - ys[above - 1]))

@@ -1,0 +1,121 @@
+"""What policies with a measured objective share: a choice for each sequence, one plan for all."""
+
+from __future__ import annotations
+
+from specee.errors import ConfigurationError
+from specee.policies.draft_choice import POSITIONS, DraftChoice
+from specee.policies.exit_choice import ExitChoice
+from specee.policies.latency import Latency
+from specee.policies.lookup_choice import LookupChoice
+from specee.policies.objective import LONGEST, Objective
+from specee.policies.plans import (
+    Draft,
+    DraftSource,
+    ExitLayer,
+    ModelView,
+    Needs,
+    NextToken,
+    NgramLookup,
+    Observation,
+    Outcome,
+    Plan,
+    Shadow,
+    Speculate,
+)
+
+_LAYERS_ALONE = Latency((1,), (1.0,), (0.0,))
+"""Time in layers, however many rows pass: DEL's tokens per layer."""
+
+
+class Measured:
+    """Drafts where it is worth most, and nothing where nothing is worth it.
+
+    ``lookup``: whether copies are a source. ``exits``: kinds of exit layers by whether they are adapted.
+    ``measured``: whether the objective is in measured seconds, or in layers as DEL has it. ``sampled``:
+    whether shadow tokens are taken now and then, or of all layers in every round.
+    """
+
+    def __init__(
+        self, name: str, *, lookup: NgramLookup | None, exits: tuple[bool, ...], measured: bool, sampled: bool
+    ) -> None:
+        self.name = name
+        self._lookup = lookup
+        self._kinds = exits
+        self._measured = measured
+        self._sampled = sampled
+
+    def begin(self, model: ModelView) -> Needs:
+        """Forget all sequences. Raises ConfigurationError for adapted exits alone where there are none."""
+        self._model = model
+        self._choices: dict[int, DraftChoice] = {}
+        self._latency: Latency | None = None
+        self._objectives: dict[tuple[bool, int], Objective] = {}
+        own = tuple([(layer, 1.0) for layer in range(1, model.layers)])
+        kinds = {kind: model.adapted if kind else own for kind in self._kinds}
+        self._heads = {kind: heads for kind, heads in kinds.items() if heads}
+        if not self._heads and self._lookup is None and model.layers > 1:
+            raise ConfigurationError(
+                f"policy {self.name}: no layer has a draft head of a speculator: load a speculator file that "
+                "has one, or draft with adapted=False"
+            )
+        sources: list[DraftSource] = [ExitLayer(heads[0][0], kind) for kind, heads in self._heads.items()]
+        if self._lookup is not None:
+            sources.append(self._lookup)
+        seen = sorted({layer for heads in self._heads.values() for layer, _ in heads})
+        kept = (*seen, model.layers) if seen else ()
+        return Needs(tuple(sources), kept, max(POSITIONS, LONGEST + 1) if kept else 0, latency=True)
+
+    def plan(self, observation: Observation) -> Plan:
+        """For each sequence its drafts and its looks."""
+        objective, seconds = self._objective(observation)
+        drafts: list[Draft | None] = []
+        shadows: list[Shadow] = []
+        for view in observation.sequences:
+            choice = self._choices.get(view.id) or self._new(view.id)
+            drafts.append(None if view.fresh else choice.draft(view, objective))
+            if self._heads and (shadow := choice.look(view, objective, seconds)) is not None:
+                shadows.append(shadow)
+        if not any(drafts):
+            return NextToken(tuple([view.id for view in observation.sequences]), tuple(shadows))
+        nothing = self._lookup or NgramLookup()
+        pairs = zip(observation.sequences, drafts, strict=True)
+        return Speculate(
+            tuple([draft or Draft(view.id, nothing, 0) for view, draft in pairs]), tuple(shadows)
+        )
+
+    def observe(self, outcome: Outcome) -> None:
+        """Learn what came of the drafts, and what was seen beside."""
+        share = 1 / len(outcome.rounds)
+        shadow, total = outcome.times.shadow * share, outcome.times.total * share
+        for entry in outcome.rounds:
+            choice = self._choices.get(entry.sequence) or self._new(entry.sequence)
+            choice.learn(entry)
+            choice.note(total, shadow)
+        for seen in outcome.shadows:
+            self._choices[seen.sequence].see(seen)
+
+    def _objective(self, observation: Observation) -> tuple[Objective, Objective]:
+        """What plans are judged by, and the same in measured seconds."""
+        latency = observation.latency
+        if latency is None:
+            raise ConfigurationError(
+                f"policy {self.name} plans in measured seconds, and the observation has no latency table: "
+                "give it one"
+            )
+        if latency is not self._latency:
+            self._latency, self._objectives = latency, {}
+        count = len(observation.sequences)
+        seconds = self._made(latency, True, count)
+        return (seconds if self._measured else self._made(_LAYERS_ALONE, False, count)), seconds
+
+    def _made(self, latency: Latency, measured: bool, count: int) -> Objective:
+        key = measured, count
+        if key not in self._objectives:
+            self._objectives[key] = Objective(latency, self._model.layers, count)
+        return self._objectives[key]
+
+    def _new(self, sequence: int) -> DraftChoice:
+        exits = {kind: ExitChoice(heads) for kind, heads in self._heads.items()}
+        lookup = None if self._lookup is None else (self._lookup, LookupChoice())
+        choice = self._choices[sequence] = DraftChoice(exits, lookup, sampled=self._sampled)
+        return choice
