@@ -9,7 +9,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Seq
 
 from specee.backends.protocol import Backend
-from specee.engine.latency_measure import measure, monotone
+from specee.engine.latency_measure import measure
 from specee.policies import Latency, Times
 
 # Weights of the newest step: in what all row counts have in common, in one row count, in the loop's own time.
@@ -17,6 +17,7 @@ _DRIFT, _ENTRY, _LOOP = 0.05, 0.02, 0.05
 # Deviations, in parts of what was expected. Outside these a step was disturbed; one entry's is cut at _FAR.
 _LEAST, _MOST = -0.5, 1.0
 _FAR = 0.25
+_STEADY = 0.03
 _LEAST_STEP = 1e-7
 # What may change before there is a new table, and how many steps go by before one looks.
 _CHANGE, _EVERY = 0.03, 16
@@ -89,9 +90,10 @@ class LatencyMeter:
             low, high = high, low
         middle = low if newest < low else high if newest > high else newest
         self._scale = scale = scale * (1 + _DRIFT * middle)
-        # What steps have in common is the scale's lag, and none of an entry's business.
+        # What steps have in common is the scale's lag, and none of an entry's business; while it is large,
+        # nothing can be said about entries.
         self._trend = trend = self._trend + _DRIFT * (middle - self._trend)
-        if not disturbed:
+        if -_STEADY < trend < _STEADY and not disturbed:
             off = verify / (scale * layers_expected) - 1 - trend
             off = _FAR if off > _FAR else -_FAR if off < -_FAR else off
             for layers, count in layer_rows:
@@ -100,8 +102,7 @@ class LatencyMeter:
             self._head.off[rows] += _FAR if off > _FAR else -_FAR if off < -_FAR else off
         off = (step_seconds - draft - draft_head - verify - head - shadow - self._call) / self._step - 1
         self._step *= 1 + _LOOP * (_MOST if off > _MOST else _LEAST if off < _LEAST else off)
-        if self._step < _LEAST_STEP:
-            self._step = _LEAST_STEP
+        self._step = max(self._step, _LEAST_STEP)
 
     def _publish(self) -> None:
         """Work deviations in; replace the table if it has changed enough to matter."""
@@ -109,8 +110,8 @@ class LatencyMeter:
         assert table is not None
         self._layer.work_in()
         self._head.work_in()
-        layer = monotone([self._scale * seconds for seconds in self._layer.seconds])
-        head = monotone([self._scale * seconds for seconds in self._head.seconds])
+        layer = tuple([self._scale * seconds for seconds in self._layer.seconds])
+        head = tuple([self._scale * seconds for seconds in self._head.seconds])
         plain = self._backend.config.num_layers * layer[0] + head[0] + self._step
         if (
             _differs(layer, table.layer)
@@ -136,10 +137,20 @@ class _Entries:
         for rows, off in enumerate(self.off):
             if off:
                 left, right, share = self._between[rows]
-                self.seconds[left] *= 1 + _ENTRY * off * (1 - share)
-                self.seconds[right] *= 1 + _ENTRY * off * share
+                self._move(left, _ENTRY * off * (1 - share))
+                self._move(right, _ENTRY * off * share)
                 self.off[rows] = 0.0
         self.at = self._expected()
+
+    def _move(self, entry: int, off: float) -> None:
+        """The others give way: more rows never take less."""
+        value = self.seconds[entry] * (1 + off)
+        fewer, more = self.seconds[:entry], self.seconds[entry + 1 :]
+        self.seconds = [
+            *(min(other, value) for other in fewer),
+            value,
+            *(max(other, value) for other in more),
+        ]
 
     def _expected(self) -> list[float]:
         seconds = self.seconds
