@@ -1,9 +1,10 @@
 // Sequences under arbitrary interleavings of the verbs, against a naive model: a list of rows with parents.
-// What the engine computes for a row must have the bits of plain decoding of that row's text in a sequence of
-// its own.
+// What the engine computes for a row, and what it keeps of its layers, must have the bits of plain decoding
+// of that row's text in a sequence of its own.
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "cpu/engine.h"
@@ -23,10 +24,13 @@ constexpr int kCapacity = 24;
 struct Naive {
   struct Node {
     int token, parent, position, done;  // parent: slot
-    bool hidden;                        // whether its hidden state is kept
+    bool hidden;                        // whether its hidden state is readable
+    bool kept = false;                  // whether its states behind the layers to keep are
   };
   std::map<int, Node> rows;  // by slot
   int length = 0;
+  std::vector<int> layers;  // to keep
+  int positions = 0;
 
   int used() const { return static_cast<int>(rows.size()); }
   std::vector<int> speculative() const {
@@ -51,6 +55,7 @@ struct Naive {
   void advance(const std::vector<int>& named, int layer, int num_layers) {
     for (const int slot : named)
       for (int at = slot; at >= 0 && rows.at(at).done < layer; at = rows.at(at).parent) {
+        rows.at(at).kept |= rows.at(at).done == 0 && !layers.empty();
         rows.at(at).done = layer;
         rows.at(at).hidden = true;
       }
@@ -58,6 +63,25 @@ struct Naive {
       if (slot < length && node.done == num_layers &&
           std::find(named.begin(), named.end(), slot) == named.end())
         node.hidden = false;
+    retire(num_layers);
+  }
+  int complete(int num_layers) const {
+    int count = 0;
+    while (count < length && rows.at(count).done == num_layers) ++count;
+    return count;
+  }
+  void retire(int num_layers) {
+    for (int slot = complete(num_layers) - positions - 1; slot >= 0; --slot) rows.at(slot).kept = false;
+  }
+  int kept(int num_layers) const {
+    int slot = complete(num_layers), count = 0;
+    while (count < slot && rows.at(slot - 1 - count).kept) ++count;
+    return count;
+  }
+  void keep(std::vector<int> named, int most) {
+    layers = std::move(named);
+    positions = most;
+    for (auto& [slot, node] : rows) node.kept = false;
   }
   void commit(const std::vector<int>& path) {
     std::vector<Node> kept;
@@ -84,7 +108,7 @@ class Fuzz {
         real_(engine.sequence(kCapacity, cache, true)) {}
 
   void step() {
-    switch (random_.between(0, 9)) {
+    switch (random_.between(0, 11)) {
       case 0:
         append();
         break;
@@ -103,6 +127,9 @@ class Fuzz {
         break;
       case 6:
         refuse();
+        break;
+      case 7:
+        if (random_.chance(30)) keep();
         break;
       default:
         advance();
@@ -172,12 +199,22 @@ class Fuzz {
         path.insert(path.begin(), at);
     real_->commit(path);
     naive_.commit(path);
+    naive_.retire(engine_.config().num_layers);
   }
 
   void rollback() {
     const int n = random_.between(0, std::min(3, naive_.length));
     real_->rollback(n);
     naive_.rollback(n);
+  }
+
+  void keep() {
+    std::vector<int> layers;
+    for (int layer = 1; layer <= engine_.config().num_layers; ++layer)
+      if (random_.chance(60)) layers.push_back(layer);
+    const int positions = random_.between(0, 8);
+    real_->keep(layers, positions);
+    naive_.keep(layers, positions);
   }
 
   // Wrong calls throw; compare_rows() then sees that nothing changed.
@@ -188,6 +225,11 @@ class Fuzz {
     CHECK_THROWS(RowError, real_->prune({kCapacity}));
     CHECK_THROWS(RowError, real_->commit({naive_.length - 1}));
     CHECK_THROWS(RowError, real_->row(-1));
+    CHECK_THROWS(RowError, real_->keep({0}, 3));
+    CHECK_THROWS(RowError, real_->keep({engine_.config().num_layers + 1}, 3));
+    CHECK_THROWS(RowError, real_->keep({1, 1}, 3));
+    CHECK_THROWS(RowError, real_->keep({1}, -1));
+    CHECK_THROWS(RowError, real_->kept_state(0, 0));
     CHECK_THROWS(specee::CapacityError, real_->branch(tokens(room() + 1), nullptr, naive_.length - 1));
     CHECK_THROWS(RowError, engine_.advance({{real_.get(), {}}}, engine_.config().num_layers + 1, [] {}));
     if (naive_.used() > 0) CHECK_THROWS(RowError, engine_.advance({{real_.get(), {0, 0}}}, 1, [] {}));
@@ -216,6 +258,11 @@ class Fuzz {
     for (int p = 0; p < naive_.length; ++p)
       for (int l = 0; l < naive_.rows.at(p).done; ++l) ++frontier[static_cast<size_t>(l)];
     CHECK(real_->frontier() == frontier, "the frontier differs");
+    CHECK(real_->kept() == naive_.kept(engine_.config().num_layers),
+          "states of " + std::to_string(real_->kept()) + " positions are kept");
+    for (const auto& [slot, node] : naive_.rows)
+      for (const int layer : naive_.layers)
+        if (!node.kept || node.done < layer) CHECK_THROWS(RowError, real_->kept_state(slot, layer));
   }
 
   // Hidden state and cache entries of a row against plain decoding.
@@ -237,6 +284,7 @@ class Fuzz {
     } else {
       CHECK_THROWS(RowError, engine_.hidden({{real_.get(), {slot}}}, got.data()));
     }
+    compare_kept(slot);
     const size_t dim = static_cast<size_t>(engine_.config().head_dim);
     std::vector<float> key(dim), value(dim), plain_key(dim), plain_value(dim);
     for (int layer = 0; layer < node.done; ++layer)
@@ -248,6 +296,23 @@ class Fuzz {
               "keys or values of slot " + std::to_string(slot) + " at layer " + std::to_string(layer) +
                   " differ");
       }
+  }
+
+  void compare_kept(int slot) {
+    const Naive::Node& node = naive_.rows.at(slot);
+    if (!node.kept) return;
+    const auto chain = plain_.sequence(kCapacity, cache_, true);
+    const int last = chain->append(naive_.text(slot)) + node.position;
+    std::vector<float> expected(static_cast<size_t>(engine_.config().hidden_size));
+    for (const int layer : naive_.layers) {
+      if (layer > node.done) break;
+      plain_.advance({{chain.get(), {last}}}, layer, [] {});
+      plain_.hidden({{chain.get(), {last}}}, expected.data());
+      CHECK(
+          std::memcmp(real_->kept_state(slot, layer), expected.data(), expected.size() * sizeof(float)) == 0,
+          "the state of slot " + std::to_string(slot) + " kept behind layer " + std::to_string(layer) +
+              " has other bits than plain decoding");
+    }
   }
 
   Engine& engine_;

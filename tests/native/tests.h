@@ -20,5 +20,7 @@ void test_thread_pool(Random& random);
 void test_sequences(const std::string& isa, Random& random);
 // Draft heads of a whole engine, against its own head.
 void test_draft_heads(const std::string& isa, Random& random);
+// What kept states would draft, against drafts of sequences at their layers; passes that are interrupted.
+void test_shadow(const std::string& isa, Random& random);
 
 }  // namespace native
