@@ -151,6 +151,11 @@ def test_a_rollback_brings_nothing_back(engine: Engine) -> None:
     backend.advance([(sequence, sequence.append([5, 6])[-1:])], LAYERS)
     assert sequence.kept == 2
     assert fresh.agrees(sequence, [0, 1], [2, 3])
+    for token in range(10, 17):  # rows that come again leave the window as they did the first time
+        backend.advance([(sequence, sequence.append([token])[-1:])], LAYERS)
+        first = max(0, sequence.length - 4)
+        kept = [is_kept(backend, sequence, slot, 2) for slot in range(sequence.length)]
+        assert kept == [slot >= first for slot in range(sequence.length)]
 
 
 @pytest.mark.parametrize("engine", all_engines())
