@@ -158,7 +158,7 @@ def test_the_summary(page: Page) -> None:
     assert both.drafted == alone.acceptance.drafted + len(STEPS)
     assert f"new tokens {sum(len(entry.tokens) for entry in STEPS)}" in numbers
     assert f"drafted {both.drafted} accepted {both.accepted} acceptance {both.rate:.1%}" in numbers
-    assert "draft 25.0% draft head 0.0% verify 50.0% head 0.0% Python 25.0%" in numbers
+    assert "draft 25.0% draft head 0.0% verify 50.0% head 0.0% shadow 0.0% Python 25.0%" in numbers
     assert "prompt lookup 5 2 40.0%" in numbers
 
 
