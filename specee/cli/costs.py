@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from specee.backends.cpu import CpuBackend, CpuSequence
 from specee.cli import bandwidth
 from specee.cli.common import load_model
+from specee.cli.latency import latency_lines
+from specee.engine import LatencyMeter
 from specee.errors import ConfigurationError
 from specee.model import Model
 
@@ -55,7 +57,12 @@ def run(options: argparse.Namespace) -> int:
     peak = bandwidth.measure(backend.threads)
     passes = [measure(backend, rows, context) for rows in ROWS]
     around = _python_seconds(model, context)
-    for line in report(backend, passes, around, peak, context):
+    table = LatencyMeter(backend).table()
+    for line in (
+        *report(backend, passes, around, peak, context),
+        "",
+        *latency_lines(table, model.config.num_layers),
+    ):
         print(line)
     return 0
 

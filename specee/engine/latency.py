@@ -90,15 +90,14 @@ class LatencyMeter:
             low, high = high, low
         middle = low if newest < low else high if newest > high else newest
         self._scale = scale = scale * (1 + _DRIFT * middle)
-        # What steps have in common is the scale's lag, and none of an entry's business; while it is large,
-        # nothing can be said about entries.
+        # While the scale lags behind what steps have in common, nothing can be said about an entry.
         self._trend = trend = self._trend + _DRIFT * (middle - self._trend)
         if -_STEADY < trend < _STEADY and not disturbed:
-            off = verify / (scale * layers_expected) - 1 - trend
+            off = verify / (scale * layers_expected) - 1
             off = _FAR if off > _FAR else -_FAR if off < -_FAR else off
             for layers, count in layer_rows:
                 self._layer.off[count] += off * layers * at[count] / layers_expected
-            off = head / (scale * head_expected) - 1 - trend
+            off = head / (scale * head_expected) - 1
             self._head.off[rows] += _FAR if off > _FAR else -_FAR if off < -_FAR else off
         off = (step_seconds - draft - draft_head - verify - head - shadow - self._call) / self._step - 1
         self._step *= 1 + _LOOP * (_MOST if off > _MOST else _LEAST if off < _LEAST else off)
