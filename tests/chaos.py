@@ -20,6 +20,8 @@ from specee.policies import (
     Observation,
     Outcome,
     Plan,
+    SequenceView,
+    Shadow,
     Speculate,
 )
 
@@ -72,27 +74,40 @@ class Chaos:
         self.rounds = 0
 
     def begin(self, model: ModelView) -> Needs:
-        self._layers = model.layers
+        self._model, self._layers = model, model.layers
         self._rng = np.random.default_rng(self._seed)
-        return Needs()
+        return Needs((), tuple(range(1, model.layers + 1)), int(self._rng.integers(1, 7)))
 
     def plan(self, observation: Observation) -> Plan:
         views = [view for view in observation.sequences if self._rng.random() < 0.8] or list(
             observation.sequences[:1]
         )
+        shadows = self._shadows(observation)
         if self._rng.random() < 0.15:
-            return NextToken(tuple(view.id for view in views))
-        return Speculate(
-            tuple(
-                Draft(
-                    view.id,
-                    self._source(),
-                    int(self._rng.integers(0, min(view.remaining, 8))),
-                    float(self._rng.choice([0.0, 0.05, 0.3, 1.0])),
-                )
-                for view in (views[i] for i in self._rng.permutation(len(views)))
-            )
+            return NextToken(tuple(view.id for view in views), shadows)
+        order = [views[i] for i in self._rng.permutation(len(views))]
+        return Speculate(tuple(self._draft(view) for view in order), shadows)
+
+    def _draft(self, view: SequenceView) -> Draft:
+        return Draft(
+            view.id,
+            self._source(),
+            int(self._rng.integers(0, min(view.remaining, 8))),
+            float(self._rng.choice([0.0, 0.05, 0.3, 1.0])),
+            self._draft(view) if self._rng.random() < 0.3 else None,
         )
+
+    def _shadows(self, observation: Observation) -> tuple[Shadow, ...]:
+        """Of any sequence, also of those that have no part in the step, at any layers."""
+        shadows = []
+        for view in observation.sequences:
+            for adapted in (False, True) if self._adapted else (False,):
+                able = [layer for layer, _ in self._model.adapted] if adapted else range(1, self._layers)
+                chosen = tuple(layer for layer in able if self._rng.random() < 0.5)
+                if chosen and self._rng.random() < 0.4:
+                    positions = None if self._rng.random() < 0.5 else int(self._rng.integers(1, 9))
+                    shadows.append(Shadow(view.id, chosen, positions, adapted))
+        return tuple(shadows)
 
     def _source(self) -> object:
         kind = self._rng.integers(0, 3 if self._grown else 2)

@@ -13,6 +13,8 @@ def verified_rows(trees: Seq[DraftTree], layers: int) -> tuple[int, list[tuple[i
 
     Of a chain drafted at an exit layer all rows but the newest wait at that layer.
     """
+    if len(trees) == 1 and not trees[0].drafted:  # most steps
+        return 1, [(layers, 1)]
     joining: dict[int, int] = {0: 0}
     for tree in trees:
         source = tree.draft.source

@@ -34,6 +34,8 @@ class ExitChoice:
         self._evidence: dict[int, Evidence] = {}
         self._plans: dict[int, ExitPlan] = {}
         self._objective: Objective | None = None
+        self._best: ExitPlan | None = None
+        self._known = False  # whether nothing has changed since the best plan was looked for
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -44,21 +46,22 @@ class ExitChoice:
         """Drafts of ``layer`` in round ``now``, real ones or shadows."""
         self._evidence.setdefault(layer, Evidence()).add(matches, confidences, now)
         self._plans.pop(layer, None)
+        self._known = False
 
     def best(self, objective: Objective, now: int) -> ExitPlan | None:
         """The layer worth most among those of which enough is known; None without any."""
         if objective is not self._objective:
-            self._objective, self._plans = objective, {}
-        for layer in self._evidence.keys() - self._plans.keys():
-            self._plans[layer] = self._plan(layer, objective)
-        found = None
-        for plan in self._plans.values():
-            if found is None or plan.value > found.value:
-                found = plan
-        if found is not None and self._evidence[found.layer].weight(now) < _ENOUGH:
+            self._objective, self._plans, self._known = objective, {}, False
+        if not self._known:
+            for layer in self._evidence.keys() - self._plans.keys():
+                self._plans[layer] = self._plan(layer, objective)
+            self._best = max(self._plans.values(), key=_value, default=None)
+            self._known = True
+        best = self._best
+        if best is not None and best.value > 1 and self._evidence[best.layer].weight(now) < _ENOUGH:
             self._forget(now)
             return self.best(objective, now)
-        return found
+        return best
 
     def worth_a_look(
         self, objective: Objective, now: int, at_least: float, skip: Iterable[int] = ()
@@ -104,3 +107,8 @@ class ExitChoice:
         for layer in [key for key, one in self._evidence.items() if one.weight(now) < _ENOUGH]:
             del self._evidence[layer]
             self._plans.pop(layer, None)
+            self._known = False
+
+
+def _value(plan: ExitPlan) -> float:
+    return plan.value
