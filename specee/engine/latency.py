@@ -47,15 +47,26 @@ class LatencyMeter:
         return self._table
 
     def _start(self, table: Latency) -> None:
-        self._most, self._call, self._step = table.rows[-1], table.call, table.step
+        self._most, self._call = table.rows[-1], table.call
+        self._step, self._turn = table.step, table.turn
         self._between = [_neighbours(table.rows, rows) for rows in range(self._most + 1)]
-        self._layer, self._head = _Entries(table.layer, self._between), _Entries(table.head, self._between)
+        self._layer = _Entries(table.rows, table.layer, self._between)
+        self._head = _Entries(table.rows, table.head, self._between)
         self._scale, self._trend, self._seen = 1.0, 0.0, 0
         self._before = self._newer = 0.0  # deviations of the last two steps
         self._table = table
 
-    def observe(self, rows: int, layer_rows: Seq[tuple[int, int]], times: Times, step_seconds: float) -> None:
+    def observe(
+        self,
+        rows: int,
+        layer_rows: Seq[tuple[int, int]],
+        times: Times,
+        step_seconds: float,
+        turns: int = 0,
+    ) -> None:
         """Refine by a step that took ``rows`` rows through the head, and ``layer_rows`` to it.
+
+        ``turns``: tokens that it drafted one after the other with layers and a head.
 
         Each pair is a number of layers and the rows that passed them together: ``[(8, 1), (22, 5)]`` after a
         chain of 4 drafted at layer 8 of 30. Nothing is learnt before the first :meth:`table`, nor from more
@@ -64,12 +75,14 @@ class LatencyMeter:
         if self._table is None or rows > self._most:
             return
         with self._lock:
-            self._learn(rows, layer_rows, times, step_seconds)
+            self._learn(rows, layer_rows, times, step_seconds, turns)
             self._seen += 1
             if self._seen % _EVERY == 0:
                 self._publish()
 
-    def _learn(self, rows: int, layer_rows: Seq[tuple[int, int]], times: Times, step_seconds: float) -> None:
+    def _learn(
+        self, rows: int, layer_rows: Seq[tuple[int, int]], times: Times, step_seconds: float, turns: int
+    ) -> None:
         """No calls in here: it is run in every step."""
         draft, draft_head, verify, head, shadow = times
         at = self._layer.at
@@ -99,9 +112,14 @@ class LatencyMeter:
                 self._layer.off[count] += off * layers * at[count] / layers_expected
             off = head / (scale * head_expected) - 1
             self._head.off[rows] += _FAR if off > _FAR else -_FAR if off < -_FAR else off
-        off = (step_seconds - draft - draft_head - verify - head - shadow - self._call) / self._step - 1
-        self._step *= 1 + _LOOP * (_MOST if off > _MOST else _LEAST if off < _LEAST else off)
-        self._step = max(self._step, _LEAST_STEP)
+        around = step_seconds - draft - draft_head - verify - head - shadow - self._call
+        # Whose fault a deviation is cannot be told from one step, but most have turns or have none.
+        off = around / (self._step + turns * self._turn) - 1
+        off = _LOOP * (_MOST if off > _MOST else _LEAST if off < _LEAST else off)
+        if turns:
+            self._turn = max(self._turn * (1 + off), _LEAST_STEP)
+        else:
+            self._step = max(self._step * (1 + off), _LEAST_STEP)
 
     def _publish(self) -> None:
         """Work deviations in; replace the table if it has changed enough to matter."""
@@ -116,8 +134,9 @@ class LatencyMeter:
             _differs(layer, table.layer)
             or _differs(head, table.head)
             or abs(self._step - table.step) > _CHANGE * plain
+            or abs(self._turn - table.turn) > _CHANGE * plain
         ):
-            self._table = Latency(table.rows, layer, head, self._call, self._step)
+            self._table = Latency(table.rows, layer, head, self._call, self._step, self._turn)
 
 
 class _Entries:
@@ -126,8 +145,8 @@ class _Entries:
     ``at[rows]``: what they mean for every number of rows. ``off[rows]``: sum of deviations seen since then.
     """
 
-    def __init__(self, seconds: Seq[float], between: Seq[tuple[int, int, float]]) -> None:
-        self.seconds, self._between = list(seconds), between
+    def __init__(self, rows: Seq[int], seconds: Seq[float], between: Seq[tuple[int, int, float]]) -> None:
+        self._rows, self.seconds, self._between = rows, list(seconds), between
         self.off = [0.0] * len(between)
         self.at = self._expected()
 
@@ -142,14 +161,11 @@ class _Entries:
         self.at = self._expected()
 
     def _move(self, entry: int, off: float) -> None:
-        """The others give way: more rows never take less."""
+        """The others give way: more rows never take less, nor more than they would in smaller passes."""
         value = self.seconds[entry] * (1 + off)
-        fewer, more = self.seconds[:entry], self.seconds[entry + 1 :]
-        self.seconds = [
-            *(min(other, value) for other in fewer),
-            value,
-            *(max(other, value) for other in more),
-        ]
+        for other, rows in enumerate(self._rows):
+            bounds = sorted((value, value * rows / self._rows[entry]))
+            self.seconds[other] = min(max(self.seconds[other], bounds[0]), bounds[1])
 
     def _expected(self) -> list[float]:
         seconds = self.seconds

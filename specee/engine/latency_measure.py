@@ -12,8 +12,8 @@ from specee.policies.latency import Latency, interpolated
 from specee.types import ModelConfig, WeightFormat
 
 ROWS = (1, 2, 4, 8, 16)
-STEP_SECONDS = 1e-4
-"""What the loop itself takes in a step, until steps have been seen."""
+STEP_SECONDS, TURN_SECONDS = 1e-4, 5e-5
+"""What the loop itself takes in a step, and for a drafted token, until steps have been seen."""
 
 _CONTEXT = 32
 _TURNS = 15
@@ -34,7 +34,7 @@ def measure(backend: Backend, clock: Callable[[], float], budget: float) -> Late
     scratch = _Scratch(backend, clock, max(1, min(_CONTEXT, config.max_position - most)), most)
     layers, head = scratch.first()
     if not rows:  # no room for a second position
-        return Latency((1,), (layers / config.num_layers,), (head,), scratch.call, STEP_SECONDS)
+        return Latency((1,), (layers / config.num_layers,), (head,), scratch.call, STEP_SECONDS, TURN_SECONDS)
     cold = _cold_layers(config, backend.weights)
     depth = scratch.prepare((budget / _PASSES - head) / max(layers / config.num_layers, 1e-9), cold)
     taken: dict[int, list[tuple[float, float]]] = {}
@@ -48,12 +48,17 @@ def measure(backend: Backend, clock: Callable[[], float], budget: float) -> Late
     return _table(rows, taken, depth, scratch.call)
 
 
-def monotone(values: Seq[float]) -> tuple[float, ...]:
-    """Never less for more rows: of two values that say so, the first is wrong, for noise only adds time."""
-    made: list[float] = []
-    for value in reversed(values):
-        made.append(min(value, made[-1]) if made else value)
-    return tuple(reversed(made))
+def plausible(rows: Seq[int], values: Seq[float]) -> tuple[float, ...]:
+    """Never less for more rows, and never more than the rows would take in smaller passes.
+
+    Of values that say otherwise the larger one is wrong: noise only adds time.
+    """
+    made = list(values)
+    for i in reversed(range(len(made) - 1)):
+        made[i] = min(made[i], made[i + 1])
+    for i in range(1, len(made)):
+        made[i] = min(made[i], made[i - 1] * rows[i] / rows[i - 1])
+    return tuple(made)
 
 
 class _Scratch:
@@ -119,14 +124,15 @@ def _cold_layers(config: ModelConfig, weights: WeightFormat) -> int:
 def _table(rows: Seq[int], taken: dict[int, list[tuple[float, float]]], depth: int, call: float) -> Latency:
     """Times of the quickest passes. Row counts that there was no time for lie between those measured."""
     seen = sorted(taken)
-    layer = monotone([_undisturbed([layers / depth for layers, _ in taken[count]]) for count in seen])
-    head = monotone([_undisturbed([head for _, head in taken[count]]) for count in seen])
+    layer = plausible(seen, [_undisturbed([layers / depth for layers, _ in taken[count]]) for count in seen])
+    head = plausible(seen, [_undisturbed([head for _, head in taken[count]]) for count in seen])
     return Latency(
         tuple(rows),
         tuple(interpolated(seen, layer, count) for count in rows),
         tuple(interpolated(seen, head, count) for count in rows),
         call,
         STEP_SECONDS,
+        TURN_SECONDS,
     )
 
 

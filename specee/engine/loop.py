@@ -13,7 +13,7 @@ from specee.drafting import Drafter, DraftHeads, built_in
 from specee.engine.checks import get_ready
 from specee.engine.executor import Done, Executor
 from specee.engine.latency import LatencyMeter
-from specee.engine.passes import verified_rows
+from specee.engine.passes import draft_turns, verified_rows
 from specee.engine.sequence import ActiveSequence
 from specee.engine.statistics import Statistics
 from specee.policies import DraftCost, DraftSource, Observation, Policy
@@ -94,7 +94,8 @@ class Generation:
             self.statistics.add(outcome, seconds)
             if self._latency is not None and self.steps > 1:  # the first step is the prompt's
                 trees = [tree for _, tree, _ in done]
-                self._latency.observe(*verified_rows(trees, self._layers), outcome.times, seconds)
+                rows, parts = verified_rows(trees, self._layers)
+                self._latency.observe(rows, parts, outcome.times, seconds, draft_turns(trees))
             self._policy.observe(outcome)
         except BaseException:
             self._restore()

@@ -8,6 +8,11 @@ from specee.drafting import DraftTree
 from specee.policies import ExitLayer
 
 
+def draft_turns(trees: Seq[DraftTree]) -> int:
+    """Tokens drafted one after the other with layers and a head: the longest chain of these."""
+    return max([tree.drafted for tree in trees if isinstance(tree.draft.source, ExitLayer)], default=0)
+
+
 def verified_rows(trees: Seq[DraftTree], layers: int) -> tuple[int, list[tuple[int, int]]]:
     """Rows at the head, and (layers, rows) parts of the way there, for a model of ``layers`` layers.
 

@@ -42,7 +42,7 @@ class Objective:
         self._layers = layers
         self._layer = [latency.layers_seconds(1, count * rows) for rows in range(LONGEST + 3)]
         self._head = [latency.head_seconds(count * rows) for rows in range(LONGEST + 3)]
-        self._call, self._step = 2 * latency.call, latency.step + latency.call
+        self._turn, self._step = 2 * latency.call + latency.turn, latency.step + latency.call
         self._latency = latency
         self._best: dict[tuple[int, float, int], Choice] = {}
         self.plain = layers * self._layer[1] + self._head[1] + self._step
@@ -58,7 +58,7 @@ class Objective:
         Layer 0 is a source that needs neither. Up to the exit layer one row remains to be verified, the
         newest draft's; above it, all of them and the token before.
         """
-        each = layer * self._layer[1] + head * self._head[1] + self._call if layer else 0.0
+        each = layer * self._layer[1] + head * self._head[1] + self._turn if layer else 0.0
         rows = int(drafts) + 1
         share = drafts + 1 - rows
         deep = self._layer[rows] + share * (self._layer[rows + 1] - self._layer[rows])

@@ -14,7 +14,7 @@ import pytest
 from specee.backends.protocol import Backend
 from specee.engine import Request, latency
 from specee.engine.latency import LatencyMeter
-from specee.engine.latency_measure import ROWS, STEP_SECONDS, monotone
+from specee.engine.latency_measure import ROWS, STEP_SECONDS, plausible
 from specee.policies import Latency, Times
 from tests.engines import Engine, native_engines
 from tests.random_model import BASE, random_model
@@ -111,8 +111,9 @@ def test_one_long_pass_does_not_end_the_measurement() -> None:
 
 
 def test_more_rows_never_take_less() -> None:
-    assert monotone([1.0, 9.0, 3.0, 4.0, 2.0]) == (1.0, 2.0, 2.0, 2.0, 2.0)
-    assert monotone([5.0]) == (5.0,)
+    assert plausible(ROWS, [1.0, 9.0, 3.0, 4.0, 2.0]) == (1.0, 2.0, 2.0, 2.0, 2.0)
+    assert plausible(ROWS, [1.0, 1.5, 9.0, 9.0, 50.0]) == (1.0, 1.5, 3.0, 6.0, 12.0)
+    assert plausible([1], [5.0]) == (5.0,)
     backend = PricedBackend(
         Prices(layer=lambda rows: 2e-4 if rows == 4 else 1e-4, head=lambda rows: 1e-3 / rows)
     )
@@ -290,6 +291,17 @@ def test_the_loop_learns_what_it_takes() -> None:
     assert machine.steps(5000, PLAIN).step > 0
     machine.loop = 0.05
     assert machine.steps(500, PLAIN).step == pytest.approx(0.05, rel=0.1)
+
+
+def test_drafted_tokens_have_a_time_of_their_own_in_the_loop() -> None:
+    machine = Machine(call=0.02)
+    times = Times(0.003, 0.001, 30 * machine.layer(1), machine.head(1))
+    for turns in [0, 4] * 500:
+        around = machine.backend.prices.call + 0.05 + turns * 0.03
+        machine.meter.observe(1, [(30, 1)], times, times.total + around, turns)
+    table = machine.meter.table()
+    assert table.step == pytest.approx(0.05, rel=0.1)
+    assert table.turn == pytest.approx(0.03, rel=0.1)
 
 
 def test_nothing_is_learnt_where_there_is_no_table() -> None:
