@@ -28,7 +28,11 @@ py::tuple frontier(Sequence& sequence) {
   require_free(sequence);
   const std::vector<int> counts = sequence.frontier();
   py::tuple made(counts.size());
-  for (size_t layer = 0; layer < counts.size(); ++layer) made[layer] = counts[layer];
+  py::int_ count(0);  // most neighbours are equal, and then share an object
+  for (size_t layer = 0; layer < counts.size(); ++layer) {
+    if (layer == 0 || counts[layer] != counts[layer - 1]) count = py::int_(counts[layer]);
+    made[layer] = count;
+  }
   return made;
 }
 

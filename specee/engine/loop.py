@@ -9,14 +9,16 @@ from typing import Any, NamedTuple
 
 from specee.backends.protocol import Backend
 from specee.clock import Clock
-from specee.drafting import Drafter, DraftHeads, built_in
+from specee.drafting import Drafter, DraftHeads, DraftTree, built_in
 from specee.engine.checks import get_ready
 from specee.engine.executor import Done, Executor
 from specee.engine.latency import LatencyMeter
 from specee.engine.passes import draft_turns, verified_rows
 from specee.engine.sequence import ActiveSequence
 from specee.engine.statistics import Statistics
-from specee.policies import DraftCost, DraftSource, Observation, Policy
+from specee.policies import DraftCost, DraftSource, Observation, Outcome, Policy
+
+_PLAIN_STEPS = 4  # of which one refines the latency table
 
 
 class Timing(NamedTuple):
@@ -92,10 +94,8 @@ class Generation:
             outcome = self._executor.outcome(plan, done, clock)
             seconds = time.perf_counter() - begin
             self.statistics.add(outcome, seconds)
-            if self._latency is not None and self.steps > 1:  # the first step is the prompt's
-                trees = [tree for _, tree, _ in done]
-                rows, parts = verified_rows(trees, self._layers)
-                self._latency.observe(rows, parts, outcome.times, seconds, draft_turns(trees))
+            if self._latency is not None:
+                self._refine([tree for _, tree, _ in done], outcome, seconds)
             self._policy.observe(outcome)
         except BaseException:
             self._restore()
@@ -105,6 +105,13 @@ class Generation:
     def _observation(self) -> Observation:
         views = tuple([sequence.view() for sequence in self._running])
         return Observation(views, None if self._latency is None else self._latency.table())
+
+    def _refine(self, trees: Seq[DraftTree], outcome: Outcome, seconds: float) -> None:
+        """Of plain steps, which are all alike, a few are enough. The first step is the prompt's."""
+        assert self._latency is not None
+        if self.steps > 1 and (self.steps % _PLAIN_STEPS == 0 or any(tree.drafted for tree in trees)):
+            rows, parts = verified_rows(trees, self._layers)
+            self._latency.observe(rows, parts, outcome.times, seconds, draft_turns(trees))
 
     def _commit(self, done: Seq[Done]) -> dict[int, tuple[int, ...]]:
         committed = {}

@@ -21,7 +21,7 @@ from specee.policies.shadow_budget import ShadowBudget
 POSITIONS = 4
 """Positions of one look: with the layers that it takes in, about as many states as pass a head cheaply."""
 _GAIN = 1.03  # what drafting has to promise before it begins; to go on, it must not lose
-_PAUSE = 8  # rounds until layers are thought of again, after there was none to look at
+_PAUSE, _LONGEST_PAUSE = 8, 128  # rounds between looks while they find nothing that pays: ever longer
 
 
 class DraftChoice:
@@ -41,6 +41,7 @@ class DraftChoice:
         self._drafting: tuple[bool, ExitPlan] | None = None
         self._round = 0
         self._look_at = 0  # round
+        self._pause = _PAUSE
         self._looked = 0  # length of the text then
 
     def draft(self, view: SequenceView, objective: Objective) -> Draft | None:
@@ -75,9 +76,18 @@ class DraftChoice:
             states = positions * (len(layers) + judged)
             if layers and positions and self._affords(seconds.shadow_seconds(states), view, seconds):
                 self._looked = view.length
+                self._wait()
                 return Shadow(view.id, layers, positions, adapted)
-        self._look_at = self._round + _PAUSE
+        self._wait()
         return None
+
+    def _wait(self) -> None:
+        """While drafting pays, all can be looked at again soon: the budget is what limits it."""
+        if self._drafting is None:
+            self._look_at = self._round + self._pause
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        else:
+            self._pause = _PAUSE
 
     def learn(self, entry: Round) -> None:
         """What came of the drafts of a round."""
@@ -92,6 +102,18 @@ class DraftChoice:
             confidences = entry.confidences[: len(matches)]
             exits = self._exits[entry.source.adapted]
             exits.learn(entry.source.layer, matches, confidences, self._round)
+
+    @property
+    def quiet(self) -> int:
+        """Rounds in which nothing but plain decoding will be planned; 0 if that cannot be said."""
+        if self._lookup is not None or self._drafting is not None or not self._sampled:
+            return 0
+        return self._look_at - self._round
+
+    def skip(self, rounds: int, seconds: float) -> None:
+        """Quiet rounds have passed."""
+        self._round += rounds
+        self._budget.note(seconds, 0.0, drafting=False)
 
     def see(self, shadow: ShadowTokens) -> None:
         """What a layer would have drafted."""

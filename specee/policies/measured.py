@@ -27,6 +27,16 @@ _LAYERS_ALONE = Latency((1,), (1.0,), (0.0,))
 """Time in layers, however many rows pass: DEL's tokens per layer."""
 
 
+class _Rest:
+    """Steps of plain decoding in which there is nothing to decide: what is saved here is every step's."""
+
+    __slots__ = ("left", "plan", "rounds", "seconds")
+
+    def __init__(self, plan: NextToken, left: int) -> None:
+        self.plan, self.left = plan, left
+        self.rounds, self.seconds = 0, 0.0
+
+
 class Measured:
     """Drafts where it is worth most, and nothing where nothing is worth it.
 
@@ -50,6 +60,7 @@ class Measured:
         self._choices: dict[int, DraftChoice] = {}
         self._latency: Latency | None = None
         self._objectives: dict[tuple[bool, int], Objective] = {}
+        self._rest: _Rest | None = None
         own = tuple([(layer, 1.0) for layer in range(1, model.layers)])
         kinds = {kind: model.adapted if kind else own for kind in self._kinds}
         self._heads = {kind: heads for kind, heads in kinds.items() if heads}
@@ -67,6 +78,13 @@ class Measured:
 
     def plan(self, observation: Observation) -> Plan:
         """For each sequence its drafts and its looks."""
+        rest = self._rest
+        if rest is not None:
+            same = len(observation.sequences) == len(rest.plan.sequences)
+            if rest.left > 0 and same and observation.latency is self._latency:
+                rest.left -= 1
+                return rest.plan
+            self._wake(rest)
         objective, seconds = self._objective(observation)
         drafts: list[Draft | None] = []
         shadows: list[Shadow] = []
@@ -76,7 +94,11 @@ class Measured:
             if self._heads and (shadow := choice.look(view, objective, seconds)) is not None:
                 shadows.append(shadow)
         if not any(drafts):
-            return NextToken(tuple([view.id for view in observation.sequences]), tuple(shadows))
+            plan = NextToken(tuple([view.id for view in observation.sequences]), tuple(shadows))
+            quiet = min([self._choices[index].quiet for index in plan.sequences])
+            if not shadows and quiet > 0:
+                self._rest = _Rest(plan, quiet - 1)
+            return plan
         nothing = self._lookup or NgramLookup()
         pairs = zip(observation.sequences, drafts, strict=True)
         return Speculate(
@@ -85,6 +107,11 @@ class Measured:
 
     def observe(self, outcome: Outcome) -> None:
         """Learn what came of the drafts, and what was seen beside."""
+        rest = self._rest
+        if rest is not None:
+            rest.rounds += 1
+            rest.seconds += outcome.times.total
+            return
         share = 1 / len(outcome.rounds)
         shadow, total = outcome.times.shadow * share, outcome.times.total * share
         for entry in outcome.rounds:
@@ -93,6 +120,11 @@ class Measured:
             choice.note(total, shadow)
         for seen in outcome.shadows:
             self._choices[seen.sequence].see(seen)
+
+    def _wake(self, rest: _Rest) -> None:
+        for index in rest.plan.sequences:
+            self._choices[index].skip(rest.rounds, rest.seconds / len(rest.plan.sequences))
+        self._rest = None
 
     def _objective(self, observation: Observation) -> tuple[Objective, Objective]:
         """What plans are judged by, and the same in measured seconds."""
