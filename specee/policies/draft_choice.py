@@ -21,7 +21,10 @@ from specee.policies.shadow_budget import ShadowBudget
 POSITIONS = 4
 """Positions of one look: with the layers that it takes in, about as many states as pass a head cheaply."""
 _GAIN = 1.03  # what drafting has to promise before it begins; to go on, it must not lose
-_PAUSE, _LONGEST_PAUSE = 8, 128  # rounds between looks while they find nothing that pays: ever longer
+_BETTER = 1.02  # what a look has to promise over what is drafted already
+_NEAR = 0.97
+# Rounds between looks: where drafting pays, or nearly; and elsewhere, ever longer.
+_SHORT_PAUSE, _PAUSE, _LONGEST_PAUSE = 2, 8, 128
 
 
 class DraftChoice:
@@ -43,6 +46,7 @@ class DraftChoice:
         self._look_at = 0  # round
         self._pause = _PAUSE
         self._looked = 0  # length of the text then
+        self._near = False  # whether the best layer known is worth about as much as plain decoding, or more
 
     def draft(self, view: SequenceView, objective: Objective) -> Draft | None:
         """The drafts of the next round; None where plain decoding is worth more."""
@@ -70,7 +74,7 @@ class DraftChoice:
         if self._round < self._look_at or view.length < self._looked + POSITIONS:
             return None
         for adapted, choice in self._exits.items():
-            layers = self._promising(adapted, choice, objective)
+            layers = self._promising(choice, objective)
             positions = min(POSITIONS, view.length - 1) if view.fresh else POSITIONS
             judged = 1 if view.fresh else 0  # within a prompt the full model has to be asked too
             states = positions * (len(layers) + judged)
@@ -82,12 +86,12 @@ class DraftChoice:
         return None
 
     def _wait(self) -> None:
-        """While drafting pays, all can be looked at again soon: the budget is what limits it."""
-        if self._drafting is None:
+        """Where drafting pays, or nearly, the budget is what limits looks."""
+        if self._near:
+            self._look_at = self._round + _SHORT_PAUSE
+        else:
             self._look_at = self._round + self._pause
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-        else:
-            self._pause = _PAUSE
 
     def learn(self, entry: Round) -> None:
         """What came of the drafts of a round."""
@@ -129,16 +133,17 @@ class DraftChoice:
             plan = choice.best(objective, self._round)
             if plan is not None and (best is None or plan.value > best[1].value):
                 best = adapted, plan
+        near = best is not None and best[1].value > _NEAR
+        if near and not self._near:
+            self._look_at, self._pause = self._round, _PAUSE  # more may be found beside it
+        self._near = near
         needed = _GAIN if self._drafting is None else 1.0
         return best if best is not None and best[1].value > needed else None
 
-    def _promising(self, adapted: bool, choice: ExitChoice, objective: Objective) -> tuple[int, ...]:
-        """Layers that may beat what is drafted now. Those drafted at show themselves."""
-        if self._drafting is None:
-            return choice.worth_a_look(objective, self._round, _GAIN)
-        drafting_adapted, plan = self._drafting
-        skip = (plan.layer,) if adapted is drafting_adapted else ()
-        return choice.worth_a_look(objective, self._round, max(_GAIN, plan.value), skip)
+    def _promising(self, choice: ExitChoice, objective: Objective) -> tuple[int, ...]:
+        """Layers that may beat what is drafted now."""
+        value = 0.0 if self._drafting is None else self._drafting[1].value
+        return choice.worth_a_look(objective, self._round, max(_GAIN, _BETTER * value))
 
     def _affords(self, seconds: float, view: SequenceView, objective: Objective) -> bool:
-        return self._budget.affords(seconds, view.remaining, objective.plain)
+        return self._budget.affords(seconds, view.remaining * objective.plain, near=self._near)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import sqrt
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from specee.policies.evidence import Evidence
 from specee.policies.objective import Choice, Objective
 
 _ENOUGH = 1.0  # drafts' worth of evidence under which a layer is no longer believed
-_SAMPLED = 5  # layers that one look takes in
+_SPREAD = 4  # layers of the first look
 
 
 class ExitPlan(NamedTuple):
@@ -31,6 +31,7 @@ class ExitChoice:
 
     def __init__(self, heads: Sequence[tuple[int, float]]) -> None:
         self._heads = dict(heads)
+        self._layers = tuple(self._heads)
         self._evidence: dict[int, Evidence] = {}
         self._plans: dict[int, ExitPlan] = {}
         self._objective: Objective | None = None
@@ -40,7 +41,7 @@ class ExitChoice:
     @property
     def layers(self) -> tuple[int, ...]:
         """All that can draft."""
-        return tuple(self._heads)
+        return self._layers
 
     def learn(self, layer: int, matches: Sequence[bool], confidences: Sequence[float], now: int) -> None:
         """Drafts of ``layer`` in round ``now``, real ones or shadows."""
@@ -63,26 +64,27 @@ class ExitChoice:
             return self.best(objective, now)
         return best
 
-    def worth_a_look(
-        self, objective: Objective, now: int, at_least: float, skip: Iterable[int] = ()
-    ) -> tuple[int, ...]:
-        """Layers that may be worth more than ``at_least``, the most promising ones, ascending.
+    def worth_a_look(self, objective: Objective, now: int, at_least: float) -> tuple[int, ...]:
+        """Layers that may be worth more than ``at_least``, ascending, none if there are none.
 
-        With nothing known they are spread evenly over those that could pay at all. ``skip`` are left out.
+        With nothing known they are spread evenly. Else they lie between the best layer known and its nearest
+        known neighbours, three shallower ones and a deeper one: every look narrows the gap.
         """
         self._forget(now)
-        hopes = sorted(
-            (
-                (value, layer)
-                for layer, value in self._hopes(objective, now)
-                if value > at_least and layer not in skip
-            ),
-            reverse=True,
-        )
-        layers = sorted(layer for _, layer in hopes)
-        if not self._evidence and len(layers) > _SAMPLED:
-            return tuple([layers[len(layers) * (2 * i + 1) // (2 * _SAMPLED)] for i in range(_SAMPLED)])
-        return tuple(sorted(layer for _, layer in hopes[:_SAMPLED]))
+        best = self.best(objective, now)
+        if best is None:
+            able = [layer for layer in self._layers if self._hope(layer, objective, now) > at_least]
+            return tuple(
+                [able[len(able) * (2 * i + 1) // (2 * _SPREAD)] for i in range(min(_SPREAD, len(able)))]
+            )
+        at = {layer: index for index, layer in enumerate(self._layers)}
+        center = at[best.layer]
+        known = sorted(at[layer] for layer in self._evidence)
+        below = max([index for index in known if index < center], default=-1)
+        above = min([index for index in known if index > center], default=len(at))
+        between = {below + (center - below) * part // 4 for part in (1, 2, 3)} | {(center + above) // 2}
+        layers = [self._layers[index] for index in sorted(between - {below, center})]
+        return tuple([layer for layer in layers if self._hope(layer, objective, now) > at_least])
 
     def _plan(self, layer: int, objective: Objective) -> ExitPlan:
         evidence, head = self._evidence[layer], self._heads[layer]
@@ -92,15 +94,14 @@ class ExitChoice:
             return ExitPlan(layer, stopped.length, evidence.threshold, stopped.value)
         return ExitPlan(layer, fixed.length, 0.0, fixed.value)
 
-    def _hopes(self, objective: Objective, now: int) -> Iterable[tuple[int, float]]:
-        """What every layer is worth at best: by what is known of it, else of the next deeper one known."""
-        hope = 1.0
-        for layer in sorted(self._heads, reverse=True):
-            evidence = self._evidence.get(layer)
-            if evidence is not None:
+    def _hope(self, layer: int, objective: Objective, now: int) -> float:
+        """What a layer can be worth at best, by what is known of deeper ones: the last is never wrong."""
+        bound = 1.0
+        for deeper, evidence in self._evidence.items():
+            if deeper > layer:
                 seen, rate = evidence.weight(now), evidence.rate
-                hope = min(hope, rate + sqrt(rate * (1 - rate) / (seen + 1)) + 0.5 / (seen + 1))
-            yield layer, objective.best(layer, self._heads[layer], hope).value
+                bound = min(bound, rate + sqrt(rate * (1 - rate) / (seen + 1)) + 0.5 / (seen + 1))
+        return objective.best(layer, self._heads[layer], bound).value
 
     def _forget(self, now: int) -> None:
         """What has decayed away."""

@@ -39,7 +39,7 @@ class Objective:
 
     def __init__(self, latency: Latency, layers: int, sequences: int = 1) -> None:
         count = sequences
-        self._layers = layers
+        self.layers = layers
         self._layer = [latency.layers_seconds(1, count * rows) for rows in range(LONGEST + 3)]
         self._head = [latency.head_seconds(count * rows) for rows in range(LONGEST + 3)]
         self._turn, self._step = 2 * latency.call + latency.turn, latency.step + latency.call
@@ -63,7 +63,7 @@ class Objective:
         share = drafts + 1 - rows
         deep = self._layer[rows] + share * (self._layer[rows + 1] - self._layer[rows])
         last = self._head[rows] + share * (self._head[rows + 1] - self._head[rows])
-        return drafts * each + layer * self._layer[1] + (self._layers - layer) * deep + last + self._step
+        return drafts * each + layer * self._layer[1] + (self.layers - layer) * deep + last + self._step
 
     def best(self, layer: int, head: float, rate: float) -> Choice:
         """The length at which drafts accepted at ``rate`` are worth most; at least 1."""

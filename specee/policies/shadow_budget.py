@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-ASIDE, DRAFTING = 0.012, 0.06
-"""Shares of the request's time, while nothing is drafted and while drafting pays."""
-_AHEAD = 64  # tokens of the answer that may be counted on before they are there
+ASIDE, NEAR, DRAFTING = 0.01, 0.02, 0.05
+"""Shares of the request's time: while nothing is drafted; while it nearly pays; and while it pays."""
+_AHEAD = 0.5  # of the tokens that may still come, which are counted on before they are there
 
 
 class ShadowBudget:
     """Of one sequence."""
 
     def __init__(self) -> None:
-        self._spent = 0.0
-        self._allowed = 0.0
+        self._elapsed = self._drafting = self._spent = 0.0
 
     def note(self, seconds: float, shadow: float, *, drafting: bool) -> None:
         """A step took ``seconds``, ``shadow`` of them for shadow tokens."""
         self._spent += shadow
-        self._allowed += seconds * (DRAFTING if drafting else ASIDE)
+        if drafting:
+            self._drafting += seconds
+        else:
+            self._elapsed += seconds
 
-    def affords(self, seconds: float, remaining: int, plain: float) -> bool:
-        """Whether ``seconds`` can be spent, with ``remaining`` tokens to come at ``plain`` seconds each."""
-        return self._spent + seconds <= self._allowed + ASIDE * min(remaining, _AHEAD) * plain
+    def affords(self, seconds: float, coming: float, *, near: bool) -> bool:
+        """Whether ``seconds`` can be spent, with plain decoding of all that may come taking ``coming``."""
+        aside = (NEAR if near else ASIDE) * (self._elapsed + _AHEAD * coming)
+        return self._spent + seconds <= aside + DRAFTING * self._drafting
