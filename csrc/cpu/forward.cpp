@@ -61,7 +61,8 @@ void Forward::run(std::vector<PassRow>& rows, int to_layer) {
     for (int layer = rows.front().done; layer < to_layer; ++layer) {
       while (count < total && rows[static_cast<size_t>(count)].done <= layer) ++count;
       run_layer(team, lap, rows, count, layer);
-      if (keeps) keep(team, rows, count, layer + 1);
+      if (keeps) keep(team, rows, count, layer);
+      wait(team, lap);
     }
   });
   for (int r = 0; r < total; ++r)
@@ -69,18 +70,22 @@ void Forward::run(std::vector<PassRow>& rows, int to_layer) {
       std::memcpy(rows[static_cast<size_t>(r)].hidden, state(r), bytes);
 }
 
-// Nobody writes to states until two barriers on.
-void Forward::keep(const Team& team, const std::vector<PassRow>& rows, int count, int done) {
-  const Range mine = team.share(count);
-  for (int r = mine.begin; r < mine.end; ++r) {
+// A member keeps what it has just computed, out of its own cache: the down product's columns.
+void Forward::keep(const Team& team, const std::vector<PassRow>& rows, int count, int layer) {
+  const PackedMatrix& down = weights_.layer(layer).down;
+  const Range blocks = share_blocks(team.index(), team.size(), down, Epilogue::add);
+  const int begin = blocks.begin * kLanes, end = std::min(blocks.end * kLanes, config_.hidden_size);
+  if (begin >= end) return;
+  for (int r = 0; r < count; ++r) {
     const PassRow& row = rows[static_cast<size_t>(r)];
-    if (row.kept != nullptr && row.kept_at[done] >= 0)
-      std::memcpy(row.kept + row.kept_at[done], state(r),
-                  static_cast<size_t>(config_.hidden_size) * sizeof(float));
+    const int at = row.kept != nullptr ? row.kept_at[layer + 1] : -1;
+    if (at >= 0)
+      std::memcpy(row.kept + at + begin, state(r) + begin, static_cast<size_t>(end - begin) * sizeof(float));
   }
 }
 
-// Barriers stand exactly between steps where one member reads what another wrote.
+// Barriers stand exactly between steps where one member reads what another wrote. The last one is the
+// caller's.
 void Forward::run_layer(Team& team, Lap& lap, std::vector<PassRow>& rows, int count, int layer) {
   const LayerWeights& w = weights_.layer(layer);
   project_heads(team, lap, rows, count, layer);
@@ -99,7 +104,6 @@ void Forward::run_layer(Team& team, Lap& lap, std::vector<PassRow>& rows, int co
   lap.mark(Step::o);
   wait(team, lap);
   feed_forward(team, lap, count, layer);
-  wait(team, lap);
 }
 
 void Forward::project_heads(Team& team, Lap& lap, std::vector<PassRow>& rows, int count, int layer) {

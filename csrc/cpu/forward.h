@@ -36,8 +36,8 @@ class Forward {
   void multiply(Team& team, const PackedMatrix& matrix, const InputRows& inputs, int rows, int outputs,
                 float* y, Epilogue epilogue);
   void feed_forward(Team& team, Lap& lap, int count, int layer);
-  // Keeps the states behind `done` layers of rows that want it.
-  void keep(const Team& team, const std::vector<PassRow>& rows, int count, int done);
+  // Keeps the states behind `layer`, of rows that want it.
+  void keep(const Team& team, const std::vector<PassRow>& rows, int count, int layer);
   float* state(int row) { return state_.data() + static_cast<size_t>(row) * config_.hidden_size; }
 
   const ModelConfig& config_;
