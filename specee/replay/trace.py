@@ -22,10 +22,10 @@ Floats = npt.NDArray[np.float32]
 class Text:
     """``tokens`` (length,): a prompt of ``prompt`` tokens, and what plain decoding continues it with.
 
-    ``drafts`` and ``confidences`` (positions, layers) are of the latest positions that have a next token: what
-    each layer would draft as the token after it, and the probability of that in the softmax of the layer's
-    logits. The last layer's tokens are the full model's: the text itself, where it was generated. Raises
-    ConfigurationError for shapes and values that cannot be.
+    ``drafts`` and ``confidences`` (positions, layers) are of the latest positions that have a next token:
+    what each layer would draft as the token after it, and the probability of that in the softmax of the
+    layer's logits. The last layer's tokens are the full model's: the text itself, where it was generated.
+    Raises ConfigurationError for shapes and values that cannot be.
     """
 
     tokens: Tokens

@@ -1,0 +1,88 @@
+"""Drafts out of a record: what the sources of a plan would have drafted, and how much of it is right."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from specee.drafting.prompt_lookup import NgramIndex
+from specee.policies import Draft, DraftSource, ExitLayer, NgramLookup
+from specee.replay.trace import Text, column
+
+
+class Drafted(NamedTuple):
+    """``made`` drafts of ``source``, of which the first ``right`` are the full model's."""
+
+    source: DraftSource
+    made: int
+    right: int
+    confidences: tuple[float, ...]
+
+    @property
+    def layer(self) -> int:
+        """The exit layer, 0 for copies, which need none."""
+        return self.source.layer if isinstance(self.source, ExitLayer) else 0
+
+
+class RecordedDrafts:
+    """Of one text.
+
+    What a layer says after a draft that was wrong is not recorded. It stands to reason that it would have
+    been as sure as it was at that place of the text; the draft counts as wrong.
+    """
+
+    def __init__(self, text: Text) -> None:
+        self._text = text
+        self._columns: dict[int, tuple[list[float], list[float]]] = {}
+        self._indices: dict[NgramLookup, NgramIndex] = {}
+        self._known = list(text.words[: text.prompt])
+
+    def draft(self, length: int, wish: Draft) -> Drafted | None:
+        """What comes of ``wish`` after the first ``length`` tokens; None for nothing.
+
+        ``length`` never shrinks from call to call.
+        """
+        turn: Draft | None = wish
+        while turn is not None:
+            source = turn.source
+            if turn.length > 0:
+                found = (
+                    self._layer(length, turn, source)
+                    if isinstance(source, ExitLayer)
+                    else self._copy(length, turn, source)
+                )
+                if found is not None:
+                    return found
+            turn = turn.otherwise
+        return None
+
+    def _layer(self, length: int, wish: Draft, source: ExitLayer) -> Drafted:
+        matches, confidences = self._column(source.layer)
+        begin = length - 1 - self._text.first
+        end = begin
+        while end < begin + wish.length:
+            end += 1
+            if confidences[end - 1] < wish.stop_below:
+                break
+        right = next((i for i in range(begin, end) if not matches[i]), end) - begin
+        return Drafted(source, end - begin, right, tuple(confidences[begin:end]))
+
+    def _copy(self, length: int, wish: Draft, source: NgramLookup) -> Drafted | None:
+        text = self._text.words
+        self._known += text[len(self._known) : length]
+        index = self._indices.get(source)
+        if index is None:
+            index = self._indices[source] = NgramIndex(source)
+        index.update(self._known)
+        tokens, confidence = index.lookup(self._known, wish.length)
+        if not tokens:
+            return None
+        if confidence < wish.stop_below:
+            del tokens[1:]
+        count = len(tokens)
+        right = next((i for i in range(count) if tokens[i] != text[length + i]), count)
+        return Drafted(source, count, right, (confidence,) * count)
+
+    def _column(self, layer: int) -> tuple[list[float], list[float]]:
+        if layer not in self._columns:
+            self._columns[layer] = column(self._text.matches, layer), column(self._text.confidences, layer)
+        return self._columns[layer]

@@ -1,0 +1,115 @@
+"""Texts in which what layers know changes in the middle, and how soon a policy follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from specee.errors import ConfigurationError
+from specee.policies import Draft, ExitLayer, Latency, NextToken
+from specee.replay.result import Replay, ReplayedRound
+from specee.replay.statics import Statics
+from specee.replay.trace import Text, Trace
+
+GOOD = 0.85
+"""Of the best static setting: what a policy has to be worth."""
+
+
+@dataclass(frozen=True, eq=False)
+class Spliced:
+    """``trace``: its text i is one of ``before``'s up to ``lengths[i]`` tokens, then on as ``after``'s."""
+
+    trace: Trace
+    before: Trace
+    after: Trace
+    lengths: tuple[int, ...]
+
+
+class Recovery(NamedTuple):
+    """Of one text: what the plan of each round after the splice is worth, over the best static setting's."""
+
+    values: tuple[float, ...]
+
+    def reached(self, good: float = GOOD) -> int | None:
+        """The first round, counted from 0, that is worth ``good``; None if there is none."""
+        return next((index for index, value in enumerate(self.values) if value >= good), None)
+
+    def settled(self, good: float = GOOD) -> int:
+        """Rounds until all are worth ``good``."""
+        return max((index + 1 for index, value in enumerate(self.values) if value < good), default=0)
+
+
+def splice(first: Trace, second: Trace, at: int) -> Spliced:
+    """``at`` generated tokens of each text of ``first``, then all generated ones of one of ``second``.
+
+    Texts are paired in order; the traces may be the same. Prices are the first's. Raises ConfigurationError
+    for models of different depth, and for an ``at`` beyond a text.
+    """
+    if first.layers != second.layers:
+        raise ConfigurationError(
+            f"traces of {first.layers} and {second.layers} layers: those spliced must have equally many"
+        )
+    count = min(len(first.texts), len(second.texts))
+    most = min(text.generated for text in first.texts[:count])
+    if not 1 <= at <= most:
+        raise ConfigurationError(f"a splice after {at} generated tokens: allowed are 1..{most}")
+    pairs = list(zip(first.texts, second.texts, strict=False))
+    trace = Trace(
+        f"{first.name} then {second.name}",
+        first.layers,
+        first.latency,
+        tuple([_spliced(one, other, at) for one, other in pairs]),
+    )
+    after = Trace(second.name, second.layers, first.latency, second.texts[:count])
+    return Spliced(trace, first, after, tuple([one.prompt + at for one, _ in pairs]))
+
+
+def _spliced(first: Text, second: Text, at: int) -> Text:
+    """The first's last position is not recorded: there the second one's answer begins."""
+    length = first.prompt + at
+    kept, begin = slice(0, length - 1 - first.first), second.prompt - 1 - second.first
+    return Text(
+        np.concatenate([first.tokens[:length], second.tokens[second.prompt :]]),
+        first.prompt,
+        np.concatenate([first.drafts[kept], second.drafts[begin:]]),
+        np.concatenate([first.confidences[kept], second.confidences[begin:]]),
+    )
+
+
+def recoveries(run: Replay, spliced: Spliced, latency: Latency | None = None) -> list[Recovery]:
+    """How a replay of ``spliced.trace`` follows, text by text.
+
+    A plan is worth what its layer, length and threshold are worth as a static setting on all that comes after
+    the splice. A plan to copy is worth what it is otherwise. Plans that the end of the text cuts short do not
+    count.
+    """
+    statics = Statics(spliced.after, latency)
+    best = statics.sweep()[0].ratio
+    found = []
+    for rounds, length in zip(run.texts, spliced.lengths, strict=True):
+        later = [entry for entry in rounds if entry.length >= length]
+        values = [_value(entry, statics) / best for entry in later if not _cut(entry)]
+        found.append(Recovery(tuple(values)))
+    return found
+
+
+def _exit(entry: ReplayedRound) -> Draft | None:
+    draft = None if isinstance(entry.plan, NextToken) else entry.plan.drafts[0]
+    while draft is not None and not (isinstance(draft.source, ExitLayer) and draft.length):
+        draft = draft.otherwise
+    return draft
+
+
+def _cut(entry: ReplayedRound) -> bool:
+    draft = _exit(entry)
+    return entry.remaining == 1 or (draft is not None and draft.length == entry.remaining - 1)
+
+
+def _value(entry: ReplayedRound, statics: Statics) -> float:
+    draft = _exit(entry)
+    if draft is None:
+        return 1.0
+    assert isinstance(draft.source, ExitLayer)
+    return statics.ratio(draft.source.layer, draft.length, draft.stop_below)
