@@ -13,15 +13,16 @@ from specee.drafting import Drafter, DraftHeads, DraftTree
 from specee.engine.checks import check_plan, drafter_of
 from specee.engine.sequence import ActiveSequence
 from specee.engine.shadows import Shadows
-from specee.engine.verify import Pair, verify
+from specee.engine.verify import Pair, next_tokens, verify
 from specee.policies import Draft, DraftCost, DraftSource, NextToken, NgramLookup, Outcome, Plan, Round
 
 # What stands in for the source where nothing is drafted.
 _NONE = NgramLookup()
+_NO_PLAN = object()
 
 
-Done: TypeAlias = tuple[ActiveSequence, DraftTree, Walk]
-"""A sequence, its drafts, and what of them stays: the arguments of :meth:`.ActiveSequence.commit`."""
+Done: TypeAlias = tuple[ActiveSequence, DraftTree | None, Walk]
+"""A sequence, its drafts, and what of them stays: :meth:`.ActiveSequence.commit` takes it."""
 
 
 class Executor:
@@ -40,6 +41,7 @@ class Executor:
         self._drafters = drafters
         self._model = heads.view()
         self._kept = kept
+        self._sound: object = _NO_PLAN  # the latest plan, if it would pass its checks again
         self._shadows = Shadows(backend, sequences, heads, kept)
 
     def run(self, plan: Plan, clock: Clock) -> list[Done]:
@@ -48,14 +50,26 @@ class Executor:
         Raises what :func:`.check_plan` raises before anything ran. After any other exception (a user's
         processor, Ctrl-C) the sequences are to be restored.
         """
-        check_plan(plan, self._sequences, self._drafters, self._model, self._kept)
+        if plan is not self._sound:
+            check_plan(plan, self._sequences, self._drafters, self._model, self._kept)
+            self._sound = plan if isinstance(plan, NextToken) else _NO_PLAN
+        if isinstance(plan, NextToken):
+            plain = [self._sequences[index] for index in plan.sequences]
+            if True not in [sequence.judged for sequence in plain]:
+                return _next_tokens(self._backend, plain, clock)
         pairs = [self._tree(draft) for draft in _drafts(plan)]
         self._grow(pairs, clock)
+        if True not in [tree.drafted > 0 or sequence.judged for sequence, tree in pairs]:
+            return _next_tokens(self._backend, [sequence for sequence, _ in pairs], clock)
         targets = verify(self._backend, pairs, clock)
         done: list[Done] = []
         for index, (sequence, tree) in enumerate(pairs):
             done.append((sequence, tree, walk(tree, targets[index], sequence.end_after)))
         return done
+
+    def ended(self) -> None:
+        """A sequence is over: plans that name it are not sound any more."""
+        self._sound = _NO_PLAN
 
     def outcome(self, plan: Plan, done: Seq[Done], clock: Clock) -> Outcome:
         """What came of a plan that has been committed; its shadows are seen now."""
@@ -73,9 +87,8 @@ class Executor:
     def _tree(self, draft: Draft) -> Pair:
         sequence = self._sequences[draft.sequence]
         request = sequence.request
-        rejection = request.acceptance == "rejection" and request.sampling.temperature > 0
         tree = DraftTree(
-            draft, sequence.state, sequence.text, request.sampling, request.eos, rejection=rejection
+            draft, sequence.state, sequence.text, request.sampling, request.eos, rejection=sequence.rejection
         )
         return sequence, tree
 
@@ -89,6 +102,15 @@ class Executor:
             for kind, group in kinds.items():
                 self._drafters[kind].draft(group, clock)
             trees = [tree for tree in trees if _turned(tree)]
+
+
+def _next_tokens(backend: Backend, sequences: Seq[ActiveSequence], clock: Clock) -> list[Done]:
+    """Plain decoding by the built-in rules, most steps of most texts: without trees, which cost time."""
+    tokens = next_tokens(backend, sequences, clock)
+    return [
+        (sequence, None, Walk((token,), (), sequence.end_after((token,))))
+        for sequence, token in zip(sequences, tokens, strict=True)
+    ]
 
 
 def _drafts(plan: Plan) -> Seq[Draft]:
@@ -105,8 +127,8 @@ def _turned(tree: DraftTree) -> bool:
     return tree.open
 
 
-def _round(sequence: ActiveSequence, tree: DraftTree, done: Walk) -> Round:
-    if not tree.drafted:
+def _round(sequence: ActiveSequence, tree: DraftTree | None, done: Walk) -> Round:
+    if tree is None or not tree.drafted:
         return Round(sequence.id, done.tokens)
     confidences = tuple(tree.confidences)
     return Round(sequence.id, done.tokens, tree.draft.source, tree.drafted, len(done.path), confidences)

@@ -106,10 +106,12 @@ class Generation:
         views = tuple([sequence.view() for sequence in self._running])
         return Observation(views, None if self._latency is None else self._latency.table())
 
-    def _refine(self, trees: Seq[DraftTree], outcome: Outcome, seconds: float) -> None:
+    def _refine(self, trees: Seq[DraftTree | None], outcome: Outcome, seconds: float) -> None:
         """Of plain steps, which are all alike, a few are enough. The first step is the prompt's."""
         assert self._latency is not None
-        if self.steps > 1 and (self.steps % _PLAIN_STEPS == 0 or any(tree.drafted for tree in trees)):
+        if self.steps > 1 and (
+            self.steps % _PLAIN_STEPS == 0 or any(tree is not None and tree.drafted for tree in trees)
+        ):
             rows, parts = verified_rows(trees, self._layers)
             self._latency.observe(rows, parts, outcome.times, seconds, draft_turns(trees))
 
@@ -120,10 +122,12 @@ class Generation:
             committed[sequence.id] = walk.tokens
             if walk.end is not None:
                 self._running.remove(sequence)
+                self._executor.ended()
         return committed
 
     def _restore(self) -> None:
         """After a step that failed: each sequence has had it, or has not."""
         for sequence in self._running:
             sequence.restore()
+        self._executor.ended()
         self._running = [sequence for sequence in self._running if sequence.finish_reason is None]

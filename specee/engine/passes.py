@@ -8,20 +8,22 @@ from specee.drafting import DraftTree
 from specee.policies import ExitLayer
 
 
-def draft_turns(trees: Seq[DraftTree]) -> int:
+def draft_turns(trees: Seq[DraftTree | None]) -> int:
     """Tokens drafted one after the other with layers and a head: the longest chain of these."""
-    return max([tree.drafted for tree in trees if isinstance(tree.draft.source, ExitLayer)], default=0)
+    chains = [tree.drafted for tree in trees if tree is not None and isinstance(tree.draft.source, ExitLayer)]
+    return max(chains, default=0)
 
 
-def verified_rows(trees: Seq[DraftTree], layers: int) -> tuple[int, list[tuple[int, int]]]:
+def verified_rows(trees: Seq[DraftTree | None], layers: int) -> tuple[int, list[tuple[int, int]]]:
     """Rows at the head, and (layers, rows) parts of the way there, for a model of ``layers`` layers.
 
     Of a chain drafted at an exit layer all rows but the newest wait at that layer.
     """
-    if len(trees) == 1 and not trees[0].drafted:  # most steps
-        return 1, [(layers, 1)]
     joining: dict[int, int] = {0: 0}
     for tree in trees:
+        if tree is None:
+            joining[0] += 1
+            continue
         source = tree.draft.source
         waiting = tree.drafted if isinstance(source, ExitLayer) else 0
         joining[0] += tree.drafted + 1 - waiting

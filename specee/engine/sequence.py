@@ -58,6 +58,11 @@ class ActiveSequence:
         self.request = request
         self.state = state
         self.text = list(request.prompt)
+        sampling = request.sampling
+        self.rejection = request.acceptance == "rejection" and sampling.temperature > 0
+        """Whether drafts are judged by classical rejection sampling."""
+        self.judged = self.rejection or bool(request.processors)
+        """Whether scores have to come to Python."""
         # How much of the text counts, and why it is over: replaced in one assignment, which a signal cannot
         # split.
         self._committed: tuple[int, FinishReason | None] = (len(self.text), None)
@@ -92,9 +97,12 @@ class ActiveSequence:
                 return "stop"
         return "length" if len(tokens) >= self.remaining else None
 
-    def commit(self, tree: DraftTree, done: Walk) -> None:
-        """Make the tokens of ``done`` text: drafts on its path have their rows already, all others go."""
-        if tree.drafted:
+    def commit(self, tree: DraftTree | None, done: Walk) -> None:
+        """Make the tokens of ``done`` text: drafts on its path have their rows already, all others go.
+
+        ``tree`` may be None where nothing was drafted.
+        """
+        if tree is not None and tree.drafted:
             self.state.commit([tree.slots[node] for node in done.path])
         drawn = done.tokens[len(done.path) :]
         if drawn:

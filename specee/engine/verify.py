@@ -27,7 +27,7 @@ def verify(backend: Backend, pairs: Seq[Pair], clock: Clock) -> list[Target]:
     Python (processors of the user, classical rejection), a token is judged when it is asked for: once, on an
     accepted prefix.
     """
-    judged = [tree.rejection or bool(sequence.request.processors) for sequence, tree in pairs]
+    judged = [sequence.judged for sequence, _ in pairs]
     if True not in judged:
         return _draw(backend, pairs, clock)
     clock.timed("verify", backend.advance, _work(pairs), backend.config.num_layers)
@@ -36,6 +36,17 @@ def verify(backend: Backend, pairs: Seq[Pair], clock: Clock) -> list[Target]:
     logits = clock.timed("head", backend.logits, _work(apart[1]))
     scored = iter(_judge(*pair, own) for pair, own in zip(apart[1], _split(logits, apart[1]), strict=True))
     return [next(scored if own else plain) for own in judged]
+
+
+def next_tokens(backend: Backend, sequences: Seq[ActiveSequence], clock: Clock) -> list[int]:
+    """The token after the newest one of each sequence, which none of them needs to judge."""
+    options = [sequence.request.sampling for sequence in sequences]
+    work = [(sequence.state, (len(sequence.text) - 1,)) for sequence in sequences]
+    greedy = False not in [sampling.greedy for sampling in options]
+    tokens, layers, head = backend.verify(work, None if greedy else options)
+    clock.verify += layers
+    clock.head += head
+    return tokens
 
 
 def _work(pairs: Seq[Pair]) -> Work:

@@ -12,11 +12,15 @@ class Autoregressive:
 
     def begin(self, model: ModelView) -> Needs:
         """Any model will do."""
+        self._plan = NextToken(())
         return Needs()
 
     def plan(self, observation: Observation) -> NextToken:
-        """The next token of every sequence."""
-        return NextToken(tuple([sequence.id for sequence in observation.sequences]))
+        """The next token of every sequence; the same object while these are the same."""
+        running = tuple([sequence.id for sequence in observation.sequences])
+        if running != self._plan.sequences:
+            self._plan = NextToken(running)
+        return self._plan
 
     def observe(self, outcome: Outcome) -> None:
         """Nothing to learn: the plan never changes."""

@@ -46,6 +46,8 @@ class DraftChoice:
         self._look_at = 0  # round
         self._pause = _PAUSE
         self._looked = 0  # length of the text then
+        self._objective: Objective | None = None
+        self._learnt = False  # whether there is evidence that the choice of an exit has not seen
         self._near = False  # whether the best layer known is worth about as much as plain decoding, or more
 
     def draft(self, view: SequenceView, objective: Objective) -> Draft | None:
@@ -53,7 +55,9 @@ class DraftChoice:
         room = view.remaining - 1
         if room < 1:
             return None
-        self._drafting = self._exit(objective)
+        if self._learnt or self._drafting is not None or objective is not self._objective:
+            self._learnt, self._objective = False, objective
+            self._drafting = self._exit(objective)
         exit_draft, value = None, 1.0
         if self._drafting is not None:
             adapted, plan = self._drafting
@@ -104,6 +108,7 @@ class DraftChoice:
         elif entry.source is not None and self._sampled:  # else among the shadows
             matches = [True] * entry.accepted + [False] * (entry.accepted < entry.drafted)
             confidences = entry.confidences[: len(matches)]
+            self._learnt = True
             exits = self._exits[entry.source.adapted]
             exits.learn(entry.source.layer, matches, confidences, self._round)
 
@@ -121,6 +126,7 @@ class DraftChoice:
 
     def see(self, shadow: ShadowTokens) -> None:
         """What a layer would have drafted."""
+        self._learnt = True
         self._exits[shadow.adapted].learn(shadow.layer, shadow.matches, shadow.confidences, self._round)
 
     def note(self, seconds: float, shadow: float) -> None:
