@@ -1,4 +1,4 @@
-"""The ``specee`` command: ``generate``, ``chat``, ``info`` and ``bench``."""
+"""The ``specee`` command: ``generate``, ``chat``, ``info``, ``bench``, ``record`` and ``replay``."""
 
 from __future__ import annotations
 

@@ -17,7 +17,9 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser; the chosen command is ``options.run``."""
     parser = argparse.ArgumentParser(prog="specee", description="Decode causal language models faster.")
     parser.add_argument("--version", action="version", version=f"specee {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="{generate,chat,info,bench}", required=True)
+    commands = parser.add_subparsers(
+        title="commands", metavar="{generate,chat,info,bench,record,replay}", required=True
+    )
     _add_generate(commands)
     _add_chat(commands)
     info = commands.add_parser(
@@ -29,6 +31,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model(info)
     info.set_defaults(run=_info)
     _add_bench(commands)
+    _add_record(commands)
+    _add_replay(commands)
     return parser
 
 
@@ -86,6 +90,46 @@ def _add_bench(commands: Any) -> None:
         "--from", type=Path, dest="recorded", metavar="JSON", help="measure nothing, report on an earlier run"
     )
     command.set_defaults(run=_bench)
+
+
+def _add_record(commands: Any) -> None:
+    command = commands.add_parser("record", help="decode plainly, and keep what every layer says, for replay")
+    command.add_argument("prompt", nargs="*", help="a text; more may be given")
+    command.add_argument(
+        "--prompts", type=Path, metavar="FILE", help='JSON lines of the form {"turns": ["text"]}'
+    )
+    command.add_argument("--limit", type=int, metavar="N", help="only the first N prompts")
+    command.add_argument("--output", type=Path, required=True, metavar="TRACE.npz", help="the file to write")
+    command.add_argument(
+        "--tokens", type=int, default=DEFAULT_NEW_TOKENS, metavar="N",
+        help="of each answer, at most (default: %(default)s)",
+    )  # fmt: skip
+    command.add_argument("--name", help="of the trace (default: that of the file)")
+    command.add_argument(
+        "--raw", action="store_true", help="continue the texts themselves, without the chat template"
+    )
+    _add_model(command)
+    command.set_defaults(run=_record)
+
+
+def _add_replay(commands: Any) -> None:
+    command = commands.add_parser("replay", help="judge policies on recorded traces, without a model")
+    command.add_argument("traces", nargs="+", type=Path, metavar="TRACE", help="a file of specee record")
+    command.add_argument(
+        "--policy", nargs="+", default=["del", "auto"], metavar="SPEC",
+        help="NAME or NAME:key=value,...; more may be given (default: del auto)",
+    )  # fmt: skip
+    command.add_argument(
+        "--sweep", action="store_true", help="beside every static exit layer and speculation length"
+    )
+    command.add_argument(
+        "--splice", action="store_true",
+        help="texts of the first of two traces that go on as the second's: how soon do policies follow?",
+    )  # fmt: skip
+    command.add_argument(
+        "--at", type=int, metavar="N", help="splice after N tokens (default: half of the shortest answer)"
+    )
+    command.set_defaults(run=_replay)
 
 
 def _add_model(command: argparse.ArgumentParser) -> None:
@@ -176,5 +220,17 @@ def _info(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     from specee.cli.bench import run
+
+    return run(options)
+
+
+def _record(options: argparse.Namespace) -> int:
+    from specee.cli.record import run
+
+    return run(options)
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from specee.cli.replay import run
 
     return run(options)

@@ -39,7 +39,15 @@ FORBIDDEN = {
     "specee.stopping": ["specee.models", "specee.policies", "specee.backends", *LOOP, *OUTER],
     "specee.options": ["specee.models", "specee.policies", "specee.backends", *OTHERS, *OUTER],
     "specee.drafting": ["specee.engine", *OUTER],
-    "specee.engine": OUTER,
+    "specee.engine": ["specee.replay", *OUTER],
+    "specee.replay": OUTER,
+    **{
+        f"specee.replay.{name}": [
+            *("specee.models", "specee.backends", "specee.acceptance", "specee.engine"),
+            *("torch", "transformers", *OUTER),
+        ]
+        for name in ("trace", "files", "drafts", "looks", "prices", "result", "simulate", "statics", "splice")
+    },
     "specee.integrations": ["specee.cli"],
     # Relative imports only: the folder bench/ has two names. Tests are not installed.
     "specee.bench": ["specee.cli", "bench", "tests"],
@@ -124,6 +132,7 @@ def test_imports_point_one_way(module: str) -> None:
         ("specee.acceptance", "from specee.backends.protocol import Backend"),
         ("specee.models.hf", "class A:\n    import transformers"),
         ("specee.cli.info", "def f():\n    from specee.bench import machine"),
+        ("specee.replay.simulate", "from specee.engine import Request"),
         ("specee.bench.decode.speed", "from bench import machine"),
         ("specee.bench.decode.llama_peer", "import llama_cpp"),
     ],
@@ -139,6 +148,8 @@ def test_a_wrong_import_is_noticed(module: str, source: str) -> None:
         ("specee.models.hf", "def f():\n    import torch"),
         ("specee.models.hf", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
         ("specee.backends.reference.ops", "import torch"),
+        ("specee.replay.record", "from specee.engine import LatencyMeter"),
+        ("specee.replay.drafts", "from specee.drafting.prompt_lookup import NgramIndex"),
         ("specee.policies.greedy", "from specee.types import Sampling"),
         ("specee.cli.bench", "def f():\n    from specee.bench import suite"),
         ("specee.bench.decode.speed", "from .. import machine"),

@@ -1,0 +1,103 @@
+"""``specee replay``: policies over recorded texts, in seconds and without a model."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Iterator, Sequence
+
+from specee.errors import ConfigurationError
+from specee.policies import DraftSource, ExitLayer, make_policy
+from specee.replay import (
+    Recovery,
+    Replay,
+    Spliced,
+    Statics,
+    Trace,
+    read_trace,
+    recoveries,
+    replay,
+    splice,
+)
+from specee.replay.splice import GOOD
+
+SOON = 20  # rounds in which a policy is to have followed a splice
+_WIDTH = 44
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit code."""
+    for policy in options.policy:
+        make_policy(policy)  # a wrong name is told of before anything is read
+    traces = [read_trace(path) for path in options.traces]
+    spliced = _spliced(traces, options.at) if options.splice else None
+    for trace in [spliced.trace] if spliced else traces:
+        runs = [replay(policy, trace) for policy in options.policy]
+        for line in lines(trace, runs):
+            print(line)
+        if options.sweep:
+            for line in sweep_lines(trace):
+                print(line)
+        if spliced:
+            for policy in runs:
+                print(recovery_line(policy, recoveries(policy, spliced)))
+    return 0
+
+
+def _spliced(traces: Sequence[Trace], at: int | None) -> Spliced:
+    """In the middle of the first trace's shortest text, if nothing is said."""
+    if len(traces) != 2:
+        raise ConfigurationError(f"--splice with {len(traces)} traces: give two, what comes first and second")
+    first, second = traces
+    if at is None:
+        at = max(1, min(text.generated for text in first.texts) // 2)
+    return splice(first, second, at)
+
+
+def lines(trace: Trace, runs: Sequence[Replay]) -> Iterator[str]:
+    """A heading, and one line a policy."""
+    yield f"{trace.name}: {len(trace.texts)} texts, {trace.generated} tokens, {trace.layers} layers"
+    yield (
+        f"{'policy':<{_WIDTH}}{'over plain':>12}{'accepted':>10}{'in shadow':>11}{'replan us':>11}"
+        f"{'median':>8}  drafted by"
+    )
+    for run in runs:
+        mean, median = (1e6 * seconds for seconds in run.deciding)
+        yield (
+            f"{run.policy:<{_WIDTH}}{run.ratio:>12.3f}{run.acceptance:>10.1%}{run.shadow_share:>11.2%}"
+            f"{mean:>11.1f}{median:>8.1f}  {_sources(run)}"
+        )
+
+
+def sweep_lines(trace: Trace) -> Iterator[str]:
+    """The best, the median and the worst static setting."""
+    sweep = Statics(trace).sweep()
+    for title, static in (("best", sweep[0]), ("median", sweep[len(sweep) // 2]), ("worst", sweep[-1])):
+        setting = f"layer {static.layer}, {static.length} drafts" if static.layer else "plain decoding"
+        yield f"{f'{title} static: {setting}':<{_WIDTH}}{static.ratio:>12.3f}"
+
+
+def recovery_line(run: Replay, found: Sequence[Recovery]) -> str:
+    """How soon a policy's plans were good after the splice, and how many of its later ones are."""
+    reached = [entry.reached() for entry in found]
+    after = [value >= GOOD for entry in found for value in entry.values[SOON:]]
+    rounds = [number for number in reached if number is not None]
+    soon = f"median {statistics.median(rounds):.0f}, worst {max(rounds)}" if rounds else "none"
+    missed = len(reached) - len(rounds)
+    never = f", {missed} never" if missed and rounds else ""
+    later = f"{statistics.mean(after):.1%}" if after else "none left"
+    return (
+        f"{run.policy}: {GOOD:.0%} of the new best after rounds: {soon}{never}; "
+        f"of the rounds from {SOON} on: {later}"
+    )
+
+
+def _sources(run: Replay) -> str:
+    """The sources of most rounds."""
+    return ", ".join(f"{_named(source)} {count}" for source, count in run.sources.most_common(4))
+
+
+def _named(source: DraftSource | None) -> str:
+    if source is None:
+        return "none"
+    return f"layer {source.layer}" if isinstance(source, ExitLayer) else "copies"
