@@ -31,7 +31,7 @@ from tests.engines import Engine, all_engines
 from tests.random_model import BASE, random_model
 from tests.unit.recorded import TABLE
 
-LAYERS, TOKENS = 6, 70
+LAYERS, TOKENS = 6, 40
 CONFIG = replace(BASE, num_layers=LAYERS, windows=(0,) * LAYERS)
 # Of one token, shorter and longer than what is recorded of a prompt, and one that repeats itself.
 PROMPTS = [(7,), (1, 2, 3), tuple(range(3, 43)), (5, 6, 7, 8) * 4]
