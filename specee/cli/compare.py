@@ -13,12 +13,14 @@ from specee.integrations.stopwatch import Stopwatch
 from specee.integrations.transformers_model import to_transformers
 from specee.model import Model
 from specee.options import Options
+from specee.policies import make_policy
 from specee.stopping import StopStrings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ROUNDS = 2
+PLAIN = "autoregressive"
 
 
 @dataclass(frozen=True)
@@ -36,19 +38,23 @@ def compare(model: Model, prompt: list[int], given: dict[str, Any], policy: str)
     options = model.options(1, len(prompt), **given)
     generations: list[Generation] = []
     ours: list[Run] = []
+    plain: list[Run] = []
     theirs: list[Run] = []
+    speculates = make_policy(policy).name != PLAIN
     for turn in range(ROUNDS):
         generations.append(_run_ours(model, prompt, given, policy, show=turn == 0))
         ours.append(_measured(generations[-1]))
+        if speculates:
+            plain.append(_measured(_run_ours(model, prompt, given, PLAIN, show=False)))
         theirs.append(_run_theirs(theirs_model, prompt, options, model))
-    best_ours = max(ours, key=lambda run: run.decode)
-    best_theirs = max(theirs, key=lambda run: run.decode)
-    lines = [
-        "",
-        f"best of {ROUNDS}      prompt tokens/s  decode tokens/s",
-        f"specee         {max(r.prompt for r in ours):15.1f}  {best_ours.decode:15.1f}",
-        f"transformers   {max(r.prompt for r in theirs):15.1f}  {best_theirs.decode:15.1f}",
-    ]
+    best_ours = max(ours, key=_decode)
+    best_theirs = max(theirs, key=_decode)
+    lines = ["", f"best of {ROUNDS}      prompt tokens/s  decode tokens/s", _line("specee", ours)]
+    if plain:
+        lines.append(_line("specee, plain", plain))
+    lines.append(_line("transformers", theirs))
+    if plain and best_ours.decode:
+        lines.append(_gain(best_ours, max(plain, key=_decode), greedy=options.temperature == 0))
     if best_theirs.decode and best_ours.decode:
         lines.append(
             f"decoding ratio {best_ours.decode / best_theirs.decode:.2f}x, weights {model.backend.weights}"
@@ -59,6 +65,23 @@ def compare(model: Model, prompt: list[int], given: dict[str, Any], policy: str)
     lines.append(_agreement(model, ours[0].tokens, theirs[0].tokens, greedy=options.temperature == 0))
     print("\n".join(lines), file=sys.stderr)
     return generations[0]
+
+
+def _decode(run: Run) -> float:
+    return run.decode
+
+
+def _line(name: str, runs: list[Run]) -> str:
+    return f"{name:<15}{max(run.prompt for run in runs):15.1f}  {max(map(_decode, runs)):15.1f}"
+
+
+def _gain(ours: Run, plain: Run, *, greedy: bool) -> str:
+    """Of the policy over plain decoding by the same engine; the text has to be the same."""
+    ratio = f"{ours.decode / plain.decode:.2f}x" if plain.decode else "none"
+    if not greedy:
+        return f"policy         {ratio} plain decoding"
+    same = "the same" if ours.tokens == plain.tokens else "ANOTHER"
+    return f"policy         {ratio} plain decoding, {same} text"
 
 
 def _run_ours(
