@@ -9,6 +9,7 @@ from specee.errors import ConfigurationError
 from specee.models.tokenizer import Tokenizer
 
 OWN = Path(__file__).parent / "prompts.jsonl"
+COPYING = Path(__file__).parent / "copy_prompts.jsonl"
 
 
 def load(paths: list[Path] | None = None) -> list[str]:

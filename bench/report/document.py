@@ -26,6 +26,9 @@ _TITLES = {
     "exactness": "Exactness",
     "lossless": "Lossless speculation",
     "overhead": "Python's share",
+    "planted": "Planted exit layers",
+    "regret": "No regret",
+    "ablation": "Parts of DEL",
     "kernels": "Kernels",
 }
 _STYLE = """

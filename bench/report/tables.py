@@ -7,7 +7,7 @@ from typing import Any
 
 from specee.errors import ConfigurationError
 
-from . import kernels, speculation
+from . import contests, kernels, speculation
 from .numbers import megabytes, percent, percent_ranged, ranged, seconds, short
 from .table import Table, as_text
 
@@ -251,5 +251,8 @@ _KINDS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "exactness": _exactness,
     "lossless": speculation.lossless,
     "overhead": speculation.overhead,
+    "planted": contests.planted,
+    "regret": contests.regret,
+    "ablation": contests.ablation,
     "kernels": _kernels,
 }

@@ -1,0 +1,51 @@
+"""What measurements on planted models have in common: their options, and a folder for the files."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from .. import options as common
+from . import contest_task, planted_models
+from .contest_task import Task
+
+KS = (6, 12, 20)
+
+
+class Measure(Protocol):
+    """A measurement: ``policies`` on the models of ``ks``, planted in the folder ``work`` with ``factor``."""
+
+    def __call__(
+        self, task: Task, *, work: Path, ks: Sequence[int], policies: Sequence[str], factor: float
+    ) -> dict[str, Any]: ...
+
+
+def main(doc: str | None, kind: str, policies: Sequence[str], measure: Measure) -> None:
+    """Run as the command line says, and save."""
+    parser = contest_task.parser(doc, policies)
+    again = "may be given again; default: "
+    parser.add_argument("--k", type=int, action="append", help=again + " ".join(map(str, KS)))
+    parser.add_argument("--factor", type=float, default=planted_models.FACTOR, help="default: 2^-8")
+    parser.add_argument("--work", type=Path, help="folder for the planted models; default: a temporary one")
+    options = common.parse(parser)
+    with _folder(options.work) as work:
+        result = measure(
+            contest_task.task(options),
+            work=work,
+            ks=list(dict.fromkeys(options.k or KS)),
+            policies=list(dict.fromkeys(options.policy or policies)),
+            factor=options.factor,
+        )
+    contest_task.finish(options, kind, result)
+
+
+@contextlib.contextmanager
+def _folder(given: Path | None) -> Iterator[Path]:
+    if given is not None:
+        yield given
+        return
+    with tempfile.TemporaryDirectory(prefix="planted-") as folder:
+        yield Path(folder)
