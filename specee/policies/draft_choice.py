@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from specee.policies.exit_choice import ExitChoice, ExitPlan
+from specee.policies.exit_choice import NEAR, ExitChoice, ExitPlan
 from specee.policies.lookup_choice import LookupChoice
 from specee.policies.objective import Objective
 from specee.policies.plans import (
@@ -21,10 +21,10 @@ from specee.policies.shadow_budget import ShadowBudget
 POSITIONS = 4
 """Positions of one look: with the layers that it takes in, about as many states as pass a head cheaply."""
 _GAIN = 1.03  # what drafting has to promise before it begins; to go on, it must not lose
+_TOKENS = 4  # of a round; what was seen before more of them is as old as if it were before more rounds
 _BETTER = 1.02  # what a look has to promise over what is drafted already
-_NEAR = 0.97
 # Rounds between looks: where drafting pays, or nearly; and elsewhere, ever longer.
-_SHORT_PAUSE, _PAUSE, _LONGEST_PAUSE = 2, 8, 128
+_SHORT_PAUSE, _PAUSE, _LONGEST_PAUSE = 4, 8, 128
 
 
 class DraftChoice:
@@ -42,8 +42,8 @@ class DraftChoice:
         self._sampled = sampled
         self._budget = ShadowBudget()
         self._drafting: tuple[bool, ExitPlan] | None = None
-        self._round = 0
-        self._look_at = 0  # round
+        self._now = 0.0  # rounds, a long one counting as several
+        self._look_at = 0.0
         self._pause = _PAUSE
         self._looked = 0  # length of the text then
         self._objective: Objective | None = None
@@ -65,7 +65,7 @@ class DraftChoice:
             exit_draft, value = Draft(view.id, source, min(plan.length, room), plan.stop_below), plan.value
         if self._lookup is not None:
             copies, choice = self._lookup
-            copy = choice.best(objective, self._round)
+            copy = choice.best(objective, self._now)
             if copy.value > value:
                 return Draft(view.id, copies, min(copy.length, room), 0.0, exit_draft)
         return exit_draft
@@ -75,7 +75,10 @@ class DraftChoice:
         if not self._sampled:
             adapted, choice = next(iter(self._exits.items()))
             return Shadow(view.id, choice.layers, None, adapted)
-        if self._round < self._look_at or view.length < self._looked + POSITIONS:
+        if self._now < self._look_at or view.length < self._looked + POSITIONS:
+            return None
+        if not self._affords(seconds.shadow_seconds(POSITIONS), view, seconds):  # not even one layer
+            self._wait()
             return None
         for adapted, choice in self._exits.items():
             layers = self._promising(choice, objective)
@@ -92,42 +95,42 @@ class DraftChoice:
     def _wait(self) -> None:
         """Where drafting pays, or nearly, the budget is what limits looks."""
         if self._near:
-            self._look_at = self._round + _SHORT_PAUSE
+            self._look_at = self._now + _SHORT_PAUSE
         else:
-            self._look_at = self._round + self._pause
+            self._look_at = self._now + self._pause
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def learn(self, entry: Round) -> None:
         """What came of the drafts of a round."""
-        self._round += 1
+        self._now += max(1.0, len(entry.tokens) / _TOKENS)
         if not entry.drafted:
             return
         if isinstance(entry.source, NgramLookup):
             if self._lookup is not None:
-                self._lookup[1].learn(entry.drafted, entry.accepted, self._round)
+                self._lookup[1].learn(entry.drafted, entry.accepted, self._now)
         elif entry.source is not None and self._sampled:  # else among the shadows
             matches = [True] * entry.accepted + [False] * (entry.accepted < entry.drafted)
             confidences = entry.confidences[: len(matches)]
             self._learnt = True
             exits = self._exits[entry.source.adapted]
-            exits.learn(entry.source.layer, matches, confidences, self._round)
+            exits.learn(entry.source.layer, matches, confidences, self._now)
 
     @property
     def quiet(self) -> int:
         """Rounds in which nothing but plain decoding will be planned; 0 if that cannot be said."""
         if self._lookup is not None or self._drafting is not None or not self._sampled:
             return 0
-        return self._look_at - self._round
+        return int(self._look_at - self._now)
 
     def skip(self, rounds: int, seconds: float) -> None:
         """Quiet rounds have passed."""
-        self._round += rounds
+        self._now += rounds
         self._budget.note(seconds, 0.0, drafting=False)
 
     def see(self, shadow: ShadowTokens) -> None:
         """What a layer would have drafted."""
         self._learnt = True
-        self._exits[shadow.adapted].learn(shadow.layer, shadow.matches, shadow.confidences, self._round)
+        self._exits[shadow.adapted].learn(shadow.layer, shadow.matches, shadow.confidences, self._now)
 
     def note(self, seconds: float, shadow: float) -> None:
         """How long the round took, and its shadow tokens in that time."""
@@ -136,12 +139,12 @@ class DraftChoice:
     def _exit(self, objective: Objective) -> tuple[bool, ExitPlan] | None:
         best: tuple[bool, ExitPlan] | None = None
         for adapted, choice in self._exits.items():
-            plan = choice.best(objective, self._round)
+            plan = choice.best(objective, self._now)
             if plan is not None and (best is None or plan.value > best[1].value):
                 best = adapted, plan
-        near = best is not None and best[1].value > _NEAR
-        if near and not self._near:
-            self._look_at, self._pause = self._round, _PAUSE  # more may be found beside it
+        near = best is not None and best[1].value > NEAR
+        if near is not self._near:
+            self._look_at, self._pause = self._now, _PAUSE  # more is to be found: beside it, or elsewhere
         self._near = near
         needed = _GAIN if self._drafting is None else 1.0
         return best if best is not None and best[1].value > needed else None
@@ -149,7 +152,7 @@ class DraftChoice:
     def _promising(self, choice: ExitChoice, objective: Objective) -> tuple[int, ...]:
         """Layers that may beat what is drafted now."""
         value = 0.0 if self._drafting is None else self._drafting[1].value
-        return choice.worth_a_look(objective, self._round, max(_GAIN, _BETTER * value))
+        return choice.worth_a_look(objective, self._now, max(_GAIN, _BETTER * value))
 
     def _affords(self, seconds: float, view: SequenceView, objective: Objective) -> bool:
         return self._budget.affords(seconds, view.remaining * objective.plain, near=self._near)

@@ -8,6 +8,7 @@ from specee.policies.objective import Acceptance
 
 DECAY = 0.95
 """What a count is worth one round later, as DEL has it."""
+_SURPRISE = 10
 _PRIOR = 0.5  # drafts' worth of doubt, half of them right: nothing is certain after a few
 
 
@@ -20,9 +21,9 @@ class Evidence:
         self._hits = self._misses = 0.0
         self._hits_trust = self._misses_trust = 0.0  # sums of confidences
         self._hits_sure = self._misses_sure = 0.0  # those that reached the threshold of their time
-        self._round = 0
+        self._round = 0.0
 
-    def add(self, matches: Sequence[bool], confidences: Sequence[float], now: int) -> None:
+    def add(self, matches: Sequence[bool], confidences: Sequence[float], now: float) -> None:
         """Drafts of round ``now``, which is not before any earlier one."""
         self._age(now)
         threshold = self.threshold
@@ -37,7 +38,22 @@ class Evidence:
                 self._misses_trust += confidence
                 self._misses_sure += sure
 
-    def weight(self, now: int) -> float:
+    def surprised_by(self, matches: Sequence[bool]) -> bool:
+        """Whether there are ten times the misses that are to be expected: the text may have changed."""
+        misses = len(matches) - sum(matches)
+        return misses > _SURPRISE * len(matches) * (1 - self.rate)
+
+    def cap(self, most: float) -> None:
+        """Make it worth ``most`` drafts if it is worth more; rates stay what they are."""
+        seen = self._hits + self._misses
+        if seen > most:
+            self._scale(most / seen)
+
+    def fade(self, factor: float) -> None:
+        """Make it worth less; rates stay what they are."""
+        self._scale(factor)
+
+    def weight(self, now: float) -> float:
         """How many drafts' worth it is by round ``now``."""
         return (self._hits + self._misses) * float(DECAY ** (now - self._round))
 
@@ -78,8 +94,14 @@ class Evidence:
             (self._hits - self._hits_sure + _PRIOR / 2) / (unsure + _PRIOR),
         )
 
-    def _age(self, now: int) -> None:
-        factor = DECAY ** (now - self._round)
+    def _age(self, now: float) -> None:
+        self._scale(DECAY ** (now - self._round))
         self._round = now
-        for name in self.__slots__[:-1]:
-            setattr(self, name, getattr(self, name) * factor)
+
+    def _scale(self, factor: float) -> None:
+        self._hits *= factor
+        self._misses *= factor
+        self._hits_trust *= factor
+        self._misses_trust *= factor
+        self._hits_sure *= factor
+        self._misses_sure *= factor

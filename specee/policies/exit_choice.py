@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from math import sqrt
 from typing import NamedTuple
 
 from specee.policies.evidence import Evidence
-from specee.policies.objective import Choice, Objective
+from specee.policies.objective import Objective
 
 _ENOUGH = 1.0  # drafts' worth of evidence under which a layer is no longer believed
-_SPREAD = 4  # layers of the first look
+_FRESH = 2.5  # and under which it is worth another look
+_MOST = 40.0  # and as many are enough: a long run of good drafts must not outweigh what comes after it
+NEAR = 0.97
+"""A layer worth more comes near to paying, or pays."""
+_SURPRISED, _SURPRISED_OTHERS = (
+    0.5,
+    0.25,
+)  # what a surprise leaves of what a layer, and the others, have shown
+_MOSTLY = 0.95  # drafts that are sure, when there is hardly one to stop after
+_LOOK = 4  # layers of one look
 
 
 class ExitPlan(NamedTuple):
@@ -43,20 +52,26 @@ class ExitChoice:
         """All that can draft."""
         return self._layers
 
-    def learn(self, layer: int, matches: Sequence[bool], confidences: Sequence[float], now: int) -> None:
+    def learn(self, layer: int, matches: Sequence[bool], confidences: Sequence[float], now: float) -> None:
         """Drafts of ``layer`` in round ``now``, real ones or shadows."""
-        self._evidence.setdefault(layer, Evidence()).add(matches, confidences, now)
+        evidence = self._evidence.setdefault(layer, Evidence())
+        evidence.cap(_MOST)
+        if evidence.surprised_by(matches):  # then what is known of all layers is of another text
+            for one in self._evidence.values():
+                one.fade(_SURPRISED if one is evidence else _SURPRISED_OTHERS)
+        evidence.add(matches, confidences, now)
         self._plans.pop(layer, None)
         self._known = False
 
-    def best(self, objective: Objective, now: int) -> ExitPlan | None:
+    def best(self, objective: Objective, now: float) -> ExitPlan | None:
         """The layer worth most among those of which enough is known; None without any."""
         if objective is not self._objective:
             self._objective, self._plans, self._known = objective, {}, False
         if not self._known:
             for layer in self._evidence.keys() - self._plans.keys():
                 self._plans[layer] = self._plan(layer, objective)
-            self._best = max(self._plans.values(), key=_value, default=None)
+            best = max(self._plans.values(), key=_value, default=None)
+            self._best = None if best is None else self._stopped(best, objective)
             self._known = True
         best = self._best
         if best is not None and best.value > 1 and self._evidence[best.layer].weight(now) < _ENOUGH:
@@ -64,51 +79,70 @@ class ExitChoice:
             return self.best(objective, now)
         return best
 
-    def worth_a_look(self, objective: Objective, now: int, at_least: float) -> tuple[int, ...]:
-        """Layers that may be worth more than ``at_least``, ascending, none if there are none.
+    def worth_a_look(self, objective: Objective, now: float, at_least: float) -> tuple[int, ...]:
+        """Layers that may be worth more than ``at_least``, ascending; none if there is no such layer.
 
-        With nothing known they are spread evenly. Else they lie between the best layer known and its nearest
-        known neighbours, three shallower ones and a deeper one: every look narrows the gap.
+        Some lie between the best layer known and the next shallower one known, so that every look narrows the
+        gap; the others are spread over all deeper ones. Where no layer comes near to paying all are.
         """
         self._forget(now)
         best = self.best(objective, now)
+        fresh = [layer for layer, one in self._evidence.items() if one.weight(now) >= _FRESH]
+        able = self._able(objective, now, at_least, set(fresh))
         if best is None:
-            able = [layer for layer in self._layers if self._hope(layer, objective, now) > at_least]
-            return tuple(
-                [able[len(able) * (2 * i + 1) // (2 * _SPREAD)] for i in range(min(_SPREAD, len(able)))]
-            )
-        at = {layer: index for index, layer in enumerate(self._layers)}
-        center = at[best.layer]
-        known = sorted(at[layer] for layer in self._evidence)
-        below = max([index for index in known if index < center], default=-1)
-        above = min([index for index in known if index > center], default=len(at))
-        between = {below + (center - below) * part // 4 for part in (1, 2, 3)} | {(center + above) // 2}
-        layers = [self._layers[index] for index in sorted(between - {below, center})]
-        return tuple([layer for layer in layers if self._hope(layer, objective, now) > at_least])
+            return _spread(able, _LOOK)
+        deeper = [layer for layer in able if layer > best.layer]
+        if best.value <= NEAR:
+            return _spread(deeper or able, _LOOK)
+        below = max([layer for layer in fresh if layer < best.layer], default=0)
+        shallower = [layer for layer in able if below < layer < best.layer]
+        return _spread(shallower, _LOOK // 2) + _spread(deeper, _LOOK // 2)
+
+    def _able(self, objective: Objective, now: float, at_least: float, fresh: Container[int]) -> list[int]:
+        """Layers, ascending, that may be worth that much by what is known of deeper ones.
+
+        The last layer is never wrong. Under one bound shallower layers are worth more: they cost less.
+        """
+        able: list[int] = []
+        bound, hopeful = 1.0, False
+        for layer in reversed(self._layers):
+            if layer in fresh:
+                seen, rate = self._evidence[layer].weight(now), self._evidence[layer].rate
+                bound = min(bound, rate + sqrt(rate * (1 - rate) / (seen + 1)) + 0.5 / (seen + 1))
+                hopeful = False
+                continue
+            hopeful = hopeful or objective.best(layer, self._heads[layer], bound).value > at_least
+            if hopeful:
+                able.append(layer)
+        return able[::-1]
 
     def _plan(self, layer: int, objective: Objective) -> ExitPlan:
-        evidence, head = self._evidence[layer], self._heads[layer]
-        fixed = objective.best(layer, head, evidence.rate)
-        stopped: Choice = objective.best_stopped(layer, head, evidence.acceptance)
-        if stopped.value > fixed.value:
-            return ExitPlan(layer, stopped.length, evidence.threshold, stopped.value)
-        return ExitPlan(layer, fixed.length, 0.0, fixed.value)
+        choice = objective.best(layer, self._heads[layer], self._evidence[layer].rate)
+        return ExitPlan(layer, choice.length, 0.0, choice.value)
 
-    def _hope(self, layer: int, objective: Objective, now: int) -> float:
-        """What a layer can be worth at best, by what is known of deeper ones: the last is never wrong."""
-        bound = 1.0
-        for deeper, evidence in self._evidence.items():
-            if deeper > layer:
-                seen, rate = evidence.weight(now), evidence.rate
-                bound = min(bound, rate + sqrt(rate * (1 - rate) / (seen + 1)) + 0.5 / (seen + 1))
-        return objective.best(layer, self._heads[layer], bound).value
+    def _stopped(self, plan: ExitPlan, objective: Objective) -> ExitPlan:
+        """The same layer with DEL's confidence threshold, where that is worth more."""
+        evidence = self._evidence[plan.layer]
+        acceptance = evidence.acceptance
+        if acceptance.sure > _MOSTLY:
+            return plan
+        stopped = objective.best_stopped(plan.layer, self._heads[plan.layer], acceptance)
+        if stopped.value <= plan.value:
+            return plan
+        return ExitPlan(plan.layer, stopped.length, evidence.threshold, stopped.value)
 
-    def _forget(self, now: int) -> None:
+    def _forget(self, now: float) -> None:
         """What has decayed away."""
         for layer in [key for key, one in self._evidence.items() if one.weight(now) < _ENOUGH]:
             del self._evidence[layer]
             self._plans.pop(layer, None)
             self._known = False
+
+
+def _spread(layers: Sequence[int], most: int) -> tuple[int, ...]:
+    """So many of them, evenly."""
+    count = min(most, len(layers))
+    return tuple([layers[len(layers) * (2 * i + 1) // (2 * count)] for i in range(count)])
 
 
 def _value(plan: ExitPlan) -> float:

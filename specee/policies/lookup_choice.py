@@ -6,7 +6,7 @@ from specee.policies.objective import Choice, Objective
 
 _DECAY = 0.9  # of what a round of copying tells, a round of copying later
 _FADE = 0.98  # and a round of any kind later: what did not pay is tried again after a while
-_PRIOR = 1.0  # copies' worth of doubt, half of them right
+_PRIOR, _TRUST = 1.0, 0.7  # copies' worth of doubt, and the share of them taken to be right
 
 
 class LookupChoice:
@@ -14,24 +14,24 @@ class LookupChoice:
 
     def __init__(self) -> None:
         self._hits = self._misses = 0.0
-        self._round = 0
+        self._round = 0.0
 
-    def learn(self, drafted: int, accepted: int, now: int) -> None:
+    def learn(self, drafted: int, accepted: int, now: float) -> None:
         """Of a copy of ``drafted`` tokens in round ``now`` the first ``accepted`` were right."""
         factor = self._factor(now) * _DECAY
         self._round = now
         self._hits = self._hits * factor + accepted
         self._misses = self._misses * factor + (accepted < drafted)
 
-    def rate(self, now: int) -> float:
+    def rate(self, now: float) -> float:
         """Share of copied tokens that are right, up to the first wrong one."""
         factor = self._factor(now)
         seen = (self._hits + self._misses) * factor
-        return (self._hits * factor + _PRIOR / 2) / (seen + _PRIOR)
+        return (self._hits * factor + _PRIOR * _TRUST) / (seen + _PRIOR)
 
-    def best(self, objective: Objective, now: int) -> Choice:
+    def best(self, objective: Objective, now: float) -> Choice:
         """Length of a copy, and its value where there is one."""
         return objective.best(0, 0.0, self.rate(now))
 
-    def _factor(self, now: int) -> float:
+    def _factor(self, now: float) -> float:
         return float(_FADE ** (now - self._round))

@@ -7,6 +7,7 @@ exit layer l and speculation length d. Here layers are replaced by measured seco
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 from specee.policies.latency import Latency
@@ -45,6 +46,7 @@ class Objective:
         self._turn, self._step = 2 * latency.call + latency.turn, latency.step + latency.call
         self._latency = latency
         self._best: dict[tuple[int, float, int], Choice] = {}
+        self._above: dict[int, list[tuple[float, float]]] = {}
         self.plain = layers * self._layer[1] + self._head[1] + self._step
         """Seconds of a step of plain decoding."""
 
@@ -58,12 +60,21 @@ class Objective:
         Layer 0 is a source that needs neither. Up to the exit layer one row remains to be verified, the
         newest draft's; above it, all of them and the token before.
         """
-        each = layer * self._layer[1] + head * self._head[1] + self._turn if layer else 0.0
-        rows = int(drafts) + 1
-        share = drafts + 1 - rows
-        deep = self._layer[rows] + share * (self._layer[rows + 1] - self._layer[rows])
-        last = self._head[rows] + share * (self._head[rows + 1] - self._head[rows])
-        return drafts * each + layer * self._layer[1] + (self.layers - layer) * deep + last + self._step
+        rows = int(drafts)
+        deep, one_more = self._verified(layer)[rows]
+        below = drafts * self._drafted(layer, head) + layer * self._layer[1] + self._step
+        return below + deep + (drafts - rows) * one_more
+
+    def _drafted(self, layer: int, head: float) -> float:
+        return layer * self._layer[1] + head * self._head[1] + self._turn if layer else 0.0
+
+    def _verified(self, layer: int) -> list[tuple[float, float]]:
+        """By drafts: layers above and the head for them and the token before; and for one draft more."""
+        if layer not in self._above:
+            deep, rows = self.layers - layer, range(1, LONGEST + 3)
+            seconds = [deep * self._layer[count] + self._head[count] for count in rows]
+            self._above[layer] = [(at, more - at) for at, more in pairwise(seconds)]
+        return self._above[layer]
 
     def best(self, layer: int, head: float, rate: float) -> Choice:
         """The length at which drafts accepted at ``rate`` are worth most; at least 1."""
@@ -78,19 +89,22 @@ class Objective:
         return self._search(layer, head, rates)
 
     def _search(self, layer: int, head: float, rates: Acceptance) -> Choice:
-        """Longer as long as it gains: the value rises to one peak."""
+        """All lengths: where more rows cost a step at once, the value may rise again after it has fallen."""
         sure, kept = rates.sure, rates.sure * rates.rate_sure
         first = kept + (1 - sure) * rates.rate_unsure
+        each, above = self._drafted(layer, head), self._verified(layer)
+        below = layer * self._layer[1] + self._step
         drafts = accepted = 0.0
         made = right = 1.0  # whether the next draft is made; and made, with all before it right
-        best = Choice(1, 0.0)
+        best, most = 1, 0.0
         for length in range(1, LONGEST + 1):
             drafts += made
             accepted += right * first
-            value = (1 + accepted) * self.plain / self.seconds(layer, head, drafts)
-            if value <= best.value:
-                break
-            best = Choice(length, value)
+            rows = int(drafts)
+            deep, one_more = above[rows]
+            tokens_a_second = (1 + accepted) / (below + drafts * each + deep + (drafts - rows) * one_more)
+            if tokens_a_second > most:
+                best, most = length, tokens_a_second
             made *= sure
             right *= kept
-        return best
+        return Choice(best, most * self.plain)
