@@ -90,6 +90,8 @@ def default_policies(layers: int) -> list[str]:
         f"layerskip-adaptive:exit_layer={exit_layer}",
         f"threshold:exit_layer={exit_layer}",
         "prompt-lookup",
+        "del",
+        "auto",
     ]
 
 
