@@ -27,6 +27,9 @@ _LAYERS_ALONE = Latency((1,), (1.0,), (0.0,))
 """Time in layers, however many rows pass: DEL's tokens per layer."""
 
 
+_MOST_LAYERS = 16  # that are candidates: keeping states costs a little for each
+
+
 class _Rest:
     """Steps of plain decoding in which there is nothing to decide: what is saved here is every step's."""
 
@@ -61,7 +64,8 @@ class Measured:
         self._latency: Latency | None = None
         self._objectives: dict[tuple[bool, int], Objective] = {}
         self._rest: _Rest | None = None
-        own = tuple([(layer, 1.0) for layer in range(1, model.layers)])
+        step = -(-model.layers // _MOST_LAYERS) if self._sampled else 1
+        own = tuple([(layer, 1.0) for layer in range(step, model.layers, step)])
         kinds = {kind: model.adapted if kind else own for kind in self._kinds}
         self._heads = {kind: heads for kind, heads in kinds.items() if heads}
         if not self._heads and self._lookup is None and model.layers > 1:
