@@ -123,6 +123,10 @@ def _add_replay(commands: Any) -> None:
         "--sweep", action="store_true", help="beside every static exit layer and speculation length"
     )
     command.add_argument(
+        "--rounds", action="store_true",
+        help="also every round: what drafted, what was accepted, and the layers looked at",
+    )  # fmt: skip
+    command.add_argument(
         "--splice", action="store_true",
         help="texts of the first of two traces that go on as the second's: how soon do policies follow?",
     )  # fmt: skip

@@ -35,6 +35,10 @@ def run(options: argparse.Namespace) -> int:
         runs = [replay(policy, trace) for policy in options.policy]
         for line in lines(trace, runs):
             print(line)
+        if options.rounds:
+            for policy in runs:
+                for line in round_lines(policy):
+                    print(line)
         if options.sweep:
             for line in sweep_lines(trace):
                 print(line)
@@ -58,15 +62,27 @@ def lines(trace: Trace, runs: Sequence[Replay]) -> Iterator[str]:
     """A heading, and one line a policy."""
     yield f"{trace.name}: {len(trace.texts)} texts, {trace.generated} tokens, {trace.layers} layers"
     yield (
-        f"{'policy':<{_WIDTH}}{'over plain':>12}{'accepted':>10}{'in shadow':>11}{'replan us':>11}"
-        f"{'median':>8}  drafted by"
+        f"{'policy':<{_WIDTH}}{'over plain':>12}{'drafting':>10}{'accepted':>10}{'a round':>9}"
+        f"{'in shadow':>11}{'replan us':>11}{'median':>8}  drafted by"
     )
     for run in runs:
         mean, median = (1e6 * seconds for seconds in run.deciding)
         yield (
-            f"{run.policy:<{_WIDTH}}{run.ratio:>12.3f}{run.acceptance:>10.1%}{run.shadow_share:>11.2%}"
-            f"{mean:>11.1f}{median:>8.1f}  {_sources(run)}"
+            f"{run.policy:<{_WIDTH}}{run.ratio:>12.3f}{run.drafting_share:>10.1%}{run.acceptance:>10.1%}"
+            f"{run.accepted_each:>9.2f}{run.shadow_share:>11.2%}{mean:>11.1f}{median:>8.1f}  {_sources(run)}"
         )
+
+
+def round_lines(run: Replay) -> Iterator[str]:
+    """A heading, and a line a round."""
+    yield f"{run.policy}, round by round"
+    yield f"{'text':>4}{'length':>8}  {'drafted by':<12}{'drafted':>8}{'accepted':>10}{'ms':>9}  looked at"
+    for index, text in enumerate(run.texts):
+        for entry in text:
+            shown = entry.outcome.shadows
+            looked = ", ".join(f"{one.layer}: {sum(one.matches)} of {len(one.matches)}" for one in shown)
+            counts = f"{entry.round.drafted:>8}{entry.round.accepted:>10}{1e3 * entry.seconds:>9.3f}"
+            yield f"{index:>4}{entry.length:>8}  {_named(entry.round.source):<12}{counts}  {looked}".rstrip()
 
 
 def sweep_lines(trace: Trace) -> Iterator[str]:

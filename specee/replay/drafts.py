@@ -39,19 +39,14 @@ class RecordedDrafts:
     def draft(self, length: int, wish: Draft) -> Drafted | None:
         """What comes of ``wish`` after the first ``length`` tokens; None for nothing.
 
-        ``length`` never shrinks from call to call.
+        ``length`` never shrinks from call to call. A wish for no tokens turns to nothing else.
         """
         turn: Draft | None = wish
-        while turn is not None:
-            source = turn.source
-            if turn.length > 0:
-                found = (
-                    self._layer(length, turn, source)
-                    if isinstance(source, ExitLayer)
-                    else self._copy(length, turn, source)
-                )
-                if found is not None:
-                    return found
+        while turn is not None and turn.length > 0:
+            if isinstance(turn.source, ExitLayer):
+                return self._layer(length, turn, turn.source)
+            if (found := self._copy(length, turn, turn.source)) is not None:
+                return found
             turn = turn.otherwise
         return None
 

@@ -57,6 +57,7 @@ def write_trace(path: Path, trace: Trace) -> None:
         drafts=np.concatenate([text.drafts for text in texts]),
         confidences=np.concatenate([text.confidences for text in texts]),
     )
+    path = Path(os.path.realpath(path))  # where a link points, so that the link stays
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with beside.open("xb") as file:

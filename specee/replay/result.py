@@ -85,6 +85,18 @@ class Replay:
         return self.accepted / self.drafted if self.drafted else 0.0
 
     @property
+    def drafting_share(self) -> float:
+        """Of the rounds, those that drafted something."""
+        rounds = self.rounds
+        return sum(entry.round.drafted > 0 for entry in rounds) / len(rounds)
+
+    @property
+    def accepted_each(self) -> float:
+        """Tokens accepted in a round that drafted something, on average; 0 if none did."""
+        drafting = sum(entry.round.drafted > 0 for entry in self.rounds)
+        return self.accepted / drafting if drafting else 0.0
+
+    @property
     def sources(self) -> Counter[DraftSource | None]:
         """In how many rounds each drafted; None where nothing did."""
         return Counter(entry.round.source for entry in self.rounds)

@@ -97,9 +97,9 @@ def recoveries(run: Replay, spliced: Spliced, latency: Latency | None = None) ->
 
 def _exit(entry: ReplayedRound) -> Draft | None:
     draft = None if isinstance(entry.plan, NextToken) else entry.plan.drafts[0]
-    while draft is not None and not (isinstance(draft.source, ExitLayer) and draft.length):
+    while draft is not None and draft.length and not isinstance(draft.source, ExitLayer):
         draft = draft.otherwise
-    return draft
+    return draft if draft is not None and draft.length else None
 
 
 def _cut(entry: ReplayedRound) -> bool:

@@ -52,9 +52,24 @@ def test_one_line_a_policy(traces: list[str], capsys: pytest.CaptureFixture[str]
     columns = out[2].split()
     assert columns[0] == "layerskip:exit_layer=6"
     assert float(columns[1]) > 1
-    assert columns[2:4] == ["100.0%", "0.00%"]
+    assert columns[2:6] == ["96.8%", "100.0%", "2.97", "0.00%"]
     assert out[2].endswith("layer 6 60, none 2")
-    assert out[6].split()[2] == "0.0%"
+    assert out[6].split()[2:5] == ["98.3%", "0.0%", "0.00"]
+
+
+def test_every_round_can_be_seen(traces: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["replay", traces[0], "--policy", "layerskip:exit_layer=6", "del:faithful=true", "--rounds"])
+        == 0
+    )
+    out = capsys.readouterr().out.splitlines()
+    first = out.index("layerskip:exit_layer=6, round by round")
+    assert out[first + 2].split()[:5] == ["0", "9", "none", "0", "0"]
+    assert out[first + 3].split()[:6] == ["0", "10", "layer", "6", "3", "3"]
+    second = out.index("del:faithful=true, round by round")
+    assert second == first + 2 + 62
+    assert "6: 9 of 9" in out[second + 2]
+    assert "5: 0 of 9" in out[second + 2]
 
 
 def test_a_sweep_names_the_best_setting(traces: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -129,7 +129,7 @@ class Looking:
         [view] = observation.sequences
         self._round += 1
         length = 0 if view.fresh else min(self._round % 5, view.remaining - 1)
-        otherwise = Draft(0, ExitLayer(4), length)
+        otherwise = Draft(0, ExitLayer(4), 0 if view.fresh else min(2, view.remaining - 1))
         draft = Draft(0, NgramLookup(3, 1), length, 0.0, otherwise) if self._round % 2 else otherwise
         positions = (None, 1, 3, 40)[self._round % 4]
         return Speculate((draft,), (Shadow(0, ((1, 5), (3,), (5, 3, 1))[self._round % 3], positions),))

@@ -32,6 +32,15 @@ def test_a_trace_comes_back(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    path, link = tmp_path / "one.npz", tmp_path / "link.npz"
+    write_trace(path, planted(6))
+    link.symlink_to(path)
+    write_trace(link, planted(12))
+    assert link.is_symlink()
+    assert read_trace(path).name == "k = 12"
+
+
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "one.npz"
     write_trace(path, planted(6))

@@ -72,14 +72,7 @@ def test_static_policies_do_not_follow() -> None:
     assert plain[0].values == pytest.approx([1 / best.ratio] * 119)
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        (6, 20),
-        (20, 6),
-        (6, 12),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("first", "second"), [(6, 20), (20, 6), (6, 12)])
 def test_del_follows_within_20_rounds(first: int, second: int) -> None:
     spliced = splice(planted(first), planted(second, tokens=200), 60)
     for entry in recoveries(replay("del", spliced.trace), spliced):
