@@ -70,7 +70,9 @@ def drawn(
         requests = [
             Request(PROMPT, TOKENS, replace(option, seed=begin + i), acceptance=rule) for i in range(ROWS)
         ]
-        generation = Generation(backend, reserve(backend, requests), make_policy(policy), heads)
+        generation = Generation(
+            backend, reserve(backend, requests), make_policy(policy), heads, None, latency
+        )
         for _ in generation:
             pass
         accepted += generation.statistics.acceptance.accepted
@@ -109,6 +111,13 @@ def test_three_tokens_are_distributed_as_the_full_models(
         counts, accepted = drawn(backend, option, policy, rule)
         assert accepted > 100, "the rule must have had something to accept"
         assert too_far(counts, enumerated(backend, option)) < 1
+
+
+def test_layers_chosen_by_what_was_accepted_leave_the_distribution_as_it_is(backend: Backend) -> None:
+    """DEL has drafts from the second token on; others that learn have none yet in so short a text."""
+    counts, accepted = drawn(backend, OPTIONS[0], "del:faithful=true", "rejection")
+    assert accepted > 100
+    assert too_far(counts, enumerated(backend, OPTIONS[0])) < 1
 
 
 def test_a_wrong_rule_fails(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:

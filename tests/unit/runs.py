@@ -60,15 +60,22 @@ class Say:
 
     name = "say"
 
-    def __init__(self, *plans: Plan) -> None:
+    def __init__(self, *plans: Plan, needs: Needs | None = None) -> None:
         self._plans = list(plans)
+        self._needs = needs or Needs()
+        self.observations: list[Observation] = []
         self.outcomes: list[Outcome] = []
 
+    def say(self, *plans: Plan) -> None:
+        """These too, after all others."""
+        self._plans += plans
+
     def begin(self, model: ModelView) -> Needs:
-        """Nothing to get ready."""
-        return Needs()
+        """What it was told to need; nothing unless told."""
+        return self._needs
 
     def plan(self, observation: Observation) -> Plan:
+        self.observations.append(observation)
         return self._plans.pop(0)
 
     def observe(self, outcome: Outcome) -> None:
