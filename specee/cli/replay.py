@@ -94,13 +94,18 @@ def sweep_lines(trace: Trace) -> Iterator[str]:
 
 
 def recovery_line(run: Replay, found: Sequence[Recovery]) -> str:
-    """How soon a policy's plans were good after the splice, and how many of its later ones are."""
+    """How soon a policy's plans were good after the splice, and how many of its later ones are.
+
+    A text that was over before ``SOON`` rounds says nothing by not getting there.
+    """
     reached = [entry.reached() for entry in found]
     after = [value >= GOOD for entry in found for value in entry.values[SOON:]]
     rounds = [number for number in reached if number is not None]
     soon = f"median {statistics.median(rounds):.0f}, worst {max(rounds)}" if rounds else "none"
-    missed = len(reached) - len(rounds)
+    short = sum(entry.reached() is None and len(entry.values) < SOON for entry in found)
+    missed = len(reached) - len(rounds) - short
     never = f", {missed} never" if missed and rounds else ""
+    never += f", {short} over too soon to tell" if short else ""
     later = f"{statistics.mean(after):.1%}" if after else "none left"
     return (
         f"{run.policy}: {GOOD:.0%} of the new best after rounds: {soon}{never}; "

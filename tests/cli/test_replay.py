@@ -86,6 +86,12 @@ def test_a_splice_says_how_soon(traces: list[str], capsys: pytest.CaptureFixture
         "85% of the new best after rounds: median 0, worst 0; of the rounds from 20 on: none left"
     )
     assert out[-1].endswith("85% of the new best after rounds: none; of the rounds from 20 on: 0.0%")
+    assert main(["replay", *traces, "--policy", policies[1], "--splice", "--at", "120"]) == 0
+    assert "rounds: none; of" in capsys.readouterr().out
+    short = str(Path(traces[0]).with_name("short.npz"))
+    write_trace(Path(short), planted(20, tokens=10))
+    assert main(["replay", traces[0], short, "--policy", policies[1], "--splice"]) == 0
+    assert "rounds: none, 2 over too soon to tell; of" in capsys.readouterr().out
     assert main(["replay", *traces, "--policy", "del", "--splice"]) == 0
     assert "360 tokens" in capsys.readouterr().out
 
