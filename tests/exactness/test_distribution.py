@@ -70,9 +70,7 @@ def drawn(
         requests = [
             Request(PROMPT, TOKENS, replace(option, seed=begin + i), acceptance=rule) for i in range(ROWS)
         ]
-        generation = Generation(
-            backend, reserve(backend, requests), make_policy(policy), heads, None, latency
-        )
+        generation = Generation(backend, reserve(backend, requests), make_policy(policy), heads)
         for _ in generation:
             pass
         accepted += generation.statistics.acceptance.accepted
