@@ -17,7 +17,9 @@ pytestmark = pytest.mark.model
 
 TOKENS = 24
 SETTINGS = {
+    "auto": [""],
     "autoregressive": [""],
+    "del": ["", ":faithful=true"],
     "layerskip": [":exit_layer=29,speculation_length=4", ":exit_layer=12,speculation_length=2"],
     "layerskip-adaptive": [":exit_layer=27"],
     "threshold": [":exit_layer=24,threshold=0.3"],
