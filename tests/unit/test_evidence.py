@@ -254,10 +254,10 @@ def test_copies_pay_until_they_fail() -> None:
     good = choice.best(judge, 5)
     assert choice.rate(5) > 0.9
     assert good.length > 5
-    for now in range(6, 16):
+    for now in range(6, 46):
         choice.learn(5, 0, now)
-    bad = choice.best(judge, 15)
-    assert choice.rate(15) < 0.2
+    bad = choice.best(judge, 45)
+    assert choice.rate(45) < 0.2
     assert bad.value < good.value
     assert choice.rate(1000) == pytest.approx(first), "what did not pay is tried again"
     alone = LookupChoice()
