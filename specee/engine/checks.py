@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from collections.abc import Sequence as Seq
+from typing import Any
 
 from specee.drafting import Drafter
 from specee.engine.sequence import ActiveSequence
@@ -31,15 +32,26 @@ def get_ready(policy: Policy, model: ModelView, drafters: Mapping[type[DraftSour
         raise ConfigurationError(
             f"policy {policy!r}: its begin() returned {type(needs).__name__}; allowed is Needs"
         )
+    _check_needs(needs, policy, model)
     for source in needs.sources:
         drafter_of(source, drafters).check(source)
-    layers = needs.shadow_layers
-    if list(layers) != sorted(set(layers)) or any(not 1 <= layer <= model.layers for layer in layers):
-        raise ConfigurationError(
-            f"policy {policy!r} needs the outputs of layers {layers}: allowed are distinct layers, "
-            f"ascending, of 1..{model.layers}"
-        )
     return needs
+
+
+def _check_needs(needs: Needs, policy: Policy, model: ModelView) -> None:
+    sources, layers, positions = needs.sources, needs.shadow_layers, needs.shadow_positions
+    sound = isinstance(sources, tuple) and isinstance(layers, tuple)
+    sound = sound and all(_whole(layer) and 1 <= layer <= model.layers for layer in layers)
+    if not sound or list(layers) != sorted(set(layers)) or not _whole(positions) or positions < 0:
+        raise ConfigurationError(
+            f"policy {policy!r} needs sources {sources!r}, and the outputs of layers {layers!r} of "
+            f"{positions!r} positions: allowed are tuples, distinct whole layers, ascending, of "
+            f"1..{model.layers}, and 0 positions or more"
+        )
+
+
+def _whole(number: Any) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)
 
 
 def check_plan(

@@ -71,14 +71,11 @@ class Executor:
         """A sequence is over: plans that name it are not sound any more."""
         self._sound = _NO_PLAN
 
-    def outcome(self, plan: Plan, done: Seq[Done], clock: Clock) -> Outcome:
-        """What came of a plan that has been committed; its shadows are seen now."""
-        rounds = tuple([_round(*one) for one in done])
-        if not plan.shadows:
-            return Outcome(rounds, clock.times)
-        emitted = {entry.sequence: entry.tokens for entry in rounds}
+    def look(self, plan: Plan, outcome: Outcome, clock: Clock) -> Outcome:
+        """See the shadows of a plan that has been committed with that outcome."""
+        emitted = {entry.sequence: entry.tokens for entry in outcome.rounds}
         shadows = self._shadows.see(plan.shadows, emitted, clock)
-        return Outcome(rounds, clock.times, shadows)
+        return outcome._replace(times=clock.times, shadows=shadows)
 
     def cost(self, source: DraftSource) -> DraftCost:
         """See :meth:`.Drafter.cost`."""
@@ -125,6 +122,11 @@ def _turned(tree: DraftTree) -> bool:
         return False
     tree.turn_to(tree.draft.otherwise)
     return tree.open
+
+
+def outcome_of(done: Seq[Done], clock: Clock) -> Outcome:
+    """What came of a plan, its shadows aside."""
+    return Outcome(tuple([_round(*one) for one in done]), clock.times)
 
 
 def _round(sequence: ActiveSequence, tree: DraftTree | None, done: Walk) -> Round:

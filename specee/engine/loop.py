@@ -11,7 +11,7 @@ from specee.backends.protocol import Backend
 from specee.clock import Clock
 from specee.drafting import Drafter, DraftHeads, DraftTree, built_in
 from specee.engine.checks import get_ready
-from specee.engine.executor import Done, Executor
+from specee.engine.executor import Done, Executor, outcome_of
 from specee.engine.latency import LatencyMeter
 from specee.engine.passes import draft_turns, verified_rows
 from specee.engine.sequence import ActiveSequence
@@ -91,9 +91,12 @@ class Generation:
             clock = Clock()
             done = self._executor.run(plan, clock)
             committed = self._commit(done)
-            outcome = self._executor.outcome(plan, done, clock)
-            seconds = time.perf_counter() - begin
+            outcome, seconds = outcome_of(done, clock), time.perf_counter() - begin
             self.statistics.add(outcome, seconds)
+            if plan.shadows:  # what was committed is counted, also when this is interrupted
+                outcome = self._executor.look(plan, outcome, clock)
+                seconds = time.perf_counter() - begin
+                self.statistics.amend(outcome, seconds)
             if self._latency is not None:
                 self._refine([tree for _, tree, _ in done], outcome, seconds)
             self._policy.observe(outcome)

@@ -26,7 +26,8 @@ class Counts:
 class Statistics:
     """Of one generation, all its sequences together: outcomes as they were, summed up when asked.
 
-    The first step computes the prompts. ``step_seconds[i]`` is step i's time from observing to committing.
+    The first step computes the prompts. ``step_seconds[i]`` is step i's time, from observing to committing
+    and seeing shadow tokens.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
@@ -36,6 +37,10 @@ class Statistics:
         """A step, and how long it took."""
         self.outcomes.append(outcome)
         self.step_seconds.append(seconds)
+
+    def amend(self, outcome: Outcome, seconds: float) -> None:
+        """The latest step, now that its shadow tokens are known too."""
+        self.outcomes[-1], self.step_seconds[-1] = outcome, seconds
 
     @property
     def steps(self) -> list[tuple[Round, ...]]:

@@ -46,6 +46,7 @@ class DraftChoice:
         self._look_at = 0.0
         self._pause = _PAUSE
         self._looked = 0  # length of the text then
+        self._looked_adapted = False
         self._objective: Objective | None = None
         self._learnt = False  # whether there is evidence that the choice of an exit has not seen
         self._near = False  # whether the best layer known is worth about as much as plain decoding, or more
@@ -80,13 +81,13 @@ class DraftChoice:
         if not self._affords(seconds.shadow_seconds(POSITIONS), view, seconds):  # not even one layer
             self._wait()
             return None
-        for adapted, choice in self._exits.items():
+        for adapted, choice in sorted(self._exits.items(), key=self._latest_look):
             layers = self._promising(choice, objective)
             positions = min(POSITIONS, view.length - 1) if view.fresh else POSITIONS
             judged = 1 if view.fresh else 0  # within a prompt the full model has to be asked too
             states = positions * (len(layers) + judged)
             if layers and positions and self._affords(seconds.shadow_seconds(states), view, seconds):
-                self._looked = view.length
+                self._looked, self._looked_adapted = view.length, adapted
                 self._wait()
                 return Shadow(view.id, layers, positions, adapted)
         self._wait()
@@ -154,5 +155,10 @@ class DraftChoice:
         value = 0.0 if self._drafting is None else self._drafting[1].value
         return choice.worth_a_look(objective, self._now, max(_GAIN, _BETTER * value))
 
+    def _latest_look(self, exits: tuple[bool, ExitChoice]) -> bool:
+        """Sorts those that the latest look was at behind the others, so that all have their turn."""
+        return exits[0] is self._looked_adapted
+
     def _affords(self, seconds: float, view: SequenceView, objective: Objective) -> bool:
-        return self._budget.affords(seconds, view.remaining * objective.plain, near=self._near)
+        own = objective.plain / objective.sequences  # of a step that all of them share
+        return self._budget.affords(seconds, view.remaining * own, near=self._near)

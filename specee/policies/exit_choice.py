@@ -14,10 +14,8 @@ _FRESH = 2.5  # and under which it is worth another look
 _MOST = 40.0  # and as many are enough: a long run of good drafts must not outweigh what comes after it
 NEAR = 0.97
 """A layer worth more comes near to paying, or pays."""
-_SURPRISED, _SURPRISED_OTHERS = (
-    0.5,
-    0.25,
-)  # what a surprise leaves of what a layer, and the others, have shown
+# What a surprise leaves of what the layer has shown, and of what the others have.
+_SURPRISED, _SURPRISED_OTHERS = 0.5, 0.25
 _MOSTLY = 0.95  # drafts that are sure, when there is hardly one to stop after
 _LOOK = 4  # layers of one look
 

@@ -58,7 +58,10 @@ class Measured:
         self._sampled = sampled
 
     def begin(self, model: ModelView) -> Needs:
-        """Forget all sequences. Raises ConfigurationError for adapted exits alone where there are none."""
+        """Forget all sequences. Raises ConfigurationError where there is nothing to draft with.
+
+        A model of one layer is decoded plainly.
+        """
         self._model = model
         self._choices: dict[int, DraftChoice] = {}
         self._latency: Latency | None = None

@@ -41,6 +41,7 @@ class Objective:
     def __init__(self, latency: Latency, layers: int, sequences: int = 1) -> None:
         count = sequences
         self.layers = layers
+        self.sequences = sequences
         self._layer = [latency.layers_seconds(1, count * rows) for rows in range(LONGEST + 3)]
         self._head = [latency.head_seconds(count * rows) for rows in range(LONGEST + 3)]
         self._turn, self._step = 2 * latency.call + latency.turn, latency.step + latency.call

@@ -109,7 +109,7 @@ class Draft(NamedTuple):
 
     Drafting ends early after a token whose confidence is under ``stop_below`` (that token is still
     verified) and after one that ends the text. ``otherwise`` is what to draft, for the same sequence, where
-    the source has nothing to offer.
+    the source has nothing to offer; a draft of length 0 asks for nothing, and turns to nothing else.
     """
 
     sequence: int

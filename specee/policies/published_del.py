@@ -48,7 +48,7 @@ class PublishedDel:
         """Draft at each sequence's own layer; look at all layers."""
         drafts, shadows = [], []
         for view in observation.sequences:
-            state = self._states.setdefault(view.id, _State(self._layers))
+            state = self._state(view.id)
             if self._looked:
                 shadows.append(Shadow(view.id, self._looked, SEED_POSITIONS if view.fresh else None))
             if view.fresh or not self._looked:
@@ -61,10 +61,15 @@ class PublishedDel:
     def observe(self, outcome: Outcome) -> None:
         """Count."""
         for entry in outcome.rounds:
-            self._states.setdefault(entry.sequence, _State(self._layers)).rounds += 1
+            self._state(entry.sequence).rounds += 1
         for seen in outcome.shadows:
             state = self._states[seen.sequence]
             state.evidence[seen.layer].add(seen.matches, seen.confidences, state.rounds)
+
+    def _state(self, sequence: int) -> _State:
+        if sequence not in self._states:
+            self._states[sequence] = _State(self._layers)
+        return self._states[sequence]
 
 
 class _State:

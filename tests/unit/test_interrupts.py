@@ -97,3 +97,24 @@ def test_a_policy_that_fails_to_learn_loses_no_token(backend: Backend) -> None:
     list(run)
     assert run.sequences[0].generated == by_hand(backend, (1, 2, 3), 2, Sampling())
     assert run.statistics.steps == [(Round(0, (token,)),) for token in run.sequences[0].generated]
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_what_was_committed_before_an_interrupted_shadow_is_counted(backend: Backend, at: int) -> None:
+    calls = [0]
+    shadow = backend.shadow
+
+    def interrupted(*arguments: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == at:
+            raise KeyboardInterrupt
+        return shadow(*arguments)
+
+    run = generation(backend, Request((1, 2, 3, 1, 2), 8), policy="del:faithful=true")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "shadow", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            list(run)
+        list(run)
+    assert run.sequences[0].generated == by_hand(backend, (1, 2, 3, 1, 2), 8, Sampling())
+    assert sum(len(entry.tokens) for entry in run.statistics.rounds()) == 8
