@@ -20,11 +20,12 @@ import specee
 
 from ..progress import Meter
 from . import planted_models, planted_task, static_sweep
+from .agreement import agreement
 from .contest_task import Task
 from .interleaved import Bench, Contest
 from .lossless import PLAIN
 from .planted_task import KS
-from .static_sweep import Ranking, grid, static
+from .static_sweep import Ranking, grid
 
 POLICIES = ("del", "del:faithful=true")
 
@@ -44,7 +45,7 @@ def measure(
     policies = [policy for policy in dict.fromkeys(policies) if policy != PLAIN]
     texts, kinds = task.texts(checkpoint, task.files, raw=True), task.kinds(checkpoint)
     planned = Bench(None, task.tokens)
-    fully = planned.work(len(texts), len(policies) + static_sweep.BEST + 3)
+    fully = planned.work(len(texts), len(policies) + static_sweep.BEST + 2)
     few = len(static_sweep.few(texts))
     swept = [static_sweep.short(planned).work(few, len(grid(k, checkpoint.config.num_layers))) for k in ks]
     meter = Meter(len(kinds) * (len(ks) * fully + sum(swept)), "token")
@@ -75,12 +76,13 @@ def one_model(
     bench.warm_up(texts[0], policies)
     sweep = static_sweep.swept(bench, texts, grid(k, bench.model.config.num_layers), meter)
     ranking = static_sweep.ranked(sweep)
-    agreeing = static(k, 1)
-    contest = bench.compare(texts, [*policies, *ranking.chosen, agreeing], meter)
+    contest = bench.compare(texts, [*policies, *ranking.chosen], meter)
+    agreeing = agreement(bench.model, texts, bench.tokens)
     part = contest.part(f"k={k} {weights}", k=k, weights=weights, **summary(contest, ranking, policies))
     return {
         **part,
-        "agreement": contest.total(agreeing).acceptance,
+        "agreement": agreeing[k],
+        "agreement_by_layer": agreeing,
         "swept": {policy: sweep.ratio(policy)["total"] for policy in ranking.settings},
         "differing": {**sweep.differing, **contest.differing},
     }

@@ -28,7 +28,7 @@ def main(doc: str | None, kind: str, policies: Sequence[str], measure: Measure) 
     parser = contest_task.parser(doc, policies)
     again = "may be given again; default: "
     parser.add_argument("--k", type=int, action="append", help=again + " ".join(map(str, KS)))
-    parser.add_argument("--factor", type=float, default=planted_models.FACTOR, help="default: 2^-8")
+    parser.add_argument("--factor", type=float, default=planted_models.FACTOR, help="default: 2^-9")
     parser.add_argument("--work", type=Path, help="folder for the planted models; default: a temporary one")
     options = common.parse(parser)
     with _folder(options.work) as work:

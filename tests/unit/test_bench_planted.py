@@ -14,6 +14,7 @@ import pytest
 import specee
 from specee.backends import missing
 from specee.bench.decode import planted, planted_models, planted_task, static_sweep
+from specee.bench.decode.agreement import agreement
 from specee.bench.decode.contest_task import Task
 from specee.errors import ConfigurationError
 from specee.models.checkpoint import open_checkpoint
@@ -69,22 +70,16 @@ def test_what_the_source_is_stays_as_it_was_and_nothing_else_is_left(source: Pat
     assert again.read_bytes() == path.read_bytes()
 
 
-def test_an_exit_at_k_agrees_in_a_planted_model(source: Path, tmp_path: Path) -> None:
+def test_layers_from_k_on_agree_in_a_planted_model(source: Path, tmp_path: Path) -> None:
     if reason := missing("cpu"):
         pytest.skip(reason)
-
-    def acceptance(path: Path) -> float:
-        result = specee.load(path, threads=1).generate(
-            [[5, 6, 7, 8]],
-            max_new_tokens=48,
-            do_sample=False,
-            eos_token_id=[],
-            policy=static_sweep.static(K, 1),
-            return_dict=True,
-        )
-        return float(result.statistics.acceptance.rate)
-
-    assert acceptance(planted_models.planted(source, K, tmp_path)) > 0.9 > acceptance(source)
+    planted_path = planted_models.planted(source, K, tmp_path)
+    before, after = (
+        agreement(specee.load(path, threads=1), [[5, 6, 7, 8]], 48) for path in (source, planted_path)
+    )
+    assert list(after) == list(range(1, LAYERS + 1))
+    assert after[LAYERS] == before[LAYERS] == 1.0
+    assert min(after[K], after[K + 1]) > 0.9 > max(after[K - 1], before[K])
 
 
 @pytest.mark.parametrize(
@@ -148,7 +143,7 @@ def test_a_planted_model_from_sweep_to_shares(
         assert part["share_of_best"].keys() == {"del"}
         assert part["policies"]["autoregressive"]["decode"]["total"] == 1.0
         assert part["policies"][part["static"]["worst"]]["drafted"] > 0
-        assert part["agreement"] > 0.5
+        assert part["agreement"] == part["agreement_by_layer"][2] > 0.5
         assert part["differing"] == {}
 
 
