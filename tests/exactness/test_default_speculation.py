@@ -49,6 +49,8 @@ def test_every_policy_gives_the_tokens_of_plain_decoding(weights: Any, mode: str
     accepted = 0
     for name, settings in SETTINGS.items():
         for setting in settings:
+            if "faithful" in setting and mode != "greedy":
+                continue  # it looks at all layers after each round, which takes long: once is enough
             together = model.generate(padded, mask, policy=name + setting, **options)
             assert together.tokens == plain, name + setting
             accepted += together.statistics.acceptance.accepted

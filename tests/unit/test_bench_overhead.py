@@ -133,7 +133,7 @@ def test_policies_take_turns_and_have_shares(folder: Path) -> None:
     found = overhead.measure(weights="fp32", model=str(folder), threads=1, rounds=2, tokens=9, most_prompts=2)
     assert found["runs"] == 4
     assert {name.partition(":")[0] for name in found["policies"]} == {
-        *("autoregressive", "layerskip", "layerskip-adaptive", "threshold", "prompt-lookup")
+        *("autoregressive", "layerskip", "layerskip-adaptive", "threshold", "prompt-lookup", "del", "auto")
     }
     for one in found["policies"].values():
         assert one["tokens"] == 4 * 8
