@@ -18,8 +18,8 @@ from specee.policies.plans import (
 )
 from specee.policies.shadow_budget import ShadowBudget
 
-POSITIONS = 4
-"""Positions of one look: with the layers that it takes in, about as many states as pass a head cheaply."""
+POSITIONS, LAYERS = 4, 4
+"""Most positions and layers of one look: about as many states as pass a head cheaply."""
 _GAIN = 1.03  # what drafting has to promise before it begins; to go on, it must not lose
 _TOKENS = 4  # of a round; what was seen before more of them is as old as if it were before more rounds
 _BETTER = 1.02  # what a look has to promise over what is drafted already
@@ -47,8 +47,6 @@ class DraftChoice:
         self._pause = _PAUSE
         self._looked = 0  # length of the text then
         self._looked_adapted = False
-        self._objective: Objective | None = None
-        self._learnt = False  # whether there is evidence that the choice of an exit has not seen
         self._near = False  # whether the best layer known is worth about as much as plain decoding, or more
 
     def draft(self, view: SequenceView, objective: Objective) -> Draft | None:
@@ -56,9 +54,7 @@ class DraftChoice:
         room = view.remaining - 1
         if room < 1:
             return None
-        if self._learnt or self._drafting is not None or objective is not self._objective:
-            self._learnt, self._objective = False, objective
-            self._drafting = self._exit(objective)
+        self._drafting = self._exit(objective)
         exit_draft, value = None, 1.0
         if self._drafting is not None:
             adapted, plan = self._drafting
@@ -78,18 +74,15 @@ class DraftChoice:
             return Shadow(view.id, choice.layers, None, adapted)
         if self._now < self._look_at or view.length < self._looked + POSITIONS:
             return None
-        if not self._affords(seconds.shadow_seconds(POSITIONS), view, seconds):  # not even one layer
-            self._wait()
+        most = self._affordable(view, seconds)
+        if most == 0:
+            self._look_at = self._now + _SHORT_PAUSE
             return None
         for adapted, choice in sorted(self._exits.items(), key=self._latest_look):
-            layers = self._promising(choice, objective)
-            positions = min(POSITIONS, view.length - 1) if view.fresh else POSITIONS
-            judged = 1 if view.fresh else 0  # within a prompt the full model has to be asked too
-            states = positions * (len(layers) + judged)
-            if layers and positions and self._affords(seconds.shadow_seconds(states), view, seconds):
+            if layers := self._promising(choice, objective, most):
                 self._looked, self._looked_adapted = view.length, adapted
                 self._wait()
-                return Shadow(view.id, layers, positions, adapted)
+                return Shadow(view.id, layers, POSITIONS, adapted)
         self._wait()
         return None
 
@@ -112,7 +105,6 @@ class DraftChoice:
         elif entry.source is not None and self._sampled:  # else among the shadows
             matches = [True] * entry.accepted + [False] * (entry.accepted < entry.drafted)
             confidences = entry.confidences[: len(matches)]
-            self._learnt = True
             exits = self._exits[entry.source.adapted]
             exits.learn(entry.source.layer, matches, confidences, self._now)
 
@@ -130,7 +122,6 @@ class DraftChoice:
 
     def see(self, shadow: ShadowTokens) -> None:
         """What a layer would have drafted."""
-        self._learnt = True
         self._exits[shadow.adapted].learn(shadow.layer, shadow.matches, shadow.confidences, self._now)
 
     def note(self, seconds: float, shadow: float) -> None:
@@ -150,15 +141,20 @@ class DraftChoice:
         needed = _GAIN if self._drafting is None else 1.0
         return best if best is not None and best[1].value > needed else None
 
-    def _promising(self, choice: ExitChoice, objective: Objective) -> tuple[int, ...]:
-        """Layers that may beat what is drafted now."""
+    def _promising(self, choice: ExitChoice, objective: Objective, most: int) -> tuple[int, ...]:
+        """At most so many layers that may beat what is drafted now."""
         value = 0.0 if self._drafting is None else self._drafting[1].value
-        return choice.worth_a_look(objective, self._now, max(_GAIN, _BETTER * value))
+        return choice.worth_a_look(objective, self._now, max(_GAIN, _BETTER * value), most)
 
     def _latest_look(self, exits: tuple[bool, ExitChoice]) -> bool:
         """Sorts those that the latest look was at behind the others, so that all have their turn."""
         return exits[0] is self._looked_adapted
 
-    def _affords(self, seconds: float, view: SequenceView, objective: Objective) -> bool:
-        own = objective.plain / objective.sequences  # of a step that all of them share
-        return self._budget.affords(seconds, view.remaining * own, near=self._near)
+    def _affordable(self, view: SequenceView, objective: Objective) -> int:
+        """How many layers the budget allows a look at; within a prompt the full model has to be asked too."""
+        coming = view.remaining * objective.plain / objective.sequences  # a step is all sequences' together
+        for layers in range(LAYERS, 0, -1):
+            states = POSITIONS * (layers + view.fresh)
+            if self._budget.affords(objective.shadow_seconds(states), coming, near=self._near):
+                return layers
+        return 0

@@ -25,7 +25,8 @@ class Evidence:
 
     def add(self, matches: Sequence[bool], confidences: Sequence[float], now: float) -> None:
         """Drafts of round ``now``, which is not before any earlier one."""
-        self._age(now)
+        self.fade(DECAY ** (now - self._round))
+        self._round = now
         threshold = self.threshold
         for match, confidence in zip(matches, confidences, strict=True):
             sure = confidence >= threshold
@@ -47,11 +48,20 @@ class Evidence:
         """Make it worth ``most`` drafts if it is worth more; rates stay what they are."""
         seen = self._hits + self._misses
         if seen > most:
-            self._scale(most / seen)
+            self.fade(most / seen)
 
     def fade(self, factor: float) -> None:
-        """Make it worth less; rates stay what they are."""
-        self._scale(factor)
+        """Make it worth so many times what it is; rates stay what they are."""
+        self._hits *= factor
+        self._misses *= factor
+        self._hits_trust *= factor
+        self._misses_trust *= factor
+        self._hits_sure *= factor
+        self._misses_sure *= factor
+
+    def older_than(self, now: float) -> bool:
+        """Whether nothing of round ``now`` is in it."""
+        return self._round < now
 
     def weight(self, now: float) -> float:
         """How many drafts' worth it is by round ``now``."""
@@ -93,15 +103,3 @@ class Evidence:
             (self._hits_sure + _PRIOR / 2) / (sure + _PRIOR),
             (self._hits - self._hits_sure + _PRIOR / 2) / (unsure + _PRIOR),
         )
-
-    def _age(self, now: float) -> None:
-        self._scale(DECAY ** (now - self._round))
-        self._round = now
-
-    def _scale(self, factor: float) -> None:
-        self._hits *= factor
-        self._misses *= factor
-        self._hits_trust *= factor
-        self._misses_trust *= factor
-        self._hits_sure *= factor
-        self._misses_sure *= factor

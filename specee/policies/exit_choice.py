@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from math import sqrt
 from typing import NamedTuple
 
@@ -17,7 +17,6 @@ NEAR = 0.97
 # What a surprise leaves of what the layer has shown, and of what the others have.
 _SURPRISED, _SURPRISED_OTHERS = 0.5, 0.25
 _MOSTLY = 0.95  # drafts that are sure, when there is hardly one to stop after
-_LOOK = 4  # layers of one look
 
 
 class ExitPlan(NamedTuple):
@@ -54,9 +53,10 @@ class ExitChoice:
         """Drafts of ``layer`` in round ``now``, real ones or shadows."""
         evidence = self._evidence.setdefault(layer, Evidence())
         evidence.cap(_MOST)
-        if evidence.surprised_by(matches):  # then what is known of all layers is of another text
+        if evidence.surprised_by(matches):  # then what was known of all layers is of another text
             for one in self._evidence.values():
-                one.fade(_SURPRISED if one is evidence else _SURPRISED_OTHERS)
+                if one.older_than(now):
+                    one.fade(_SURPRISED if one is evidence else _SURPRISED_OTHERS)
         evidence.add(matches, confidences, now)
         self._plans.pop(layer, None)
         self._known = False
@@ -77,42 +77,48 @@ class ExitChoice:
             return self.best(objective, now)
         return best
 
-    def worth_a_look(self, objective: Objective, now: float, at_least: float) -> tuple[int, ...]:
-        """Layers that may be worth more than ``at_least``, ascending; none if there is no such layer.
+    def worth_a_look(self, objective: Objective, now: float, at_least: float, most: int) -> tuple[int, ...]:
+        """At most so many layers that may be worth more than ``at_least``, ascending.
 
-        Some lie between the best layer known and the next shallower one known, so that every look narrows the
-        gap; the others are spread over all deeper ones. Where no layer comes near to paying all are.
+        Some lie between the best layer known and the next shallower one that is known to be worth less, so
+        that every look narrows the gap; the others are spread over all deeper ones. Where no layer comes near
+        to paying all are.
         """
         self._forget(now)
         best = self.best(objective, now)
-        fresh = [layer for layer, one in self._evidence.items() if one.weight(now) >= _FRESH]
-        able = self._able(objective, now, at_least, set(fresh))
+        able, hopeless = self._hopes(objective, now, at_least)
         if best is None:
-            return _spread(able, _LOOK)
+            return _spread(able, most)
         deeper = [layer for layer in able if layer > best.layer]
         if best.value <= NEAR:
-            return _spread(deeper or able, _LOOK)
-        below = max([layer for layer in fresh if layer < best.layer], default=0)
+            return _spread(deeper or able, most)
+        below = max([layer for layer in hopeless if layer < best.layer], default=0)
         shallower = [layer for layer in able if below < layer < best.layer]
-        return _spread(shallower, _LOOK // 2) + _spread(deeper, _LOOK // 2)
+        return _spread(shallower, -(-most // 2)) + _spread(deeper, most // 2)
 
-    def _able(self, objective: Objective, now: float, at_least: float, fresh: Container[int]) -> list[int]:
-        """Layers, ascending, that may be worth that much by what is known of deeper ones.
+    def _hopes(self, objective: Objective, now: float, at_least: float) -> tuple[list[int], list[int]]:
+        """Layers to be looked at that may be worth that much, ascending; and those seen not to be of late.
 
-        The last layer is never wrong. Under one bound shallower layers are worth more: they cost less.
+        What is known of a layer of late bounds those below it, and the last layer is never wrong. Under one
+        bound shallower layers are worth more: they cost less.
         """
         able: list[int] = []
+        hopeless: list[int] = []
         bound, hopeful = 1.0, False
         for layer in reversed(self._layers):
-            if layer in fresh:
-                seen, rate = self._evidence[layer].weight(now), self._evidence[layer].rate
+            evidence = self._evidence.get(layer)
+            seen = 0.0 if evidence is None else evidence.weight(now)
+            if evidence is not None and seen >= _FRESH:
+                rate = evidence.rate
                 bound = min(bound, rate + sqrt(rate * (1 - rate) / (seen + 1)) + 0.5 / (seen + 1))
-                hopeful = False
+                hopeful = objective.best(layer, self._heads[layer], bound).value > at_least
+                if not hopeful:
+                    hopeless.append(layer)
                 continue
             hopeful = hopeful or objective.best(layer, self._heads[layer], bound).value > at_least
             if hopeful:
                 able.append(layer)
-        return able[::-1]
+        return able[::-1], hopeless
 
     def _plan(self, layer: int, objective: Objective) -> ExitPlan:
         choice = objective.best(layer, self._heads[layer], self._evidence[layer].rate)

@@ -6,6 +6,7 @@ from specee.policies.objective import Choice, Objective
 
 _DECAY = 0.9  # of what a round of copying tells, a round of copying later
 _FADE = 0.98  # and a round of any kind later: what did not pay is tried again after a while
+_MOST = 20.0  # right ones are enough: what comes after a long run of them must count for something
 _PRIOR, _TRUST = 1.0, 0.7  # copies' worth of doubt, and the share of them taken to be right
 
 
@@ -20,7 +21,7 @@ class LookupChoice:
         """Of a copy of ``drafted`` tokens in round ``now`` the first ``accepted`` were right."""
         factor = self._factor(now) * _DECAY
         self._round = now
-        self._hits = self._hits * factor + accepted
+        self._hits = min(self._hits * factor + accepted, _MOST)
         self._misses = self._misses * factor + (accepted < drafted)
 
     def rate(self, now: float) -> float:

@@ -25,8 +25,6 @@ from specee.policies.plans import (
 
 _LAYERS_ALONE = Latency((1,), (1.0,), (0.0,))
 """Time in layers, however many rows pass: DEL's tokens per layer."""
-
-
 _MOST_LAYERS = 16  # that are candidates: keeping states costs a little for each
 
 
@@ -81,7 +79,8 @@ class Measured:
             sources.append(self._lookup)
         seen = sorted({layer for heads in self._heads.values() for layer, _ in heads})
         kept = (*seen, model.layers) if seen else ()
-        return Needs(tuple(sources), kept, max(POSITIONS, LONGEST + 1) if kept else 0, latency=True)
+        positions = POSITIONS if self._sampled else LONGEST + 1  # all that a round verifies
+        return Needs(tuple(sources), kept, positions if kept else 0, latency=True)
 
     def plan(self, observation: Observation) -> Plan:
         """For each sequence its drafts and its looks."""

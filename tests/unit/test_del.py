@@ -353,7 +353,7 @@ def test_other_prices_other_plans() -> None:
 
 def test_what_policies_need() -> None:
     some = (*range(2, LAYERS, 2), LAYERS)  # no more than sixteen candidates
-    assert make_policy("del").begin(MODEL) == Needs((ExitLayer(2),), some, 18, latency=True)
+    assert make_policy("del").begin(MODEL) == Needs((ExitLayer(2),), some, 4, latency=True)
     every = tuple(range(1, LAYERS + 1))
     needs = make_policy("del:sampled=false").begin(MODEL)
     assert needs == Needs((ExitLayer(1),), every, 18, latency=True)
@@ -361,7 +361,7 @@ def test_what_policies_need() -> None:
     assert len(make_policy("del").begin(ModelView(80)).shadow_layers) <= 17
     model = ModelView(LAYERS, ((4, 0.2), (8, 0.2)))
     needs = make_policy("del:adapted=true").begin(model)
-    assert needs == Needs((ExitLayer(4, adapted=True),), (4, 8, LAYERS), 18, latency=True)
+    assert needs == Needs((ExitLayer(4, adapted=True),), (4, 8, LAYERS), 4, latency=True)
     needs = make_policy("auto").begin(MODEL)
     assert set(needs.sources) == {ExitLayer(2), NgramLookup()}
     assert (needs.shadow_layers, needs.latency) == (some, True)

@@ -160,15 +160,15 @@ def test_what_has_decayed_away_is_forgotten() -> None:
 
 def test_the_first_look_is_spread_over_all_layers_that_may_pay() -> None:
     choice, judge = ExitChoice(OWN), objective()
-    first = choice.worth_a_look(judge, 0, 1.03)
+    first = choice.worth_a_look(judge, 0, 1.03, 4)
     assert len(first) == 4
     assert list(first) == sorted(set(first))
     assert first[0] <= LAYERS // 4
     assert first[-1] >= LAYERS // 2
-    assert choice.worth_a_look(judge, 0, 100.0) == (), "nothing can be worth that much"
+    assert choice.worth_a_look(judge, 0, 100.0, 4) == (), "nothing can be worth that much"
     for layers in (1, 2, 3, 4, 5):
         few = ExitChoice([(layer, 0.2) for layer in range(3, 3 + layers)])
-        assert len(few.worth_a_look(judge, 0, 1.03)) == min(layers, 4)
+        assert len(few.worth_a_look(judge, 0, 1.03, 4)) == min(layers, 4)
         assert few.layers == tuple(range(3, 3 + layers))
 
 
@@ -181,7 +181,7 @@ def step_found(k: int, looks: int, *, narrow: bool = True) -> tuple[float, int]:
     assert most is not None
     now, value = 0.0, 0.0
     for _ in range(looks):
-        layers = choice.worth_a_look(judge, now, max(1.03, 1.02 * value))
+        layers = choice.worth_a_look(judge, now, max(1.03, 1.02 * value), 4)
         now += 1
         for layer in layers if narrow or now == 1 else ():
             shown(choice, layer, 4 * (layer >= k), 4 * (layer < k), now)
@@ -205,12 +205,12 @@ def test_a_choice_that_looks_once_would_not_find_it() -> None:
 def test_a_layer_under_one_that_fails_is_not_worth_a_look() -> None:
     choice, judge = ExitChoice(OWN), objective()
     shown(choice, 20, 0, 20)
-    layers = choice.worth_a_look(judge, 0, 1.03)
+    layers = choice.worth_a_look(judge, 0, 1.03, 4)
     assert layers
     assert min(layers) > 20
     shown(choice, 29, 0, 40)
-    assert choice.worth_a_look(judge, 0, 1.03) == (), "deeper ones are wrong already"
-    assert choice.worth_a_look(judge, 200, 1.03) != (), "until that is forgotten"
+    assert choice.worth_a_look(judge, 0, 1.03, 4) == (), "deeper ones are wrong already"
+    assert choice.worth_a_look(judge, 200, 1.03, 4) != (), "until that is forgotten"
 
 
 def test_a_surprise_leaves_less_of_what_others_have_shown() -> None:
@@ -228,7 +228,7 @@ def test_a_surprise_leaves_less_of_what_others_have_shown() -> None:
 
 def test_cheap_heads_of_few_layers() -> None:
     choice, judge = ExitChoice([(4, 0.2), (9, 0.3)]), objective()
-    assert choice.worth_a_look(judge, 0, 1.03) == (4, 9)
+    assert choice.worth_a_look(judge, 0, 1.03, 4) == (4, 9)
     shown(choice, 4, 3, 1)
     shown(choice, 9, 4, 0)
     best = choice.best(judge, 0)
