@@ -97,6 +97,20 @@ Array<int64_t> argmax(HeadOp& op, const Array<float>& x) {
   return out;
 }
 
+py::tuple shadow(HeadOp& op, const Array<float>& x) {
+  const py::ssize_t rows = float_rows(x, op.k(), "x");
+  Array<int64_t> tokens(rows);
+  Array<float> confidences(rows);
+  const float* from = x.data();
+  int64_t* token_data = tokens.mutable_data();
+  float* confidence_data = confidences.mutable_data();
+  {
+    py::gil_scoped_release release;
+    op.shadow(from, static_cast<int>(rows), token_data, confidence_data);
+  }
+  return py::make_tuple(tokens, confidences);
+}
+
 void bind_head(py::module_& m) {
   py::class_<HeadOp>(m, "Head")
       .def(py::init(
@@ -107,6 +121,7 @@ void bind_head(py::module_& m) {
            py::arg("vocab"), py::arg("k"), py::arg("format"), py::arg("isa") = "", py::arg("threads") = 1)
       .def("set_rows", &set_rows<HeadOp>)
       .def("argmax", &argmax, py::arg("x").noconvert())
+      .def("shadow", &shadow, py::arg("x").noconvert())
       .def_property_readonly("bytes", &HeadOp::bytes);
 }
 

@@ -177,7 +177,8 @@ HeadOp::HeadOp(int vocab, int k, WeightType type, const std::string& isa, int th
       costs_(threads),
       streams_(config_, weights_, threads),
       stream_(config_, weights_, kernels_, pool_, costs_, streams_),
-      drawing_(vocab, kernels_, pool_, stream_) {
+      drawing_(vocab, kernels_, pool_, stream_),
+      shadow_(kernels_, pool_, stream_) {
   const std::vector<float> ones(static_cast<size_t>(k), 1.0f);
   weights_.set("final_norm", -1, 0, k, 1, ones.data(), WeightType::f32);
 }
@@ -186,10 +187,16 @@ void HeadOp::set_rows(int row_begin, int rows, int columns, const void* values, 
   weights_.set("embed", -1, row_begin, rows, columns, values, source);
 }
 
-void HeadOp::argmax(const float* x, int rows, int64_t* out) {
-  std::vector<const float*> states;
-  for (int r = 0; r < rows; ++r) states.push_back(x + static_cast<ptrdiff_t>(r) * k());
-  drawing_.argmax(states, out);
+std::vector<const float*> HeadOp::states(const float* x, int rows) const {
+  std::vector<const float*> pointers;
+  for (int r = 0; r < rows; ++r) pointers.push_back(x + static_cast<ptrdiff_t>(r) * k());
+  return pointers;
+}
+
+void HeadOp::argmax(const float* x, int rows, int64_t* out) { drawing_.argmax(states(x, rows), out); }
+
+void HeadOp::shadow(const float* x, int rows, int64_t* tokens, float* confidences) {
+  shadow_.run(states(x, rows), nullptr, tokens, confidences);
 }
 
 }  // namespace specee

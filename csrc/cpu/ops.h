@@ -8,6 +8,7 @@
 #include "cpu/attention.h"
 #include "cpu/drawing.h"
 #include "cpu/inputs.h"
+#include "cpu/shadow.h"
 #include "cpu/weight_streams.h"
 
 namespace specee {
@@ -71,6 +72,8 @@ class HeadOp {
   void set_rows(int row_begin, int rows, int columns, const void* values, WeightType source);
   // x: rows x k hidden states (the final norm is all ones); out: the greedy token of each.
   void argmax(const float* x, int rows, int64_t* out);
+  // The same, and its probability.
+  void shadow(const float* x, int rows, int64_t* tokens, float* confidences);
   int k() const { return config_.hidden_size; }
   size_t bytes() const { return weights_.head().bytes(); }
 
@@ -83,6 +86,9 @@ class HeadOp {
   WeightStreams streams_;
   HeadStream stream_;
   Drawing drawing_;
+  Shadow shadow_;
+
+  std::vector<const float*> states(const float* x, int rows) const;
 };
 
 }  // namespace specee

@@ -67,6 +67,10 @@ def test_greedy_token(isa: str, stored: str) -> None:
         assert tokens[0] == min(best, twin), f"seed {seed}"
         for row in range(len(x)):
             assert op.argmax(x[row : row + 1])[0] == tokens[row], f"seed {seed}, row {row}"
+        shadows, confidences = op.shadow(x)
+        assert (shadows == tokens).all(), f"seed {seed}"
+        likely = logits.max(axis=1) - np.log(np.exp(logits).sum(axis=1))
+        assert (np.abs(np.log(confidences) - likely) <= 2 * slack + 1e-5).all(), f"seed {seed}"
 
 
 def exact_logits(x: np.ndarray, matrix: Stored, stored: str) -> np.ndarray:
