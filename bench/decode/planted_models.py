@@ -38,9 +38,7 @@ def planted(source: str | Path | None, k: int, folder: Path, *, factor: float = 
     checkpoint = open_checkpoint(source)
     check(checkpoint, k)
     if not 0 < factor <= 1:
-        raise ConfigurationError(
-            f"factor={factor}: allowed is 0 < factor <= 1; the default is 2^-8, {FACTOR}"
-        )
+        raise ConfigurationError(f"factor={factor}: allowed is 0 < factor <= 1; the default is 2^-9")
     original = Path(checkpoint.source)
     if not original.is_file():
         raise ConfigurationError(

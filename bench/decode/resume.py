@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 
 import specee
 from specee.errors import ConfigurationError
+from specee.whole_file import write_whole
 
 from .tally import Tally
 
@@ -65,11 +65,9 @@ class State:
             "tallies": [{"settings": s, "tally": asdict(tally)} for s, tally in self._tallies],
             "plain": [{"settings": s, "tokens": tokens} for s, tokens in self._plain],
         }
-        # In one go: a run that is killed while it writes leaves the state before.
-        beside = self._path.with_name(self._path.name + ".part")
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(content) + "\n", encoding="utf-8")
-        os.replace(beside, self._path)
+        # In one go: a run that is killed while it writes leaves the state before.
+        write_whole(self._path, (json.dumps(content) + "\n").encode())
         self._saved = time.monotonic()
 
     def _read(self, path: Path) -> None:

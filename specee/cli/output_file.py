@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+from specee import whole_file
 from specee.errors import ConfigurationError
 
 
 def check_writable(path: Path, option: str) -> None:
     """Raise ConfigurationError, which names ``option``, if ``path`` cannot be written. Changes nothing."""
-    target = _target(path)
+    target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise ConfigurationError(f"{option} {path}: there is something that is no file; give another name")
     try:
@@ -26,19 +29,17 @@ def write_whole(path: Path, text: str, option: str) -> None:
 
     Raises ConfigurationError, which names ``option``.
     """
-    target = _target(path)
+    with written(path, option):
+        whole_file.write_whole(path, text.encode("utf-8", "replace"))
+
+
+@contextlib.contextmanager
+def written(path: Path, option: str) -> Iterator[None]:
+    """What is done inside writes ``path``: an OSError becomes a ConfigurationError that names ``option``."""
     try:
-        with tempfile.TemporaryDirectory(prefix=".specee-", dir=target.parent) as folder:
-            scratch = Path(folder) / target.name
-            scratch.write_bytes(text.encode("utf-8", "replace"))
-            os.replace(scratch, target)
+        yield
     except OSError as error:
         raise _cannot(path, option, error) from error
-
-
-def _target(path: Path) -> Path:
-    """Where a link points, so that the link stays."""
-    return Path(os.path.realpath(path))
 
 
 def _cannot(path: Path, option: str, error: OSError) -> ConfigurationError:

@@ -9,9 +9,7 @@ width), F32, BF16 or F16.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +22,7 @@ from specee.errors import CheckpointError
 from specee.models.blocks import FLOATS, widen
 from specee.models.table import shapes
 from specee.types import ModelConfig
+from specee.whole_file import write_whole
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -226,8 +225,7 @@ class _Contents:
 def write_speculator(path: Path, speculator: Speculator, fingerprint: str) -> None:
     """Write a file that :func:`read_speculator` reads, its arrays float32 and int64.
 
-    It is written beside ``path`` and renamed when it is complete: on an error, what was there stays. Raises
-    OSError.
+    See :func:`.write_whole`. Raises OSError.
     """
     from safetensors.numpy import save
 
@@ -238,12 +236,4 @@ def write_speculator(path: Path, speculator: Speculator, fingerprint: str) -> No
         for part in ("norm", "down", "up"):
             tensors[f"adapters.{layer}.{part}"] = np.ascontiguousarray(getattr(adapter, part), np.float32)
     metadata = {"format": _FORMAT, "version": _VERSION, "fingerprint": fingerprint}
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with beside.open("xb") as file:
-            file.write(save(tensors, metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_whole(path, save(tensors, metadata))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import secrets
 import struct
 import zipfile
 import zlib
@@ -18,6 +16,7 @@ import numpy.typing as npt
 from specee.errors import CheckpointError, ConfigurationError
 from specee.policies import Latency
 from specee.replay.trace import Text, Trace
+from specee.whole_file import write_whole
 
 _FORMAT, _VERSION = "specee-trace", 1
 _KINDS = {
@@ -35,8 +34,7 @@ _DAMAGED = (
 def write_trace(path: Path, trace: Trace) -> None:
     """Write a file that :func:`read_trace` reads.
 
-    It is written beside ``path`` and renamed when it is complete: on an error, what was there stays. Raises
-    OSError.
+    See :func:`.write_whole`. Raises OSError.
     """
     texts, latency = trace.texts, trace.latency
     memory = io.BytesIO()
@@ -57,16 +55,7 @@ def write_trace(path: Path, trace: Trace) -> None:
         drafts=np.concatenate([text.drafts for text in texts]),
         confidences=np.concatenate([text.confidences for text in texts]),
     )
-    path = Path(os.path.realpath(path))  # where a link points, so that the link stays
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with beside.open("xb") as file:
-            file.write(memory.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_whole(path, memory.getvalue())
 
 
 def read_trace(path: Path) -> Trace:

@@ -105,7 +105,7 @@ def test_a_splice_says_how_soon(traces: list[str], capsys: pytest.CaptureFixture
     (["record", "a", "--output", "{new}", "--tokens", "0"], "--tokens 0"),
     (["record", "a", "--output", "{new}", "--limit", "-1"], "--limit -1"),
     (["record", "a", "--output", "/nowhere/at/all.npz"], "--output /nowhere"),
-    (["record", "--output", "{new}", "--prompts", "/nowhere.jsonl"], "--prompts /nowhere"),
+    (["record", "--output", "{new}", "--prompts", "/nowhere.jsonl"], "prompts /nowhere"),
     (["record", "--output", "{new}", "--prompts", "{bad}"], "line 2"),
 ])  # fmt: skip
 def test_errors_say_what_to_do(

@@ -37,7 +37,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Mon
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(ConfigurationError, match=r"--trace .*No space left"):
         write_whole(path, "new", "--trace")
     assert path.read_text() == "old"
