@@ -51,7 +51,7 @@ class Chat:
         request = make_request(prompt, options, 0, self._decode)
         chosen = make_policy(policy)
         # What is wrong must not cost the cache.
-        get_ready(chosen, self._heads.view(), built_in(self._backend, self._heads))
+        get_ready(chosen, self._heads.view, built_in(self._backend, self._heads))
         state = self._with_room(request.capacity)
         # The last token always runs again: its logits are where the answer begins.
         self.reused = min(_common_prefix(state, request.prompt), len(request.prompt) - 1)

@@ -249,7 +249,7 @@ class Model:
     def check_policy(self, policy: str | Policy) -> Policy:
         """The policy, if it can decode with this model. Raises ConfigurationError."""
         chosen = make_policy(policy)
-        get_ready(chosen, self.heads.view(), built_in(self.backend, self.heads))
+        get_ready(chosen, self.heads.view, built_in(self.backend, self.heads))
         return chosen
 
     def options(self, rows: int, width: int, **given: Any) -> Options:

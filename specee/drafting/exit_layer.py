@@ -11,8 +11,8 @@ from specee.backends.protocol import Backend, DraftHead, Work
 from specee.clock import Clock
 from specee.drafting.heads import DraftHeads
 from specee.drafting.tree import DraftTree
-from specee.errors import ConfigurationError
 from specee.policies import DraftCost, DraftSource, ExitLayer
+from specee.policies.checks import check_exit_layer
 from specee.sampling import penalised
 
 
@@ -26,12 +26,7 @@ class ExitLayerDrafter:
     def check(self, source: DraftSource) -> None:
         """See :meth:`.Drafter.check`."""
         assert isinstance(source, ExitLayer)
-        layers = self._backend.config.num_layers
-        if not 1 <= source.layer < layers:
-            raise ConfigurationError(
-                f"exit layer {source.layer} of a model of {layers} layers: allowed are 1..{layers - 1}; "
-                "the last layer is where tokens are verified"
-            )
+        check_exit_layer(source, self._backend.config.num_layers)
         if source.adapted:
             self._heads.of(source.layer)
 

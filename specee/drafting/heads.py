@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 
 from specee.backends.protocol import Backend, DraftHead
 from specee.errors import ConfigurationError
@@ -38,6 +39,7 @@ class DraftHeads:
         """Layers that have an adapter."""
         return tuple(sorted(self._adapted))
 
+    @cached_property
     def view(self) -> ModelView:
         """What a policy sees of the model and these heads."""
         if self._plain is None:

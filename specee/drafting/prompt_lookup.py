@@ -6,8 +6,8 @@ from collections.abc import Sequence as Seq
 
 from specee.clock import Clock
 from specee.drafting.tree import DraftTree
-from specee.errors import ConfigurationError
 from specee.policies import DraftCost, DraftSource, NgramLookup
+from specee.policies.checks import check_lookup
 
 
 class NgramIndex:
@@ -59,11 +59,7 @@ class PromptLookupDrafter:
     def check(self, source: DraftSource) -> None:
         """See :meth:`.Drafter.check`."""
         assert isinstance(source, NgramLookup)
-        if not 1 <= source.shortest <= source.longest:
-            raise ConfigurationError(
-                f"prompt lookup of {source.shortest} to {source.longest} tokens: the shortest must be 1 or "
-                "more and not above the longest"
-            )
+        check_lookup(source)
 
     def cost(self, source: DraftSource) -> DraftCost:
         """See :meth:`.Drafter.cost`: nothing of the model runs."""

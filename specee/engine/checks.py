@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from collections.abc import Sequence as Seq
-from typing import Any
 
 from specee.drafting import Drafter
 from specee.engine.sequence import ActiveSequence
@@ -17,9 +16,9 @@ from specee.policies import (
     NextToken,
     Plan,
     Policy,
-    Shadow,
     Speculate,
 )
+from specee.policies.checks import check_shadows, checked_needs
 
 
 def get_ready(policy: Policy, model: ModelView, drafters: Mapping[type[DraftSource], Drafter]) -> Needs:
@@ -27,31 +26,10 @@ def get_ready(policy: Policy, model: ModelView, drafters: Mapping[type[DraftSour
 
     Raises ConfigurationError for settings, layers or a source that the model does not have.
     """
-    needs = policy.begin(model)
-    if not isinstance(needs, Needs):
-        raise ConfigurationError(
-            f"policy {policy!r}: its begin() returned {type(needs).__name__}; allowed is Needs"
-        )
-    _check_needs(needs, policy, model)
+    needs = checked_needs(policy.begin(model), policy, model)
     for source in needs.sources:
         drafter_of(source, drafters).check(source)
     return needs
-
-
-def _check_needs(needs: Needs, policy: Policy, model: ModelView) -> None:
-    sources, layers, positions = needs.sources, needs.shadow_layers, needs.shadow_positions
-    sound = isinstance(sources, tuple) and isinstance(layers, tuple)
-    sound = sound and all(_whole(layer) and 1 <= layer <= model.layers for layer in layers)
-    if not sound or list(layers) != sorted(set(layers)) or not _whole(positions) or positions < 0:
-        raise ConfigurationError(
-            f"policy {policy!r} needs sources {sources!r}, and the outputs of layers {layers!r} of "
-            f"{positions!r} positions: allowed are tuples, distinct whole layers, ascending, of "
-            f"1..{model.layers}, and 0 positions or more"
-        )
-
-
-def _whole(number: Any) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool)
 
 
 def check_plan(
@@ -79,7 +57,7 @@ def check_plan(
         for draft in plan.drafts:
             _check_draft(draft, sequences[draft.sequence], drafters)
     if plan.shadows:
-        _check_shadows(plan.shadows, sequences, model, kept)
+        check_shadows(plan.shadows, sequences, model, kept)
 
 
 def _fit(named: Seq[int], sequences: Mapping[int, ActiveSequence]) -> bool:
@@ -108,29 +86,6 @@ def _check_draft(
                 f"{draft.otherwise.sequence}: allowed is the same one"
             )
         _check_draft(draft.otherwise, sequence, drafters)
-
-
-def _check_shadows(
-    shadows: Seq[Shadow],
-    sequences: Mapping[int, ActiveSequence],
-    model: ModelView,
-    kept: Container[int],
-) -> None:
-    named = [(shadow.sequence, shadow.adapted) for shadow in shadows]
-    if len(named) != len(set(named)):
-        raise ConfigurationError(f"shadows of {named}: allowed is one a sequence, and one more adapted")
-    for shadow in shadows:
-        if shadow.sequence not in sequences:
-            raise ConfigurationError(f"a shadow of sequence {shadow.sequence}: allowed are {list(sequences)}")
-        if shadow.positions is not None and shadow.positions < 1:
-            raise ConfigurationError(f"a shadow of {shadow.positions} positions: allowed are 1 or more")
-        able = dict(model.adapted) if shadow.adapted else range(1, model.layers)
-        wrong = [layer for layer in shadow.layers if layer not in kept or layer not in able]
-        if wrong or not shadow.layers or len(set(shadow.layers)) != len(shadow.layers):
-            raise ConfigurationError(
-                f"a shadow of layers {shadow.layers}, adapted={shadow.adapted}: allowed are distinct layers "
-                f"of 1..{model.layers - 1} that the policy's begin() asked for, and that have a draft head"
-            )
 
 
 def drafter_of(source: DraftSource, drafters: Mapping[type[DraftSource], Drafter]) -> Drafter:

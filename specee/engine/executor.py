@@ -39,7 +39,7 @@ class Executor:
         self._backend = backend
         self._sequences = sequences
         self._drafters = drafters
-        self._model = heads.view()
+        self._model = heads.view
         self._kept = kept
         self._sound: object = _NO_PLAN  # the latest plan, if it would pass its checks again
         self._shadows = Shadows(backend, sequences, heads, kept)

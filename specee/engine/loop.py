@@ -51,7 +51,7 @@ class Generation:
     ) -> None:
         heads = heads or DraftHeads(backend)
         sources = {**built_in(backend, heads), **(drafters or {})}
-        needs = get_ready(policy, heads.view(), sources)
+        needs = get_ready(policy, heads.view, sources)
         self.sequences = {sequence.id: sequence for sequence in sequences}
         self.statistics = Statistics()
         self._running = [sequence for sequence in sequences if sequence.finish_reason is None]

@@ -11,7 +11,6 @@ from specee.policies import (
     ExitLayer,
     Latency,
     ModelView,
-    Needs,
     NextToken,
     NgramLookup,
     Observation,
@@ -20,10 +19,12 @@ from specee.policies import (
     Policy,
     Round,
     SequenceView,
+    Shadow,
     ShadowTokens,
     Speculate,
     make_policy,
 )
+from specee.policies.checks import check_exit_layer, check_lookup, check_shadows, checked_needs
 from specee.replay.drafts import RecordedDrafts
 from specee.replay.looks import look
 from specee.replay.prices import Prices
@@ -53,9 +54,8 @@ class _Simulation:
     def __init__(self, policy: Policy, text: Text, prices: Prices, latency: Latency) -> None:
         self._policy, self._text, self._prices = policy, text, prices
         self._layers = text.layers
-        self._needs = policy.begin(ModelView(self._layers))
-        if not isinstance(self._needs, Needs):
-            raise ConfigurationError(f"policy {policy!r}: its begin() returned no Needs")
+        self._model = ModelView(self._layers)
+        self._needs = checked_needs(policy.begin(self._model), policy, self._model)
         for source in self._needs.sources:
             _check_source(source, self._layers)
         self._latency = latency if self._needs.latency else None
@@ -94,6 +94,7 @@ class _Simulation:
         length, text = view.length, self._text
         wish = _wish(plan)
         self._check(wish, view.remaining)
+        self._check_looks(plan.shadows)
         drafted = self._drafts.draft(length, wish)
         layer, count = (drafted.layer, drafted.made) if drafted else (0, 0)
         times = self._prices.times(length - view.frontier[0], layer, count)
@@ -104,7 +105,6 @@ class _Simulation:
             entry = Round(0, tokens, drafted.source, count, drafted.right, drafted.confidences)
         shown: list[ShadowTokens] = []
         for shadow in plan.shadows:
-            self._check_look(shadow.sequence, shadow.layers, adapted=shadow.adapted)
             if after < len(text):  # a text that is over is not looked at
                 seen = look(text, shadow, self._needs, after, len(tokens))
                 shown += seen.shown
@@ -123,17 +123,12 @@ class _Simulation:
                 )
             turn = turn.otherwise
 
-    def _check_look(self, sequence: int, layers: tuple[int, ...], *, adapted: bool) -> None:
-        if adapted:
+    def _check_looks(self, shadows: tuple[Shadow, ...]) -> None:
+        if any(shadow.adapted for shadow in shadows):
             raise ConfigurationError(
                 "a shadow with adapted=True: heads of a speculator are not recorded; use adapted=False"
             )
-        wrong = [layer for layer in layers if layer not in self._needs.shadow_layers]
-        if sequence != 0 or not layers or wrong or self._layers in layers or len(set(layers)) < len(layers):
-            raise ConfigurationError(
-                f"a shadow of layers {layers} of sequence {sequence}: allowed are distinct layers of "
-                f"1..{self._layers - 1} that the policy's begin() asked for, of sequence 0"
-            )
+        check_shadows(shadows, (0,), self._model, self._needs.shadow_layers)
 
 
 def _wish(plan: Plan) -> Draft:
@@ -151,9 +146,8 @@ def _check_source(source: DraftSource, layers: int) -> None:
                 f"exit layer {source.layer} with adapted=True: heads of a speculator are not recorded; "
                 "replay the policy with adapted=False"
             )
-        if not 1 <= source.layer < layers:
-            raise ConfigurationError(
-                f"exit layer {source.layer} of a model of {layers} layers: allowed are 1..{layers - 1}"
-            )
-    elif not isinstance(source, NgramLookup) or not 1 <= source.shortest <= source.longest:
+        check_exit_layer(source, layers)
+    elif isinstance(source, NgramLookup):
+        check_lookup(source)
+    else:
         raise ConfigurationError(f"draft source {source}: allowed are ExitLayer and NgramLookup")

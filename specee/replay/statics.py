@@ -7,11 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from specee.policies import Latency
+from specee.policies.objective import LONGEST
 from specee.replay.prices import Prices
 from specee.replay.trace import Trace, column
-
-MOST_DRAFTS = 17
-"""Longest static setting of a sweep; no policy drafts more."""
 
 
 class Static(NamedTuple):
@@ -51,7 +49,7 @@ class Statics:
         settings = [
             Static(layer, length, self.ratio(layer, length))
             for layer in range(1, self._trace.layers)
-            for length in range(1, MOST_DRAFTS + 1)
+            for length in range(1, LONGEST + 1)
         ]
         return sorted([Static(0, 0, 1.0), *settings], key=lambda static: -static.ratio)
 

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from specee.errors import ConfigurationError
 from specee.policies import Latency
+from specee.policies.published_del import SEED_POSITIONS
 
-POSITIONS = 32
+POSITIONS = SEED_POSITIONS
 """Latest positions of a prompt that are recorded: as many as any policy looks at."""
 
 Tokens = npt.NDArray[np.int32]

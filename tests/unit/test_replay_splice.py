@@ -7,8 +7,8 @@ import pytest
 
 from specee.errors import ConfigurationError
 from specee.policies import Draft, ExitLayer
+from specee.policies.objective import LONGEST
 from specee.replay import Recovery, Statics, best_static, recoveries, replay, splice
-from specee.replay.statics import MOST_DRAFTS
 from tests.unit.recorded import TABLE, planted, random_trace
 from tests.unit.test_replay import Always
 
@@ -28,7 +28,7 @@ def test_static_settings_are_replays_of_layerskip(seed: int) -> None:
 @pytest.mark.parametrize("k", [6, 12, 20])
 def test_the_best_static_setting_is_where_layers_begin_to_be_right(k: int) -> None:
     sweep = Statics(planted(k)).sweep()
-    assert len(sweep) == 23 * MOST_DRAFTS + 1
+    assert len(sweep) == 23 * LONGEST + 1
     assert [static.ratio for static in sweep] == sorted([static.ratio for static in sweep], reverse=True)
     assert best_static(planted(k)) == sweep[0]
     assert sweep[0].layer in (k, 0)
