@@ -237,7 +237,7 @@ def slowly(trace: Trace, layer: int, length: int, stop: float) -> tuple[list[tup
     (Draft(0, ExitLayer(6, adapted=True), 1), "adapted=True"),
     (Draft(1, ExitLayer(6), 1), "sequence 1"),
     (Draft(0, ExitLayer(6), -1), "-1 drafts"),
-    (Draft(0, NgramLookup(1, 2), 1), "prompt lookup of 1 to 2"),
+    (Draft(0, NgramLookup(1, 2), 1), "prompt lookup of 2 to 1"),
     (Draft(0, ExitLayer(6), 0, 0.0, Draft(0, ExitLayer(30), 1)), "layer 30"),
 ])  # fmt: skip
 def test_plans_that_cannot_be_carried_out_are_refused(draft: Draft, names: str) -> None:
