@@ -1,9 +1,8 @@
-"""``del`` and ``auto``: plans of a planted model, as published and by measured time; no model in sight."""
+"""The policies that choose by a measured objective, on texts in which it is known what is right."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -29,187 +28,25 @@ from specee.policies import (
     Times,
     make_policy,
 )
+from tests.unit.planted_world import (
+    LATENCY,
+    LAYERS,
+    MODEL,
+    Rates,
+    World,
+    begun,
+    draft_of,
+    exit_of,
+    layer_of,
+    view,
+)
 
-LAYERS = 30
-MODEL = ModelView(LAYERS)
-# A layer takes 1, the head 2; rows are nearly free.
-LATENCY = Latency((1, 16), (1e-4, 1.3e-4), (2e-4, 3e-4), 1e-6, 1e-5, 1e-6)
 POLICIES = ["del", "del:faithful=true", "del:measured=false", "del:sampled=false", "auto"]
-Rates = Callable[[int, bool], float]
-
-
-def view(index: int = 0, length: int = 40, remaining: int = 5000, *, fresh: bool = False) -> SequenceView:
-    first = 0 if fresh else length - 1
-    return SequenceView(index, length, (first,) * LAYERS, remaining)
-
-
-def begun(policy: str, model: ModelView = MODEL) -> Policy:
-    made = make_policy(policy)
-    made.begin(model)
-    return made
 
 
 def step_at(k: int, adapted_k: int = LAYERS) -> Rates:
     """Layers from ``k`` on are right, others wrong."""
     return lambda layer, adapted: 0.97 if layer >= (adapted_k if adapted else k) else 0.03
-
-
-class World:
-    """What comes of plans: drafts and shadows are right as often as ``rates`` say; ``copies`` as often."""
-
-    def __init__(self, policy: Policy, rates: Rates, seed: int = 0, count: int = 1, copies: float = 0.0):
-        self.policy, self.rates, self.copies = policy, rates, copies
-        self.rng = random.Random(seed)
-        self.views = {index: view(index, fresh=True) for index in range(count)}
-        self.plans: list[Plan] = []
-        self.latency = LATENCY
-        self.tokens = 0
-
-    def step(self) -> Plan:
-        plan = self.policy.plan(Observation(tuple(self.views.values()), self.latency))
-        self.plans.append(plan)
-        named = plan.drafts if isinstance(plan, Speculate) else [None] * len(self.views)
-        rounds = [self._round(one, draft) for one, draft in zip(self.views.values(), named, strict=True)]
-        shadows = [seen for shadow in plan.shadows for seen in self._seen(shadow, rounds)]
-        for entry in rounds:
-            old = self.views[entry.sequence]
-            size = len(entry.tokens)
-            self.views[entry.sequence] = view(entry.sequence, old.length + size, old.remaining - size)
-            self.tokens += size
-        states = sum(len(seen.matches) for seen in shadows)
-        shadow = 2e-4 + states * 1e-5 if states else 0.0
-        self.policy.observe(Outcome(tuple(rounds), Times(0.0, 0.0, 3e-3, 2e-4, shadow), tuple(shadows)))
-        return plan
-
-    def steps(self, count: int) -> Plan:
-        for _ in range(count):
-            plan = self.step()
-        return plan
-
-    def _round(self, one: SequenceView, draft: Draft | None) -> Round:
-        if draft is not None and isinstance(draft.source, NgramLookup) and self.rng.random() > self.copies:
-            draft = draft.otherwise
-        if draft is None or draft.length == 0:
-            return Round(one.id, (1,))
-        source, accepted = draft.source, 0
-        rate = self.rates(source.layer, source.adapted) if isinstance(source, ExitLayer) else 0.97
-        while accepted < draft.length and self.rng.random() < rate:
-            accepted += 1
-        confidences = (0.9,) * accepted + (0.3,) * (accepted < draft.length)
-        confidences += (0.5,) * (draft.length - len(confidences))
-        return Round(one.id, (1,) * (accepted + 1), source, draft.length, accepted, confidences)
-
-    def _seen(self, shadow: Shadow, rounds: Sequence[Round]) -> list[ShadowTokens]:
-        emitted = next(len(entry.tokens) for entry in rounds if entry.sequence == shadow.sequence)
-        found = []
-        for layer in shadow.layers:
-            rate = self.rates(layer, shadow.adapted)
-            matches = tuple([self.rng.random() < rate for _ in range(shadow.positions or emitted)])
-            confidences = tuple([0.9 if match else 0.3 for match in matches])
-            found.append(ShadowTokens(shadow.sequence, layer, matches, confidences, shadow.adapted))
-        return found
-
-
-def draft_of(plan: Plan, sequence: int = 0) -> Draft | None:
-    if isinstance(plan, NextToken):
-        return None
-    draft = next(draft for draft in plan.drafts if draft.sequence == sequence)
-    return draft if draft.length else None
-
-
-def layer_of(plan: Plan, sequence: int = 0) -> int:
-    """0 where no exit layer drafts; one that drafts where there is nothing to copy counts."""
-    source = exit_of(plan, sequence)
-    return 0 if source is None else source.layer
-
-
-def exit_of(plan: Plan, sequence: int = 0) -> ExitLayer | None:
-    draft = draft_of(plan, sequence)
-    while draft is not None and not isinstance(draft.source, ExitLayer):
-        draft = draft.otherwise
-    return draft.source if draft is not None and isinstance(draft.source, ExitLayer) else None
-
-
-# As published
-
-
-class ByHand:
-    """ALGORITHMS.md's DEL for one sequence, kept as a list of all that was ever seen."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[int, int, bool, float]] = []  # round, layer, match, confidence
-
-    def _weights(self, layer: int, now: int, match: bool) -> list[tuple[float, float]]:
-        return [
-            (0.95 ** (now - at), sure) for at, one, hit, sure in self.seen if (one, hit) == (layer, match)
-        ]
-
-    def choice(self, now: int) -> tuple[int, float]:
-        values, thresholds = {}, {}
-        for layer in range(1, LAYERS):
-            right, wrong = (self._weights(layer, now, match) for match in (True, False))
-            hits, misses = sum(weight for weight, _ in right), sum(weight for weight, _ in wrong)
-            alpha = hits / (hits + misses)
-            tokens = [sum(alpha**i for i in range(d + 1)) for d in range(18)]
-            values[layer] = max(tokens[d] / (LAYERS + d * layer) for d in range(18))
-            trusted = sum(weight * sure for weight, sure in right) / hits if hits else 1.0
-            doubted = sum(weight * sure for weight, sure in wrong) / misses if misses else 0.0
-            thresholds[layer] = (trusted + doubted) / 2
-        best = max(values, key=lambda layer: values[layer])
-        return best, thresholds[best]
-
-
-def test_published_choices_are_those_of_the_paper() -> None:
-    seed = random.randrange(2**32)
-    print("seed", seed)
-    layers = set()
-    for run in range(6):
-        rng = random.Random(seed + run)
-        policy, by_hand = begun("del:faithful=true"), ByHand()
-        one = view(fresh=True)
-        for now in range(1, 25):
-            plan = policy.plan(Observation((one,)))
-            assert isinstance(plan, Speculate)
-            wanted = 32 if now == 1 else None
-            assert plan.shadows == (Shadow(0, tuple(range(1, LAYERS)), wanted),), "all layers, every round"
-            if now == 1:
-                assert plan.drafts[0].length == 0, "a prompt comes first"
-            else:
-                layer, threshold = by_hand.choice(now - 1)
-                draft = plan.drafts[0]
-                assert (draft.source, draft.length) == (ExitLayer(layer), 18)
-                assert draft.stop_below == pytest.approx(threshold)
-                layers.add(layer)
-            skill = rng.random() * LAYERS  # the text changes all the time
-            accepted = rng.randint(0, 4)
-            shadows = []
-            for layer in range(1, LAYERS):
-                matches = [rng.random() < layer / (layer + skill) for _ in range(wanted or accepted + 1)]
-                sure = [rng.random() for _ in matches]
-                by_hand.seen += [(now, layer, *pair) for pair in zip(matches, sure, strict=True)]
-                shadows.append(ShadowTokens(0, layer, tuple(matches), tuple(sure)))
-            entry = Round(0, (1,) * (accepted + 1), ExitLayer(3), 4, accepted, (0.5,) * 4)
-            policy.observe(Outcome((entry,), Times(), tuple(shadows)))
-            one = view(length=one.length + accepted + 1)
-    assert len(layers) > 3, "layers must change"
-
-
-def test_published_begins_with_one_token_at_layer_1() -> None:
-    policy = begun("del:faithful=true")
-    plan = policy.plan(Observation((view(),)))
-    assert draft_of(plan) == Draft(0, ExitLayer(1), 1, 0.0)
-    assert policy.begin(MODEL).shadow_layers == tuple(range(1, LAYERS + 1))
-    assert policy.begin(MODEL).shadow_positions == 32
-    assert policy.begin(MODEL).latency is False
-
-
-def test_published_never_steps_aside() -> None:
-    world = World(begun("del:faithful=true"), lambda *_: 0.0)
-    world.step()
-    assert all(layer_of(world.step()) for _ in range(50))
-
-
-# By measured time
 
 
 @pytest.mark.parametrize("policy", ["del", "auto"])

@@ -1,4 +1,4 @@
-"""Shadow tokens in the loop: what layers would have drafted, by sequences of their own; and wrong plans."""
+"""What layers would have drafted, as the loop shows it to policies."""
 
 from __future__ import annotations
 
@@ -8,59 +8,29 @@ from typing import Any
 import numpy as np
 import pytest
 
-from specee.backends.protocol import Backend, DraftHead
-from specee.drafting import DraftHeads, DraftTree
-from specee.engine import Generation, Request, loop, reserve
-from specee.engine.passes import draft_turns, verified_rows
-from specee.errors import ConfigurationError
+from specee.backends.protocol import Backend
+from specee.drafting import DraftHeads
+from specee.engine import Request
 from specee.models.speculator import Adapter, Speculator
 from specee.policies import (
     Draft,
     ExitLayer,
-    Latency,
     Needs,
     NextToken,
-    NgramLookup,
     Plan,
     Shadow,
     ShadowTokens,
     Speculate,
 )
 from specee.types import Sampling
-from tests.engines import Engine, all_engines
+from tests.engines import Engine
 from tests.random_model import BASE, random_model
-from tests.unit.runs import Say, by_hand
+from tests.unit.runs import by_hand
+from tests.unit.shadow_runs import PROMPT, begun, drafted
 
 LAYERS = BASE.num_layers
-PROMPT = (1, 2, 3, 1, 2)
 ALL = Needs(shadow_layers=(1, 2, 3), shadow_positions=8)
 BELOW = Needs(shadow_layers=(1, 2), shadow_positions=8)
-
-
-@pytest.fixture(scope="module", params=[all_engines()[0], all_engines()[-1]])
-def engine(request: pytest.FixtureRequest) -> Backend:
-    loaded: Backend = request.param.load(random_model(BASE, seed=5))
-    return loaded
-
-
-def begun(
-    backend: Backend, needs: Needs, *plans: Plan, requests: Sequence[Request] = (), heads: Any = None
-) -> tuple[Generation, Say]:
-    policy = Say(*plans, needs=needs)
-    made = requests or [Request(PROMPT, 12)]
-    return Generation(backend, reserve(backend, made), policy, heads), policy
-
-
-def drafted(
-    backend: Backend, text: Sequence[int], layer: int, head: DraftHead | None = None
-) -> tuple[int, float]:
-    """The most likely token after ``text`` at a layer, and its probability."""
-    sequence = backend.sequence(len(text))
-    work = [(sequence, [sequence.append(text)[-1]])]
-    backend.advance(work, layer)
-    logits = backend.logits(work, head)[0].astype(np.float64)
-    token = int(logits.argmax())
-    return token, float(1 / np.exp(logits - logits[token]).sum())
 
 
 def wanted(
@@ -203,58 +173,6 @@ def test_adapted_heads_draft_shadows_of_their_own(engine: Backend) -> None:
         assert not agree(got[:2], wanted(engine, looks[0]._replace(adapted=False), text, 5, slots))
 
 
-WRONG = {
-    "unknown sequence": (Shadow(7, (1,)),),
-    "layer not kept": (Shadow(0, (2,)),),
-    "the last layer": (Shadow(0, (3,)),),
-    "no layer": (Shadow(0, ()),),
-    "a layer twice": (Shadow(0, (1, 1)),),
-    "no positions": (Shadow(0, (1,), 0),),
-    "fewer than no positions": (Shadow(0, (1,), -2),),
-    "twice": (Shadow(0, (1,), 1), Shadow(0, (1,), 2)),
-    "no such head": (Shadow(0, (1,), 1, adapted=True),),
-}
-
-
-def refused(backend: Backend, plan: Plan, needs: Needs) -> None:
-    run, _ = begun(backend, needs, NextToken((0,)), plan, NextToken((0,)))
-    run.step()
-    state, before = run.sequences[0].state, list(run.sequences[0].text)
-    frontier = state.frontier
-    with pytest.raises(ConfigurationError):
-        run.step()
-    assert (run.sequences[0].text, state.frontier, state.speculative) == (before, frontier, ())
-    run.step()
-    assert run.sequences[0].generated == by_hand(backend, PROMPT, 2, Sampling())
-
-
-@pytest.mark.parametrize("case", WRONG)
-def test_wrong_shadows_are_refused_before_any_work(engine: Backend, case: str) -> None:
-    needs = Needs(shadow_layers=(1, 3), shadow_positions=4)
-    refused(engine, NextToken((0,), WRONG[case]), needs)
-    refused(engine, Speculate((Draft(0, ExitLayer(1), 2),), WRONG[case]), needs)
-    begun(engine, needs, NextToken((0,), (Shadow(0, (1,), 1),)))[0].step()
-
-
-@pytest.mark.parametrize(
-    "otherwise",
-    [
-        Draft(1, ExitLayer(1), 1),
-        Draft(0, ExitLayer(3), 1),
-        Draft(0, ExitLayer(1), -1),
-        Draft(0, ExitLayer(1, adapted=True), 1),
-    ],
-)
-def test_wrong_drafts_otherwise_are_refused_before_any_work(engine: Backend, otherwise: Draft) -> None:
-    refused(engine, Speculate((Draft(0, NgramLookup(), 2, 0.0, otherwise),)), Needs())
-
-
-@pytest.mark.parametrize("layers", [(0, 1), (2, 1), (1, 1), (4,)])
-def test_wrong_needs_are_refused(engine: Backend, layers: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigurationError, match=r"1\.\.3"):
-        begun(engine, Needs(shadow_layers=layers, shadow_positions=1))
-
-
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_a_shadow_that_fails_loses_no_token(
     engine: Backend, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
@@ -286,113 +204,6 @@ def test_a_shadow_that_fails_loses_no_token(
     list(run)
     assert run.sequences[0].generated == by_hand(engine, PROMPT, 8, Sampling())
     assert policy.outcomes[-2].shadows, "and shadows are seen again"
-
-
-# Sources in turn
-
-
-def test_otherwise_is_drafted_where_the_first_source_has_nothing(engine: Backend) -> None:
-    exit_layer = ExitLayer(1)
-    repeats, new = (1, 2, 3, 4, 1, 2, 3), (5, 6, 7, 8)
-    run, policy = begun(engine, Needs(), NextToken((0, 1)), requests=[Request(repeats, 9), Request(new, 9)])
-    run.step()
-    for sequence, prompt in enumerate((repeats, new)):  # so that the first one's end has been there before
-        state = run.sequences[sequence]
-        drafts = Draft(sequence, NgramLookup(8, 8), 2, 0.0, Draft(sequence, exit_layer, 1))
-        policy.say(Speculate((drafts,)))
-        run.step()
-        entry = policy.outcomes[-1].rounds[0]
-        assert (entry.source, entry.drafted) == (exit_layer, 1), prompt
-        assert len(entry.confidences) == 1
-        assert state.generated == by_hand(engine, prompt, len(state.generated), Sampling())
-    twice = begun(engine, Needs(), requests=[Request((1, 2, 1, 2, 1, 2), 9)])
-    # A prompt that repeats itself is copied from at once: the first source has something, and keeps it.
-    twice[1].say(Speculate((Draft(0, NgramLookup(2, 1), 2, 0.0, Draft(0, exit_layer, 1)),)))
-    twice[0].step()
-    entry = twice[1].outcomes[0].rounds[0]
-    assert (entry.source, entry.drafted) == (NgramLookup(2, 1), 2)
-    nobody = begun(engine, Needs(), requests=[Request(new, 9)])
-    nobody[1].say(Speculate((Draft(0, NgramLookup(), 2, 0.0, Draft(0, NgramLookup(1, 1), 2)),)))
-    nobody[0].step()
-    assert nobody[1].outcomes[0].rounds[0].source is None
-    assert nobody[1].outcomes[0].rounds[0].drafted == 0
-
-
-# Measured times
-
-
-class Meter:
-    """Counts what it is asked."""
-
-    def __init__(self) -> None:
-        self.asked, self.seen = 0, [(0, [(0, 0)], 0)][:0]
-
-    def table(self) -> Latency:
-        self.asked += 1
-        return Latency((1,), (1.0,), (1.0,))
-
-    def observe(self, rows: int, parts: list[tuple[int, int]], _t: object, _s: float, turns: int = 0) -> None:
-        self.seen.append((rows, parts, turns))
-
-
-def test_generations_share_a_meter_and_measure_once(engine: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    from specee.engine import latency as module
-
-    measured: list[Backend] = []
-
-    def counted(backend: Backend, *_: object) -> Latency:
-        measured.append(backend)
-        return Latency((1, 4), (1.0, 1.0), (1.0, 1.0))
-
-    monkeypatch.setattr(module, "measure", counted)
-    shared = module.LatencyMeter(engine)
-    for needs in (Needs(latency=True), Needs(), Needs(latency=True)):
-        policy = Say(*[NextToken((0,))] * 3, needs=needs)
-        run = loop.Generation(engine, reserve(engine, [Request(PROMPT, 3)]), policy, None, None, shared)
-        list(run)
-        assert (policy.observations[0].latency is None) is not needs.latency
-    assert measured == [engine]
-    begun(engine, Needs(latency=True))
-    assert len(measured) == 2, "one of its own"
-
-
-def test_steps_tell_the_meter_what_they_did(engine: Backend) -> None:
-    meter: Any = Meter()
-    draft, copy = Draft(0, ExitLayer(1), 3), Draft(0, NgramLookup(8, 8), 2)
-    plans: list[Plan] = [
-        NextToken((0,)),
-        Speculate((draft,)),
-        Speculate((copy,)),
-        NextToken((0,)),
-        NextToken((0,)),
-    ]
-    policy = Say(*plans, needs=Needs(latency=True))
-    run = Generation(engine, reserve(engine, [Request(PROMPT, 12)]), policy, None, None, meter)
-    for _ in range(5):
-        run.step()
-    # Neither the prompt nor most plain steps; the copies had nothing to copy.
-    assert meter.seen == [(4, [(1, 1), (2, 4)], 3), (1, [(3, 1)], 0)]
-    assert meter.asked == 6, "at the start, and before every step"
-
-
-class Tree:
-    def __init__(self, source: object, drafted: int) -> None:
-        self.draft, self.drafted = Draft(0, source, drafted), drafted  # type: ignore[arg-type]
-
-
-def test_rows_of_a_verification() -> None:
-    def trees(*made: Tree | None) -> list[DraftTree | None]:
-        return list(made)  # type: ignore[arg-type]
-
-    four, two, copies = Tree(ExitLayer(8), 4), Tree(ExitLayer(20), 2), Tree(NgramLookup(), 3)
-    none = Tree(ExitLayer(8), 0)
-    assert verified_rows(trees(None), 30) == (1, [(30, 1)])
-    assert verified_rows(trees(none), 30) == (1, [(30, 1)])
-    assert verified_rows(trees(four), 30) == (5, [(8, 1), (22, 5)])
-    assert verified_rows(trees(copies), 30) == (4, [(30, 4)])
-    assert verified_rows(trees(four, two, copies, None, none), 30) == (14, [(8, 8), (12, 12), (10, 14)])
-    assert draft_turns(trees(four, two, copies, None)) == 4
-    assert draft_turns(trees(copies, None, none)) == draft_turns([]) == 0
 
 
 @pytest.mark.parametrize("engine_", [Engine("reference")])

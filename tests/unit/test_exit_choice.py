@@ -1,0 +1,136 @@
+"""The layer that evidence leads to, and the layers that are worth a look."""
+
+from __future__ import annotations
+
+import pytest
+
+from specee.policies import Latency
+from specee.policies.exit_choice import ExitChoice
+from tests.unit.judged import LAYERS, objective
+
+OWN = [(layer, 1.0) for layer in range(1, LAYERS)]
+
+
+def shown(
+    choice: ExitChoice, layer: int, right: int, wrong: int, now: float = 0.0, sure: float = 0.9
+) -> None:
+    choice.learn(layer, [True] * right + [False] * wrong, [sure] * right + [0.2] * wrong, now)
+
+
+def test_the_layer_worth_most_is_chosen() -> None:
+    choice, judge = ExitChoice(OWN), objective()
+    assert choice.best(judge, 0) is None
+    shown(choice, 20, 12, 0)
+    best = choice.best(judge, 0)
+    assert best is not None
+    assert (best.layer, best.value > 1) == (20, True)
+    shown(choice, 6, 12, 0)
+    shallow = choice.best(judge, 0)
+    assert shallow is not None
+    assert shallow.layer == 6
+    assert shallow.value > best.value
+    shown(choice, 6, 0, 30)
+    after = choice.best(judge, 0)
+    assert after is not None
+    assert after.layer == 20
+    other = objective(Latency((1,), (1e-4,), (1.0,)))  # a head that outweighs everything
+    expensive = choice.best(other, 0)
+    assert expensive is not None
+    assert expensive.value < 1.05
+
+
+def test_what_has_decayed_away_is_forgotten() -> None:
+    choice, judge = ExitChoice(OWN), objective()
+    shown(choice, 8, 4, 0)
+    for now in range(27):  # 4 * 0.95^27 is just above one draft
+        assert choice.best(judge, now) is not None
+    assert choice.best(judge, 28) is None
+    shown(choice, 8, 4, 0, now=28)
+    shown(choice, 20, 4, 0, now=50)
+    best = choice.best(judge, 57)
+    assert best is not None
+    assert best.layer == 20
+
+
+def test_the_first_look_is_spread_over_all_layers_that_may_pay() -> None:
+    choice, judge = ExitChoice(OWN), objective()
+    first = choice.worth_a_look(judge, 0, 1.03, 4)
+    assert len(first) == 4
+    assert list(first) == sorted(set(first))
+    assert first[0] <= LAYERS // 4
+    assert first[-1] >= LAYERS // 2
+    assert choice.worth_a_look(judge, 0, 100.0, 4) == (), "nothing can be worth that much"
+    for layers in (1, 2, 3, 4, 5):
+        few = ExitChoice([(layer, 0.2) for layer in range(3, 3 + layers)])
+        assert len(few.worth_a_look(judge, 0, 1.03, 4)) == min(layers, 4)
+        assert few.layers == tuple(range(3, 3 + layers))
+
+
+def step_found(k: int, looks: int, *, narrow: bool = True) -> tuple[float, int]:
+    """Share of the best value, and the layer, once layers from ``k`` on are right and others wrong."""
+    choice, judge = ExitChoice(OWN), objective()
+    able = ExitChoice(OWN)
+    shown(able, k, 4, 0)
+    most = able.best(judge, 0)
+    assert most is not None
+    now, value = 0.0, 0.0
+    for _ in range(looks):
+        layers = choice.worth_a_look(judge, now, max(1.03, 1.02 * value), 4)
+        now += 1
+        for layer in layers if narrow or now == 1 else ():
+            shown(choice, layer, 4 * (layer >= k), 4 * (layer < k), now)
+        best = choice.best(judge, now)
+        value = best.value if best is not None and best.value > 1 else 0.0
+    best = choice.best(judge, now)
+    return (0.0, 0) if best is None else (best.value / most.value, best.layer)
+
+
+@pytest.mark.parametrize("k", range(1, 22))
+def test_looks_narrow_the_gap_to_where_layers_begin_to_be_right(k: int) -> None:
+    share, layer = step_found(k, looks=6)
+    assert k <= layer <= k + 2
+    assert share > 0.93
+
+
+def test_a_choice_that_looks_once_would_not_find_it() -> None:
+    assert min(step_found(k, looks=6, narrow=False)[0] for k in range(1, 22)) < 0.85
+
+
+def test_a_layer_under_one_that_fails_is_not_worth_a_look() -> None:
+    choice, judge = ExitChoice(OWN), objective()
+    shown(choice, 20, 0, 20)
+    layers = choice.worth_a_look(judge, 0, 1.03, 4)
+    assert layers
+    assert min(layers) > 20
+    shown(choice, 29, 0, 40)
+    assert choice.worth_a_look(judge, 0, 1.03, 4) == (), "deeper ones are wrong already"
+    assert choice.worth_a_look(judge, 200, 1.03, 4) != (), "until that is forgotten"
+
+
+def test_a_surprise_leaves_less_of_what_others_have_shown() -> None:
+    choice, judge = ExitChoice(OWN), objective()
+    shown(choice, 6, 40, 0)
+    shown(choice, 20, 40, 0)
+    for now in (1, 2, 3):
+        shown(choice, 6, 0, 4, now)
+        shown(choice, 20, 4, 0, now)
+    best = choice.best(judge, 3)
+    assert best is not None
+    assert best.layer == 20
+    assert best.value > 1
+
+
+def test_cheap_heads_of_few_layers() -> None:
+    choice, judge = ExitChoice([(4, 0.2), (9, 0.3)]), objective()
+    assert choice.worth_a_look(judge, 0, 1.03, 4) == (4, 9)
+    shown(choice, 4, 3, 1)
+    shown(choice, 9, 4, 0)
+    best = choice.best(judge, 0)
+    assert best is not None
+    assert best.layer in (4, 9)
+    dear = ExitChoice([(4, 3.0), (9, 3.0)])
+    shown(dear, 4, 3, 1)
+    shown(dear, 9, 4, 0)
+    worse = dear.best(judge, 0)
+    assert worse is not None
+    assert worse.value < best.value

@@ -1,0 +1,98 @@
+"""What the loop tells the latency meter, and that it is measured once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from specee.backends.protocol import Backend
+from specee.drafting import DraftTree
+from specee.engine import Generation, Request, loop, reserve
+from specee.engine.passes import draft_turns, verified_rows
+from specee.policies import (
+    Draft,
+    ExitLayer,
+    Latency,
+    Needs,
+    NextToken,
+    NgramLookup,
+    Plan,
+    Speculate,
+)
+from tests.unit.runs import Say
+from tests.unit.shadow_runs import PROMPT, begun
+
+
+class Meter:
+    """Counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked, self.seen = 0, [(0, [(0, 0)], 0)][:0]
+
+    def table(self) -> Latency:
+        self.asked += 1
+        return Latency((1,), (1.0,), (1.0,))
+
+    def observe(self, rows: int, parts: list[tuple[int, int]], _t: object, _s: float, turns: int = 0) -> None:
+        self.seen.append((rows, parts, turns))
+
+
+def test_generations_share_a_meter_and_measure_once(engine: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    from specee.engine import latency as module
+
+    measured: list[Backend] = []
+
+    def counted(backend: Backend, *_: object) -> Latency:
+        measured.append(backend)
+        return Latency((1, 4), (1.0, 1.0), (1.0, 1.0))
+
+    monkeypatch.setattr(module, "measure", counted)
+    shared = module.LatencyMeter(engine)
+    for needs in (Needs(latency=True), Needs(), Needs(latency=True)):
+        policy = Say(*[NextToken((0,))] * 3, needs=needs)
+        run = loop.Generation(engine, reserve(engine, [Request(PROMPT, 3)]), policy, None, None, shared)
+        list(run)
+        assert (policy.observations[0].latency is None) is not needs.latency
+    assert measured == [engine]
+    begun(engine, Needs(latency=True))
+    assert len(measured) == 2, "one of its own"
+
+
+def test_steps_tell_the_meter_what_they_did(engine: Backend) -> None:
+    meter: Any = Meter()
+    draft, copy = Draft(0, ExitLayer(1), 3), Draft(0, NgramLookup(8, 8), 2)
+    plans: list[Plan] = [
+        NextToken((0,)),
+        Speculate((draft,)),
+        Speculate((copy,)),
+        NextToken((0,)),
+        NextToken((0,)),
+    ]
+    policy = Say(*plans, needs=Needs(latency=True))
+    run = Generation(engine, reserve(engine, [Request(PROMPT, 12)]), policy, None, None, meter)
+    for _ in range(5):
+        run.step()
+    # Neither the prompt nor most plain steps; the copies had nothing to copy.
+    assert meter.seen == [(4, [(1, 1), (2, 4)], 3), (1, [(3, 1)], 0)]
+    assert meter.asked == 6, "at the start, and before every step"
+
+
+class Tree:
+    def __init__(self, source: object, drafted: int) -> None:
+        self.draft, self.drafted = Draft(0, source, drafted), drafted  # type: ignore[arg-type]
+
+
+def test_rows_of_a_verification() -> None:
+    def trees(*made: Tree | None) -> list[DraftTree | None]:
+        return list(made)  # type: ignore[arg-type]
+
+    four, two, copies = Tree(ExitLayer(8), 4), Tree(ExitLayer(20), 2), Tree(NgramLookup(), 3)
+    none = Tree(ExitLayer(8), 0)
+    assert verified_rows(trees(None), 30) == (1, [(30, 1)])
+    assert verified_rows(trees(none), 30) == (1, [(30, 1)])
+    assert verified_rows(trees(four), 30) == (5, [(8, 1), (22, 5)])
+    assert verified_rows(trees(copies), 30) == (4, [(30, 4)])
+    assert verified_rows(trees(four, two, copies, None, none), 30) == (14, [(8, 8), (12, 12), (10, 14)])
+    assert draft_turns(trees(four, two, copies, None)) == 4
+    assert draft_turns(trees(copies, None, none)) == draft_turns([]) == 0
