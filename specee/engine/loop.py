@@ -1,4 +1,4 @@
-"""The generation loop, one screen long: observe, plan, run, commit."""
+"""The generation loop: one turn of it, ``step``, is observe, plan, run, commit."""
 
 from __future__ import annotations
 
