@@ -30,6 +30,10 @@ class Latency(NamedTuple):
         """The model's head for ``rows`` rows."""
         return interpolated(self.rows, self.head, rows)
 
+    def columns(self, rows: Sequence[int]) -> tuple[list[float], list[float]]:
+        """One layer's and the head's for each of ``rows``, which ascend."""
+        return resampled(self.rows, self.layer, rows), resampled(self.rows, self.head, rows)
+
 
 def interpolated(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
     """On the line through the two nearest points: between them, or beyond the ends. 0 at x = 0 or below."""
@@ -41,3 +45,16 @@ def interpolated(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
     left, right = xs[above - 1], xs[above]
     share = (x - left) / (right - left)
     return max(0.0, ys[above - 1] + share * (ys[above] - ys[above - 1]))
+
+
+def resampled(xs: Sequence[float], ys: Sequence[float], at: Sequence[float]) -> list[float]:
+    """The same for points that ascend, in one walk along the line."""
+    found, right, last = [], 1, len(xs) - 1
+    if last == 0:
+        return [ys[0] if x > 0 else 0.0 for x in at]
+    for x in at:
+        while right < last and xs[right] < x:
+            right += 1
+        left, base = xs[right - 1], ys[right - 1]
+        found.append(max(0.0, base + (x - left) / (xs[right] - left) * (ys[right] - base)) if x > 0 else 0.0)
+    return found

@@ -7,14 +7,16 @@ exit layer l and speculation length d. Here layers are replaced by measured seco
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
+from operator import truediv
 from typing import NamedTuple
 
 from specee.policies.latency import Latency
 
 LONGEST = 17
 """Most drafts a round, as in the paper."""
-_STEPS = 64  # acceptance rates are told apart to 1/64: nobody knows them better
+_STEPS = 64  # shares and rates are told apart to 1/64: nobody knows them better
 
 
 class Choice(NamedTuple):
@@ -35,19 +37,34 @@ class Acceptance(NamedTuple):
     rate_unsure: float
 
 
+def _sums(share: float) -> tuple[float, ...]:
+    """1 + share + ... + share^(n-1) for n = 1 ... LONGEST."""
+    sums, power = [1.0], 1.0
+    for _ in range(LONGEST - 1):
+        power *= share
+        sums.append(sums[-1] + power)
+    return tuple(sums)
+
+
+# By 64ths: these sums; the same in whole drafts and parts of one; and what a round of so many drafts gives that
+# are all of that rate. Worked out once: a plan compares dozens of rounds.
+_SUMS = [_sums(step / _STEPS) for step in range(_STEPS + 1)]
+_MADE = [tuple([(int(made), made % 1) for made in sums]) for sums in _SUMS]
+_TOKENS = [tuple([1 + step / _STEPS * made for made in sums]) for step, sums in enumerate(_SUMS)]
+
+
 class Objective:
     """Of one latency table, for ``sequences`` that step together and draft alike."""
 
     def __init__(self, latency: Latency, layers: int, sequences: int = 1) -> None:
-        count = sequences
+        rows = range(0, sequences * (LONGEST + 1) + 1, sequences)
         self.layers = layers
         self.sequences = sequences
-        self._layer = [latency.layers_seconds(1, count * rows) for rows in range(LONGEST + 3)]
-        self._head = [latency.head_seconds(count * rows) for rows in range(LONGEST + 3)]
+        self._layer, self._head = latency.columns(rows)
         self._turn, self._step = 2 * latency.call + latency.turn, latency.step + latency.call
         self._latency = latency
         self._best: dict[tuple[int, float, int], Choice] = {}
-        self._above: dict[int, list[tuple[float, float]]] = {}
+        self._rounds: dict[tuple[int, float], list[float]] = {}
         self.plain = layers * self._layer[1] + self._head[1] + self._step
         """Seconds of a step of plain decoding."""
 
@@ -61,51 +78,44 @@ class Objective:
         Layer 0 is a source that needs neither. Up to the exit layer one row remains to be verified, the
         newest draft's; above it, all of them and the token before.
         """
-        rows = int(drafts)
-        deep, one_more = self._verified(layer)[rows]
-        below = drafts * self._drafted(layer, head) + layer * self._layer[1] + self._step
-        return below + deep + (drafts - rows) * one_more
+        rounds, whole = self._whole(layer, head), int(drafts)
+        if drafts == whole:
+            return rounds[whole]
+        return rounds[whole] + (drafts - whole) * (rounds[whole + 1] - rounds[whole])
 
-    def _drafted(self, layer: int, head: float) -> float:
-        return layer * self._layer[1] + head * self._head[1] + self._turn if layer else 0.0
-
-    def _verified(self, layer: int) -> list[tuple[float, float]]:
-        """By drafts: layers above and the head for them and the token before; and for one draft more."""
-        if layer not in self._above:
-            deep, rows = self.layers - layer, range(1, LONGEST + 3)
-            seconds = [deep * self._layer[count] + self._head[count] for count in rows]
-            self._above[layer] = [(at, more - at) for at, more in pairwise(seconds)]
-        return self._above[layer]
+    def _whole(self, layer: int, head: float) -> list[float]:
+        """Seconds of rounds of 0, 1, ... LONGEST drafts."""
+        found = self._rounds.get((layer, head))
+        if found is None:
+            each = layer * self._layer[1] + head * self._head[1] + self._turn if layer else 0.0
+            below, deep = layer * self._layer[1] + self._step, self.layers - layer
+            found = self._rounds[layer, head] = [
+                below + drafts * each + deep * self._layer[drafts + 1] + self._head[drafts + 1]
+                for drafts in range(LONGEST + 1)
+            ]
+        return found
 
     def best(self, layer: int, head: float, rate: float) -> Choice:
         """The length at which drafts accepted at ``rate`` are worth most; at least 1."""
         key = (layer, head, round(rate * _STEPS))
         choice = self._best.get(key)
         if choice is None:
-            choice = self._best[key] = self._search(layer, head, Acceptance(1.0, key[2] / _STEPS, 0.0))
+            choice = self._best[key] = self._most(_TOKENS[key[2]], self._whole(layer, head)[1:])
         return choice
 
     def best_stopped(self, layer: int, head: float, rates: Acceptance) -> Choice:
         """The same where drafting stops after a draft that is not sure."""
-        return self._search(layer, head, rates)
+        sure, kept = round(rates.sure * _STEPS), round(rates.sure * rates.rate_sure * _STEPS)
+        if sure == _STEPS:
+            return self.best(layer, head, rates.rate_sure)
+        first = rates.sure * rates.rate_sure + (1 - rates.sure) * rates.rate_unsure
+        rounds = self._whole(layer, head)
+        steps = [more - at for at, more in pairwise(rounds)]
+        seconds = [rounds[whole] + part * steps[whole] for whole, part in _MADE[sure]]
+        return self._most([1 + first * made for made in _SUMS[kept]], seconds)
 
-    def _search(self, layer: int, head: float, rates: Acceptance) -> Choice:
+    def _most(self, tokens: Sequence[float], seconds: Sequence[float]) -> Choice:
         """All lengths: where more rows cost a step at once, the value may rise again after it has fallen."""
-        sure, kept = rates.sure, rates.sure * rates.rate_sure
-        first = kept + (1 - sure) * rates.rate_unsure
-        each, above = self._drafted(layer, head), self._verified(layer)
-        below = layer * self._layer[1] + self._step
-        drafts = accepted = 0.0
-        made = right = 1.0  # whether the next draft is made; and made, with all before it right
-        best, most = 1, 0.0
-        for length in range(1, LONGEST + 1):
-            drafts += made
-            accepted += right * first
-            rows = int(drafts)
-            deep, one_more = above[rows]
-            tokens_a_second = (1 + accepted) / (below + drafts * each + deep + (drafts - rows) * one_more)
-            if tokens_a_second > most:
-                best, most = length, tokens_a_second
-            made *= sure
-            right *= kept
-        return Choice(best, most * self.plain)
+        values = list(map(truediv, tokens, seconds))
+        most = max(values)
+        return Choice(values.index(most) + 1, most * self.plain)

@@ -193,6 +193,12 @@ def expected(rates: Acceptance, length: int) -> tuple[float, float]:
     return 1 + rates.sure * drafts, alone + goes_on * accepted
 
 
+def told_apart(rng: random.Random) -> Acceptance:
+    """Shares of drafts that are sure, and sure and right, are told apart to a sixty-fourth."""
+    sure = rng.randint(1, 64)
+    return Acceptance(sure / 64, round(sure * rng.random() ** 0.2) / sure, rng.random())
+
+
 def stopped(objective: Objective, layer: int, head: float, rates: Acceptance, length: int) -> float:
     drafts, accepted = expected(rates, length)
     return (1 + accepted) * objective.plain / objective.seconds(layer, head, drafts)
@@ -207,7 +213,7 @@ def test_stopped_drafts_are_worth_what_a_recursion_gives() -> None:
         layers = rng.randint(2, 40)
         objective = Objective(plausible(rng), layers, rng.choice([1, 3]))
         layer, head = rng.randrange(1, layers), rng.choice([1.0, rng.random()])
-        rates = Acceptance(rng.random(), rng.random() ** 0.2, rng.random())
+        rates = told_apart(rng)
         found = objective.best_stopped(layer, head, rates)
         values = [stopped(objective, layer, head, rates, length) for length in LENGTHS]
         assert found.value == pytest.approx(max(values))
