@@ -46,8 +46,8 @@ def _sums(share: float) -> tuple[float, ...]:
     return tuple(sums)
 
 
-# By 64ths: these sums; the same in whole drafts and parts of one; and what a round of so many drafts gives that
-# are all of that rate. Worked out once: a plan compares dozens of rounds.
+# By 64ths: these sums; the same in whole drafts and parts of one; and what a round gives whose drafts are all
+# of that rate. Worked out once: a plan compares dozens of rounds.
 _SUMS = [_sums(step / _STEPS) for step in range(_STEPS + 1)]
 _MADE = [tuple([(int(made), made % 1) for made in sums]) for sums in _SUMS]
 _TOKENS = [tuple([1 + step / _STEPS * made for made in sums]) for step, sums in enumerate(_SUMS)]
