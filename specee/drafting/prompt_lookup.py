@@ -18,6 +18,7 @@ class NgramIndex:
     """
 
     def __init__(self, source: NgramLookup) -> None:
+        self.source = source
         self._lengths = range(source.longest, source.shortest - 1, -1)
         self._found: dict[tuple[int, ...], tuple[int, int]] = {}  # n-gram -> where it ends, count
         self._indexed = 0  # n-grams that end before this position are known
@@ -54,7 +55,7 @@ class PromptLookupDrafter:
     """An index for each sequence and kind of lookup."""
 
     def __init__(self) -> None:
-        self._indices: dict[tuple[int, NgramLookup], NgramIndex] = {}
+        self._indices: dict[int, list[NgramIndex]] = {}
 
     def check(self, source: DraftSource) -> None:
         """See :meth:`.Drafter.check`."""
@@ -69,16 +70,20 @@ class PromptLookupDrafter:
         """See :meth:`.Drafter.draft`."""
         for tree in trees:
             if tree.open:
-                key = (tree.draft.sequence, _source(tree))
-                if key not in self._indices:
-                    self._indices[key] = NgramIndex(key[1])
-                self._indices[key].update(tree.text)
-                tokens, confidence = self._indices[key].lookup(tree.text, tree.draft.length)
+                index = self._index(tree)
+                index.update(tree.text)
+                tokens, confidence = index.lookup(tree.text, tree.draft.length)
                 if tokens:
                     tree.extend(tokens, confidence)
                 tree.close()
 
-
-def _source(tree: DraftTree) -> NgramLookup:
-    assert isinstance(tree.draft.source, NgramLookup)
-    return tree.draft.source
+    def _index(self, tree: DraftTree) -> NgramIndex:
+        """A sequence has hardly more than one; to hash what names a source would take longer."""
+        source = tree.draft.source
+        assert isinstance(source, NgramLookup)
+        known = self._indices.setdefault(tree.draft.sequence, [])
+        for index in known:
+            if index.source == source:
+                return index
+        known.append(NgramIndex(source))
+        return known[-1]

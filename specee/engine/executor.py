@@ -41,7 +41,7 @@ class Executor:
         self._drafters = drafters
         self._model = heads.view
         self._kept = kept
-        self._sound: object = _NO_PLAN  # the latest plan, if it would pass its checks again
+        self._sound: object = _NO_PLAN  # the latest plan, if it passes its checks again as long as it fits
         self._shadows = Shadows(backend, sequences, heads, kept)
 
     def run(self, plan: Plan, clock: Clock) -> list[Done]:
@@ -50,9 +50,9 @@ class Executor:
         Raises what :func:`.check_plan` raises before anything ran. After any other exception (a user's
         processor, Ctrl-C) the sequences are to be restored.
         """
-        if plan is not self._sound:
+        if plan is not self._sound or not self._fits(plan):
             check_plan(plan, self._sequences, self._drafters, self._model, self._kept)
-            self._sound = plan if isinstance(plan, NextToken) else _NO_PLAN
+            self._sound = plan
         if isinstance(plan, NextToken):
             plain = [self._sequences[index] for index in plan.sequences]
             if True not in [sequence.judged for sequence in plain]:
@@ -81,6 +81,15 @@ class Executor:
         """See :meth:`.Drafter.cost`."""
         return drafter_of(source, self._drafters).cost(source)
 
+    def _fits(self, plan: Plan) -> bool:
+        """Whether a plan that did so before certainly fits what its sequences may still be given."""
+        if isinstance(plan, NextToken):
+            return True
+        for draft in plan.drafts:
+            if draft.otherwise is not None or draft.length >= self._sequences[draft.sequence].remaining:
+                return False
+        return True
+
     def _tree(self, draft: Draft) -> Pair:
         sequence = self._sequences[draft.sequence]
         request = sequence.request
@@ -93,10 +102,8 @@ class Executor:
         """Each source drafts for all sequences it serves; where one has nothing, the next has its turn."""
         trees = [tree for _, tree in pairs if tree.open]
         while trees:
-            kinds: dict[type[DraftSource], list[DraftTree]] = {}
-            for tree in trees:
-                kinds.setdefault(type(tree.draft.source), []).append(tree)
-            for kind, group in kinds.items():
+            for kind in {type(tree.draft.source): None for tree in trees}:
+                group = [tree for tree in trees if type(tree.draft.source) is kind]
                 self._drafters[kind].draft(group, clock)
             trees = [tree for tree in trees if _turned(tree)]
 

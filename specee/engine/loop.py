@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from specee.backends.protocol import Backend
 from specee.clock import Clock
-from specee.drafting import Drafter, DraftHeads, DraftTree, built_in
+from specee.drafting import Drafter, DraftHeads, built_in
 from specee.engine.checks import get_ready
 from specee.engine.executor import Done, Executor, outcome_of
 from specee.engine.latency import LatencyMeter
@@ -18,7 +18,7 @@ from specee.engine.sequence import ActiveSequence
 from specee.engine.statistics import Statistics
 from specee.policies import DraftCost, DraftSource, Observation, Outcome, Policy
 
-_PLAIN_STEPS = 4  # of which one refines the latency table
+_PLAIN_STEPS = 8  # of which one refines the latency table
 
 
 class Timing(NamedTuple):
@@ -98,7 +98,7 @@ class Generation:
                 seconds = time.perf_counter() - begin
                 self.statistics.amend(outcome, seconds)
             if self._latency is not None:
-                self._refine([tree for _, tree, _ in done], outcome, seconds)
+                self._refine(done, outcome, seconds)
             self._policy.observe(outcome)
         except BaseException:
             self._restore()
@@ -109,12 +109,13 @@ class Generation:
         views = tuple([sequence.view() for sequence in self._running])
         return Observation(views, None if self._latency is None else self._latency.table())
 
-    def _refine(self, trees: Seq[DraftTree | None], outcome: Outcome, seconds: float) -> None:
+    def _refine(self, done: Seq[Done], outcome: Outcome, seconds: float) -> None:
         """Of plain steps, which are all alike, a few are enough. The first step is the prompt's."""
-        assert self._latency is not None
-        if self.steps > 1 and (
-            self.steps % _PLAIN_STEPS == 0 or any(tree is not None and tree.drafted for tree in trees)
-        ):
+        steps = len(self.statistics.outcomes)
+        if steps % _PLAIN_STEPS and not max([entry.drafted for entry in outcome.rounds]):
+            return
+        if self._latency is not None and steps > 1:
+            trees = [tree for _, tree, _ in done]
             rows, parts = verified_rows(trees, self._layers)
             self._latency.observe(rows, parts, outcome.times, seconds, draft_turns(trees))
 

@@ -23,6 +23,7 @@ POSITIONS, LAYERS = 4, 4
 _GAIN = 1.03  # what drafting has to promise before it begins; to go on, it must not lose
 _TOKENS = 4  # of a round; what was seen before more of them is as old as if it were before more rounds
 _BETTER = 1.02  # what a look has to promise over what is drafted already
+_STEADY = 8  # rounds in which what is thought of copies hardly changes while there are none
 # Rounds between looks: where drafting pays, or nearly; and elsewhere, ever longer.
 _SHORT_PAUSE, _PAUSE, _LONGEST_PAUSE = 4, 8, 128
 
@@ -110,10 +111,11 @@ class DraftChoice:
 
     @property
     def quiet(self) -> int:
-        """Rounds in which nothing but plain decoding will be planned; 0 if that cannot be said."""
-        if self._lookup is not None or self._drafting is not None or not self._sampled:
+        """Rounds in which the same will be planned while nothing is drafted; 0 if that cannot be said."""
+        if self._drafting is not None or not self._sampled:
             return 0
-        return int(self._look_at - self._now)
+        rounds = int(self._look_at - self._now)
+        return rounds if self._lookup is None else min(rounds, _STEADY)
 
     def skip(self, rounds: int, seconds: float) -> None:
         """Quiet rounds have passed."""

@@ -30,11 +30,13 @@ class LayerSkip:
     def begin(self, model: ModelView) -> Needs:
         """Find the exit layer. Raises ConfigurationError if the model has none such below its last."""
         self._source = self._exit.source(model.layers)
+        self._latest: Speculate | None = None
         return Needs((self._source,))
 
     def plan(self, observation: Observation) -> Speculate:
         """The same for everyone, always."""
-        return speculate(observation, self._source, lambda _: self._length)
+        self._latest = speculate(observation, self._source, lambda _: self._length, latest=self._latest)
+        return self._latest
 
     def observe(self, outcome: Outcome) -> None:
         """Nothing to learn: the setting is static."""

@@ -32,11 +32,15 @@ class LayerSkipAdaptive:
         """Forget all lengths, find the exit layer. Raises ConfigurationError if there is none such."""
         self._source = self._exit.source(model.layers)
         self._lengths.forget()
+        self._latest: Speculate | None = None
         return Needs((self._source,))
 
     def plan(self, observation: Observation) -> Speculate:
         """Each sequence at its own length."""
-        return speculate(observation, self._source, lambda view: self._lengths.of(view.id))
+        self._latest = speculate(
+            observation, self._source, lambda view: self._lengths.of(view.id), latest=self._latest
+        )
+        return self._latest
 
     def observe(self, outcome: Outcome) -> None:
         """Lengthen or shorten."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from specee.errors import ConfigurationError
 from specee.policies.draft_choice import POSITIONS, DraftChoice
 from specee.policies.exit_choice import ExitChoice
@@ -19,6 +21,7 @@ from specee.policies.plans import (
     Observation,
     Outcome,
     Plan,
+    SequenceView,
     Shadow,
     Speculate,
 )
@@ -29,12 +32,16 @@ _MOST_LAYERS = 16  # that are candidates: keeping states costs a little for each
 
 
 class _Rest:
-    """Steps of plain decoding in which there is nothing to decide: what is saved here is every step's."""
+    """Steps in which there is nothing to decide, until one drafts: what is saved here is every step's.
 
-    __slots__ = ("left", "plan", "rounds", "seconds")
+    ``views``: of the sequences that ``plan`` is for, when it was made.
+    """
 
-    def __init__(self, plan: NextToken, left: int) -> None:
+    __slots__ = ("left", "plan", "rounds", "seconds", "sequences")
+
+    def __init__(self, plan: Plan, views: Sequence[SequenceView], left: int) -> None:
         self.plan, self.left = plan, left
+        self.sequences = [view.id for view in views]
         self.rounds, self.seconds = 0, 0.0
 
 
@@ -86,7 +93,7 @@ class Measured:
         """For each sequence its drafts and its looks."""
         rest = self._rest
         if rest is not None:
-            same = len(observation.sequences) == len(rest.plan.sequences)
+            same = len(observation.sequences) == len(rest.sequences)
             if rest.left > 0 and same and observation.latency is self._latency:
                 rest.left -= 1
                 return rest.plan
@@ -99,25 +106,40 @@ class Measured:
             drafts.append(None if view.fresh else choice.draft(view, objective))
             if self._heads and (shadow := choice.look(view, objective, seconds)) is not None:
                 shadows.append(shadow)
+        plan = self._together(observation.sequences, drafts, shadows)
+        if not shadows:
+            quiet = min([self._quiet(*one) for one in zip(observation.sequences, drafts, strict=True)])
+            if quiet > 0:
+                self._rest = _Rest(plan, observation.sequences, quiet - 1)
+        return plan
+
+    def _together(
+        self, views: Sequence[SequenceView], drafts: Sequence[Draft | None], shadows: Sequence[Shadow]
+    ) -> Plan:
         if not any(drafts):
-            plan = NextToken(tuple([view.id for view in observation.sequences]), tuple(shadows))
-            quiet = min([self._choices[index].quiet for index in plan.sequences])
-            if not shadows and quiet > 0:
-                self._rest = _Rest(plan, quiet - 1)
-            return plan
+            return NextToken(tuple([view.id for view in views]), tuple(shadows))
         nothing = self._lookup or NgramLookup()
-        pairs = zip(observation.sequences, drafts, strict=True)
+        pairs = zip(views, drafts, strict=True)
         return Speculate(
             tuple([draft or Draft(view.id, nothing, 0) for view, draft in pairs]), tuple(shadows)
         )
+
+    def _quiet(self, view: SequenceView, draft: Draft | None) -> int:
+        """Rounds in which the same is planned for a sequence, and fits, while nothing is drafted."""
+        if view.fresh:
+            return 0
+        quiet = self._choices[view.id].quiet
+        return quiet if draft is None else min(quiet, view.remaining - draft.length)
 
     def observe(self, outcome: Outcome) -> None:
         """Learn what came of the drafts, and what was seen beside."""
         rest = self._rest
         if rest is not None:
-            rest.rounds += 1
-            rest.seconds += outcome.times.total
-            return
+            if not any(entry.drafted for entry in outcome.rounds):
+                rest.rounds += 1
+                rest.seconds += outcome.times.total
+                return
+            self._wake(rest)
         share = 1 / len(outcome.rounds)
         shadow, total = outcome.times.shadow * share, outcome.times.total * share
         for entry in outcome.rounds:
@@ -128,8 +150,8 @@ class Measured:
             self._choices[seen.sequence].see(seen)
 
     def _wake(self, rest: _Rest) -> None:
-        for index in rest.plan.sequences:
-            self._choices[index].skip(rest.rounds, rest.seconds / len(rest.plan.sequences))
+        for index in rest.sequences:
+            self._choices[index].skip(rest.rounds, rest.seconds / len(rest.sequences))
         self._rest = None
 
     def _objective(self, observation: Observation) -> tuple[Objective, Objective]:

@@ -42,11 +42,15 @@ class PromptLookup:
     def begin(self, model: ModelView) -> Needs:
         """Forget all lengths; any model will do."""
         self._lengths.forget()
+        self._latest: Speculate | None = None
         return Needs((self._source,))
 
     def plan(self, observation: Observation) -> Speculate:
         """Each sequence at its own length."""
-        return speculate(observation, self._source, lambda view: self._lengths.of(view.id))
+        self._latest = speculate(
+            observation, self._source, lambda view: self._lengths.of(view.id), latest=self._latest
+        )
+        return self._latest
 
     def observe(self, outcome: Outcome) -> None:
         """Lengthen or shorten."""

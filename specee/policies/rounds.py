@@ -12,8 +12,11 @@ def speculate(
     source: DraftSource,
     length: Callable[[SequenceView], int],
     stop_below: Callable[[SequenceView], float] = lambda _: 0.0,
+    latest: Speculate | None = None,
 ) -> Speculate:
     """Draft for each sequence as long as ``length`` says, as far as its text may still grow.
+
+    If that is what ``latest`` says it is returned: a plan known to be sound is not checked again.
 
     A round emits one token more than it drafts at most, so the last token of a budget is never drafted. A
     prompt comes first by itself: its first token is out as early as without drafting.
@@ -27,4 +30,5 @@ def speculate(
         )
         for view in observation.sequences
     ]
-    return Speculate(tuple(drafts))
+    plan = Speculate(tuple(drafts))
+    return latest if latest is not None and plan == latest else plan

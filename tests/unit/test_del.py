@@ -75,6 +75,27 @@ def test_resting_is_the_same_plan() -> None:
     assert isinstance(plans[-1], NextToken)
 
 
+def test_resting_goes_on_where_there_is_nothing_to_copy_and_ends_with_a_copy() -> None:
+    world = World(begun("auto"), lambda *_: 0.0)
+    world.views[0] = view(remaining=200, fresh=True)
+    world.steps(120)
+    plans = world.plans[60:]
+    assert sum(a is b for a, b in pairwise(plans)) > 40
+    assert all(draft is not None and isinstance(draft.source, NgramLookup) for draft in map(draft_of, plans))
+    while (remaining := world.views[0].remaining) > 1:  # also at the end of a text nothing outgrows it
+        draft = draft_of(world.step())
+        assert draft is None or draft.length < remaining
+    world = World(begun("auto"), lambda *_: 0.0)
+    before = draft_of(world.steps(60))
+    world.copies = 1.0
+    assert world.step() == world.plans[-2]
+    world.copies = 0.0
+    after = draft_of(world.step())
+    assert before is not None
+    assert after is not None
+    assert after.length > before.length, "what was accepted is known at once"
+
+
 @pytest.mark.parametrize("policy", ["del", "del:sampled=false", "del:measured=false", "auto"])
 @pytest.mark.parametrize("k", [3, 6, 12, 18])
 def test_drafts_begin_where_layers_are_right(policy: str, k: int) -> None:

@@ -66,16 +66,15 @@ def test_steps_tell_the_meter_what_they_did(engine: Backend) -> None:
         NextToken((0,)),
         Speculate((draft,)),
         Speculate((copy,)),
-        NextToken((0,)),
-        NextToken((0,)),
+        *[NextToken((0,))] * 5,
     ]
     policy = Say(*plans, needs=Needs(latency=True))
     run = Generation(engine, reserve(engine, [Request(PROMPT, 12)]), policy, None, None, meter)
-    for _ in range(5):
+    for _ in range(8):
         run.step()
     # Neither the prompt nor most plain steps; the copies had nothing to copy.
     assert meter.seen == [(4, [(1, 1), (2, 4)], 3), (1, [(3, 1)], 0)]
-    assert meter.asked == 6, "at the start, and before every step"
+    assert meter.asked == 9, "at the start, and before every step"
 
 
 class Tree:

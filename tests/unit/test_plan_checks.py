@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from specee.backends.protocol import Backend
-from specee.errors import ConfigurationError
+from specee.engine import executor
+from specee.errors import CapacityError, ConfigurationError
 from specee.policies import (
     Draft,
     ExitLayer,
@@ -70,3 +71,26 @@ def test_wrong_drafts_otherwise_are_refused_before_any_work(engine: Backend, oth
 def test_wrong_needs_are_refused(engine: Backend, layers: tuple[int, ...]) -> None:
     with pytest.raises(ConfigurationError, match=r"1\.\.3"):
         begun(engine, Needs(shadow_layers=layers, shadow_positions=1))
+
+
+def test_the_same_plan_is_checked_once_and_refused_when_it_does_not_fit_any_more(
+    engine: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[Plan] = []
+
+    def check(plan: Plan, *rest: object) -> None:
+        checked.append(plan)
+        check_plan(plan, *rest)  # type: ignore[arg-type]
+
+    check_plan = executor.check_plan
+    monkeypatch.setattr(executor, "check_plan", check)
+    first, plan = NextToken((0,)), Speculate((Draft(0, NgramLookup(8, 8), 4),))  # nothing is found
+    run, _ = begun(engine, Needs(), first, *[plan] * 12)
+    run.step()
+    while run.sequences[0].remaining > 4:
+        assert run.step()
+    assert checked == [first, plan]
+    text = list(run.sequences[0].text)
+    with pytest.raises(CapacityError, match="4 drafts"):
+        run.step()
+    assert run.sequences[0].text == text

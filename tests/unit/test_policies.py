@@ -121,6 +121,15 @@ def test_adaptive_length_follows_acceptance_of_its_own_sequence(name: str) -> No
     assert drafts(policy)[0].length == 1, "a round without drafts says nothing"
 
 
+@pytest.mark.parametrize("name", ["layerskip", "layerskip-adaptive", "prompt-lookup"])
+def test_what_has_not_changed_is_the_same_plan(name: str) -> None:
+    policy = begun(name)
+    plan = policy.plan(observation(view(0), view(1)))
+    assert policy.plan(observation(view(0), view(1))) is plan
+    assert policy.plan(observation(view(0))) != plan
+    assert policy.plan(observation(view(0, remaining=2), view(1))) != plan
+
+
 def test_threshold_rises_when_drafts_fail_and_falls_when_they_hold() -> None:
     """Worked by hand: rate 0.9 -> 0.45 after a failure, so the threshold moves a tenth of 0.01 up."""
     policy = begun("threshold:exit_layer=4,threshold=0.6,target=0.9,longest=7")
