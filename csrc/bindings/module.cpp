@@ -11,9 +11,11 @@
 
 #include "bindings/buffers.h"
 #include "bindings/busy.h"
+#include "bindings/drafter.h"
 #include "bindings/errors.h"
 #include "bindings/ops.h"
 #include "bindings/parse.h"
+#include "bindings/sampling.h"
 #include "bindings/sequence.h"
 #include "cpu/bandwidth.h"
 #include "cpu/engine.h"
@@ -166,26 +168,9 @@ py::tuple topk(Engine& engine, const py::sequence& items, int64_t k) {
   return py::make_tuple(ids, values);
 }
 
-// The low 64 bits of any whole number, as the plain version takes them.
-uint64_t seed_bits(const py::object& seed) {
-  const uint64_t bits = PyLong_AsUnsignedLongLongMask(seed.ptr());
-  if (PyErr_Occurred() != nullptr) throw py::error_already_set();
-  return bits;
-}
-
-std::vector<Sampling> parse_sampling(const py::sequence& options) {
-  std::vector<Sampling> sampling;
-  for (const py::handle option : options)
-    sampling.push_back({option.attr("temperature").cast<double>(), option.attr("top_k").cast<int>(),
-                        option.attr("top_p").cast<double>(), seed_bits(option.attr("seed")),
-                        option.attr("min_p").cast<double>(),
-                        option.attr("repetition_penalty").cast<double>()});
-  return sampling;
-}
-
 Array<int64_t> sample(Engine& engine, const py::sequence& items, const py::sequence& options) {
   const Work work = parse_work(items);
-  const std::vector<Sampling> sampling = parse_sampling(options);
+  const std::vector<Sampling> sampling = parse_samplings(options);
   Array<int64_t> out(static_cast<py::ssize_t>(count_rows(work)));
   int64_t* data = out.mutable_data();
   const Using use(work);
@@ -197,7 +182,7 @@ Array<int64_t> sample(Engine& engine, const py::sequence& items, const py::seque
 py::tuple verify(Engine& engine, const py::sequence& items, const std::optional<py::sequence>& options) {
   const Work work = parse_work(items);
   std::vector<Sampling> sampling;
-  if (options) sampling = parse_sampling(*options);
+  if (options) sampling = parse_samplings(*options);
   std::vector<int64_t> tokens(count_rows(work));
   Engine::Seconds seconds;
   {
@@ -211,7 +196,7 @@ py::tuple verify(Engine& engine, const py::sequence& items, const std::optional<
 py::tuple draft(Engine& engine, const py::sequence& items, const py::sequence& options,
                 const DraftHead* head) {
   const Work work = parse_work(items);
-  const std::vector<Sampling> sampling = parse_sampling(options);
+  const std::vector<Sampling> sampling = parse_samplings(options);
   const py::ssize_t rows = static_cast<py::ssize_t>(count_rows(work));
   Array<int64_t> tokens(rows);
   Array<float> confidences(rows);
@@ -355,6 +340,7 @@ PYBIND11_MODULE(_cpu, m) {
   register_errors();
   bind_sequence(m);
   bind_engine(m);
+  bind_drafter(m);
   bind_ops(m);
   m.def("compiled_isas", &compiled_isas, "Instruction sets in this build, slowest first");
   m.def("supported_isas", &supported_isas, "Those of compiled_isas() that this processor runs");

@@ -275,6 +275,22 @@ std::unique_ptr<DraftHead> Engine::draft_head(std::unique_ptr<const Adapter> ada
   return draft_heads_.make(std::move(adapter), tokens);
 }
 
+std::unique_ptr<Drafter> Engine::drafter(const std::vector<int>& layers, int inner, WeightType type) {
+  return std::make_unique<Drafter>(config_, weights_, kernels_, pool_, drawing_, layers, inner, type);
+}
+
+std::vector<Chain> Engine::draft_chains(Drafter& drafter, const std::vector<ChainCall>& calls,
+                                        const DraftHead* head) {
+  check(head);
+  Work work;
+  for (const ChainCall& call : calls) work.push_back({call.sequence, {}});
+  check(work);
+  if (drafter.model() != &config_)
+    throw ConfigurationError("a drafter of another model; make drafters with this backend's drafter()");
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return drafter.draft(calls, head);
+}
+
 void Engine::check(const DraftHead* head) const {
   if (head != nullptr && head->model() != &config_)
     throw ConfigurationError(

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cpu/draft_head.h"
+#include "cpu/drafter.h"
 #include "cpu/drawing.h"
 #include "cpu/forward.h"
 #include "cpu/head.h"
@@ -63,6 +64,11 @@ class Engine {
   // Adapter and tokens may be null. Throws as DraftHeads does. Do not let it outlive the engine.
   std::unique_ptr<DraftHead> draft_head(std::unique_ptr<const Adapter> adapter,
                                         const std::vector<int64_t>* tokens);
+  // A block without weights yet. Do not let it outlive the engine.
+  std::unique_ptr<Drafter> drafter(const std::vector<int>& layers, int inner, WeightType type);
+  // Of this engine's drafter and sequences: Drafter::draft().
+  std::vector<Chain> draft_chains(Drafter& drafter, const std::vector<ChainCall>& calls,
+                                  const DraftHead* head);
 
  private:
   struct Member {

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Seq
 
 from specee import _cpu, env
+from specee.backends.cpu_drafter import CpuDrafter, native_calls
 from specee.backends.draft_parts import checked_adapter, checked_vocabulary
 from specee.backends.memory import check_room
-from specee.backends.protocol import DraftHead, Floats, Ints, Work
+from specee.backends.protocol import ChainCall, DraftHead, FittedDrafter, Floats, Ints, Work
 from specee.errors import ConfigurationError, RowError
+from specee.models.drafter_parts import DrafterParts
 from specee.models.formats import made_formats
 from specee.models.speculator import Adapter
 from specee.models.table import Key, Slab
@@ -220,6 +222,22 @@ class CpuBackend:
             None if parts is None else (parts.norm, parts.down, parts.up),
             None if ids is None else ids.tolist(),
         )
+
+    def drafter(self, parts: DrafterParts) -> CpuDrafter:
+        """See :meth:`.Backend.drafter`."""
+        return CpuDrafter(self._engine, parts, self.config)
+
+    def draft_chains(
+        self, drafter: FittedDrafter, calls: Seq[ChainCall], head: DraftHead | None = None
+    ) -> list[tuple[list[int], list[float]]]:
+        """See :meth:`.Backend.draft_chains`."""
+        if not isinstance(drafter, CpuDrafter):
+            raise ConfigurationError(
+                f"got a {type(drafter).__name__} where the cpu backend needs its own drafters; make them "
+                "with this backend's drafter()"
+            )
+        sequences = [native for native, _ in _native([(call.sequence, ()) for call in calls])]
+        return self._engine.draft_chains(drafter.native, native_calls(sequences, calls), _native_head(head))
 
 
 def _native(work: Work) -> list[tuple[_cpu.Sequence, Seq[int]]]:

@@ -12,11 +12,12 @@ logits are identical to the bit. An accepted branch of a tree has the very bits 
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from specee.models.drafter_parts import DrafterParts
 from specee.models.speculator import Adapter
 from specee.types import KVDtype, ModelConfig, RowInfo, Sampling, WeightFormat
 
@@ -105,6 +106,46 @@ class DraftHead(Protocol):
     @property
     def bytes(self) -> int:
         """Bytes of weights that one use reads, its adapter's included."""
+
+
+class FittedColumn(Protocol):
+    """What a drafter block has for one sequence: keys and values of positions, made from true states."""
+
+    @property
+    def first(self) -> int:
+        """The position that the first of them belongs to; 1 or more."""
+
+    @property
+    def length(self) -> int:
+        """How many positions in a row are there."""
+
+
+class FittedDrafter(Protocol):
+    """A drafter block of :meth:`Backend.drafter`; belongs to the backend that made it."""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Layers of the model whose states it reads: they have to be kept."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of weights that one draft reads, those of the head aside."""
+
+    def column(self, capacity: int, kv_dtype: KVDtype) -> FittedColumn:
+        """An empty column for a sequence of that many slots. Raises OutOfMemoryError."""
+
+
+class ChainCall(NamedTuple):
+    """A chain of drafts to make for one sequence.
+
+    At most ``length`` tokens (1 or more), none after one whose confidence is under ``stop_below``.
+    """
+
+    sequence: SequenceState
+    column: FittedColumn
+    length: int
+    stop_below: float
+    sampling: Sampling
 
 
 Work = Seq[tuple[SequenceState, Seq[int]]]
@@ -209,4 +250,23 @@ class Backend(Protocol):
         logit of a kept token has the bits it has in the full head. ``adapter``: what the state passes before
         the final norm, None for nothing. Raises ConfigurationError for ids outside the vocabulary or given
         twice, and for an adapter whose shapes do not fit the model.
+        """
+
+    def drafter(self, parts: DrafterParts) -> FittedDrafter:
+        """A drafter block. Its matrices are stored in 8-bit blocks, whatever the model's are.
+
+        Raises ConfigurationError for parts that do not fit the model.
+        """
+
+    def draft_chains(
+        self, drafter: FittedDrafter, calls: Seq[ChainCall], head: DraftHead | None = None
+    ) -> list[tuple[list[int], list[float]]]:
+        """Tokens and confidences of a chain for each sequence, drafted side by side; no rows are added.
+
+        First each column catches up with its sequence, as far back as states are kept: what it has for
+        other tokens goes, and where there is a gap it begins anew behind it. Then tokens are drawn one after
+        the other, as in :meth:`draft`, from what the block gives for the newest position, and for its own
+        drafts. All positions of a sequence but the newest must be complete, the newest untouched, and the
+        state before it kept (:meth:`SequenceState.keep`, the drafter's layers among those kept). Raises
+        RowError before anything changes; ConfigurationError for parts of another backend.
         """

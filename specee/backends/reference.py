@@ -7,19 +7,22 @@ checked against; every row is computed by itself, so batch invariance needs no f
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Seq
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from specee.backends.protocol import DraftHead, Floats, Ints, Work
+from specee.backends.protocol import ChainCall, DraftHead, FittedDrafter, Floats, Ints, Work
+from specee.backends.reference_chain import ReferenceChain
 from specee.backends.reference_draft import ReferenceDraftHead, make_draft_head
+from specee.backends.reference_drafter import ReferenceDrafter
 from specee.backends.reference_math import attend, inverse_frequencies, linear, rms_norm, rotate, swiglu
 from specee.backends.reference_sequence import ReferenceSequence, Row
 from specee.backends.reference_weights import ReferenceWeights
 from specee.errors import CapacityError, ConfigurationError, NumericalError, RowError
+from specee.models.drafter_parts import DrafterParts
 from specee.models.formats import made_formats
 from specee.models.speculator import Adapter
 from specee.models.table import Key, Slab
@@ -214,6 +217,32 @@ class ReferenceBackend:
         """A head for drafts. Raises ConfigurationError."""
         row_bytes = self._table.row_bytes(self._table.head)
         return make_draft_head(self.config, adapter, vocabulary, row_bytes, self._device)
+
+    def drafter(self, parts: DrafterParts) -> ReferenceDrafter:
+        """A drafter block. Raises ConfigurationError."""
+        return ReferenceDrafter(self.config, parts, self._device)
+
+    @torch.no_grad()
+    def draft_chains(
+        self, drafter: FittedDrafter, calls: Seq[ChainCall], head: DraftHead | None = None
+    ) -> list[tuple[list[int], list[float]]]:
+        """A chain for each sequence, one after the other. Raises RowError, ConfigurationError."""
+        named = [sequence for sequence, _ in self._named([(call.sequence, ()) for call in calls])]
+        chains = [ReferenceChain(drafter, *pair, self.config) for pair in zip(named, calls, strict=True)]
+        return [chain.run(self._table.embedding, self._token_after(head)) for chain in chains]
+
+    def _token_after(
+        self, head: DraftHead | None
+    ) -> Callable[[Tensor, Seq[int], Sampling], tuple[int, float]]:
+        """What draws the token after a text from a state, and its confidence."""
+
+        def draw(state: Tensor, text: Seq[int], sampling: Sampling) -> tuple[int, float]:
+            logits = self._logits(state.cpu().numpy()[None], head)
+            scores = penalised(logits[0], text, sampling.repetition_penalty)
+            token = sample(scores, sampling, len(text))
+            return token, float(_confidences(logits, np.array([token]))[0])
+
+        return draw
 
 
 class _Layer:

@@ -1,0 +1,87 @@
+#include "bindings/drafter.h"
+
+#include <pybind11/stl.h>
+
+#include <utility>
+
+#include "bindings/buffers.h"
+#include "bindings/busy.h"
+#include "bindings/parse.h"
+#include "bindings/sampling.h"
+#include "cpu/engine.h"
+
+namespace py = pybind11;
+
+namespace specee {
+namespace {
+
+// The drafter keeps its engine alive, and a column its drafter.
+py::object make_drafter(const py::object& self, const std::vector<int64_t>& layers, int inner,
+                        const std::string& type) {
+  py::object made = py::cast(self.cast<Engine&>().drafter(narrow(layers), inner, parse_weight_type(type)));
+  py::detail::keep_alive_impl(made, self);
+  return made;
+}
+
+py::object make_column(const py::object& self, int64_t capacity, const std::string& dtype) {
+  py::object made = py::cast(self.cast<Drafter&>().column(narrow({capacity})[0], parse_dtype(dtype)));
+  py::detail::keep_alive_impl(made, self);
+  return made;
+}
+
+void set_part(Drafter& drafter, const std::string& name, const py::buffer& values,
+              const std::string& format) {
+  const py::buffer_info info = values.request();
+  const WeightType source = parse_weight_type(format);
+  const WeightRows rows = weight_rows_of(info, source, "part '" + name + "' of a drafter");
+  drafter.set(name, rows.rows, rows.columns, rows.data, source);
+}
+
+// (sequence, column, length, stop_below, Sampling) each.
+std::vector<ChainCall> parse_calls(const py::sequence& items) {
+  std::vector<ChainCall> calls;
+  for (const py::handle item : items) {
+    const auto parts = item.cast<py::sequence>();
+    calls.push_back({&parts[0].cast<Sequence&>(), &parts[1].cast<DrafterColumn&>(),
+                     narrow({parts[2].cast<int64_t>()})[0], parts[3].cast<float>(),
+                     parse_sampling(parts[4])});
+  }
+  return calls;
+}
+
+std::vector<std::pair<std::vector<int64_t>, std::vector<float>>> draft_chains(Engine& engine,
+                                                                              Drafter& drafter,
+                                                                              const py::sequence& items,
+                                                                              const DraftHead* head) {
+  const std::vector<ChainCall> calls = parse_calls(items);
+  Work work;
+  for (const ChainCall& call : calls) work.push_back({call.sequence, {}});
+  std::vector<Chain> chains;
+  {
+    const Using use(work);
+    py::gil_scoped_release release;
+    chains = engine.draft_chains(drafter, calls, head);
+  }
+  std::vector<std::pair<std::vector<int64_t>, std::vector<float>>> made;
+  for (Chain& chain : chains) made.emplace_back(std::move(chain.tokens), std::move(chain.confidences));
+  return made;
+}
+
+}  // namespace
+
+void bind_drafter(py::module_& m) {
+  py::class_<DrafterColumn>(m, "DrafterColumn")
+      .def_property_readonly("first", &DrafterColumn::first)
+      .def_property_readonly("length", &DrafterColumn::length);
+  py::class_<Drafter>(m, "Drafter")
+      .def_property_readonly("bytes", &Drafter::bytes)
+      .def("set_part", &set_part)
+      .def("check_complete", &Drafter::check_complete)
+      .def("column", &make_column);
+  m.attr("Engine").attr("drafter") = py::cpp_function(&make_drafter, py::is_method(m.attr("Engine")),
+                                                      py::arg("layers"), py::arg("inner"), py::arg("format"));
+  m.attr("Engine").attr("draft_chains") = py::cpp_function(
+      &draft_chains, py::is_method(m.attr("Engine")), py::arg("drafter"), py::arg("calls"), py::arg("head"));
+}
+
+}  // namespace specee

@@ -1,0 +1,56 @@
+"""The drafter block of the C++ backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+
+import numpy as np
+
+from specee import _cpu
+from specee.backends.drafter_parts import QUANTISED, checked_parts, stored_rows
+from specee.backends.protocol import ChainCall
+from specee.errors import ConfigurationError
+from specee.models.drafter_parts import DrafterParts
+from specee.types import KVDtype, ModelConfig, Sampling
+
+NativeCall = tuple[_cpu.Sequence, _cpu.DrafterColumn, int, float, Sampling]
+
+
+class CpuDrafter:
+    """See :meth:`.Backend.drafter`."""
+
+    def __init__(self, engine: _cpu.Engine, parts: DrafterParts, config: ModelConfig) -> None:
+        checked = checked_parts(parts, config)
+        self.layers = checked.layers
+        self.native = engine.drafter(checked.layers, len(checked.gate), QUANTISED)
+        for name, array in checked.arrays():
+            if name == "state_norms":
+                for index, norm in enumerate(array):
+                    self.native.set_part(f"state_norms.{index}", np.ascontiguousarray(norm), "F32")
+            elif array.ndim == 1:
+                self.native.set_part(name, array, "F32")
+            else:
+                self.native.set_part(name, stored_rows(array), QUANTISED)
+        self.native.check_complete()
+
+    @property
+    def bytes(self) -> int:
+        """See :meth:`.FittedDrafter.bytes`."""
+        return self.native.bytes
+
+    def column(self, capacity: int, kv_dtype: KVDtype) -> _cpu.DrafterColumn:
+        """See :meth:`.FittedDrafter.column`."""
+        return self.native.column(capacity, kv_dtype)
+
+
+def native_calls(sequences: Seq[_cpu.Sequence], calls: Seq[ChainCall]) -> list[NativeCall]:
+    """As the engine takes them. Raises ConfigurationError for a column of another backend."""
+    found: list[NativeCall] = []
+    for sequence, call in zip(sequences, calls, strict=True):
+        if not isinstance(call.column, _cpu.DrafterColumn):
+            raise ConfigurationError(
+                f"got a {type(call.column).__name__} where the cpu backend needs its own columns; make them "
+                "with its drafter's column()"
+            )
+        found.append((sequence, call.column, call.length, call.stop_below, call.sampling))
+    return found

@@ -1,0 +1,89 @@
+"""A chain of drafts by the reference backend's drafter block: catch up, then a token at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+
+from torch import Tensor
+
+from specee.backends.protocol import ChainCall, FittedDrafter
+from specee.backends.reference_drafter import ReferenceColumn, ReferenceDrafter
+from specee.backends.reference_sequence import ReferenceSequence
+from specee.errors import ConfigurationError, RowError
+from specee.types import ModelConfig, Sampling
+
+Embed = Callable[[int], Tensor]
+Draw = Callable[[Tensor, Seq[int], Sampling], tuple[int, float]]
+
+
+class ReferenceChain:
+    """One call of :meth:`.Backend.draft_chains`, checked."""
+
+    def __init__(
+        self, drafter: FittedDrafter, sequence: ReferenceSequence, call: ChainCall, config: ModelConfig
+    ) -> None:
+        if not isinstance(drafter, ReferenceDrafter) or drafter.config is not config:
+            raise ConfigurationError(
+                f"a {type(drafter).__name__} of another backend or model: make drafters with this backend's "
+                "drafter()"
+            )
+        if not isinstance(call.column, ReferenceColumn) or call.column.drafter is not drafter:
+            raise ConfigurationError("a column of another drafter: make columns with this one's column()")
+        self._drafter, self._column, self._sequence, self._call = drafter, call.column, sequence, call
+        self._last = sequence.length - 1
+        self._check(config.num_layers)
+
+    def _check(self, layers: int) -> None:
+        sequence, call, last = self._sequence, self._call, self._last
+        if call.length < 1:
+            raise RowError(f"a chain of {call.length} drafts: give 1 or more")
+        if sequence.speculative:
+            raise RowError("a drafter drafts from the text alone: commit or drop the speculative rows first")
+        if last < 1 or sequence.row(last).done or sequence.row(last - 1).done < layers or sequence.kept < 1:
+            raise RowError(
+                "a drafter needs the states of the position before the newest one, which alone waits to be "
+                "computed: keep() the layers that it reads, and advance all positions but the last"
+            )
+        for layer in self._drafter.layers:
+            sequence.kept_state(last - 1, layer)
+        if last + call.length > self._column.capacity:
+            raise RowError(
+                f"a drafter's column of {self._column.capacity} positions has no room for {call.length} "
+                f"drafts behind position {last}: make it as long as the sequence"
+            )
+
+    def run(self, embed: Embed, draw: Draw) -> tuple[list[int], list[float]]:
+        """Tokens and confidences."""
+        state = self._catch_up(embed)
+        text = [self._sequence.row(slot).token for slot in range(self._last + 1)]
+        tokens: list[int] = []
+        confidences: list[float] = []
+        while True:
+            token, confidence = draw(state, [*text, *tokens], self._call.sampling)
+            tokens.append(token)
+            confidences.append(confidence)
+            if len(tokens) == self._call.length or confidence < self._call.stop_below:
+                break
+            state = self._drafter.row(self._column, self._last + len(tokens), embed(token), state)
+        self._column.cut(self._column.length)  # drafts left keys and values, and no tokens
+        return tokens, confidences
+
+    def _catch_up(self, embed: Embed) -> Tensor:
+        """What the block gives for the newest position, with all before it that can be had in the column."""
+        column, sequence = self._column, self._sequence
+        tokens = [sequence.row(slot).token for slot in range(column.first, self._last)]
+        same = 0
+        while same < min(len(tokens), column.length) and tokens[same] == column.tokens[same]:
+            same += 1
+        column.cut(same)
+        able = self._last - sequence.kept + 1
+        if column.first + same < able or column.first > self._last:
+            column.cut(0)
+            column.first = able
+        for position in range(column.first + column.length, self._last + 1):
+            states = [sequence.kept_state(position - 1, layer) for layer in self._drafter.layers]
+            token = sequence.row(position).token
+            state = self._drafter.row(column, position, embed(token), self._drafter.fused(states))
+            column.tokens.append(token)
+        return state

@@ -1,0 +1,102 @@
+"""The drafter block of the reference backend: one row at a time, in the formula's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from specee.backends.drafter_parts import QUANTISED, checked_parts, stored_rows
+from specee.backends.reference_math import (
+    Matrix,
+    attend,
+    inverse_frequencies,
+    linear,
+    rms_norm,
+    rotate,
+    swiglu,
+)
+from specee.models.blocks import row_bytes, widen
+from specee.models.drafter_parts import DrafterParts
+from specee.types import KVDtype, ModelConfig
+
+_DTYPES: dict[KVDtype, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+
+@dataclass
+class ReferenceColumn:
+    """Keys, values and tokens of positions from ``first`` on, made from true states."""
+
+    drafter: ReferenceDrafter
+    capacity: int
+    dtype: torch.dtype
+    first: int = 1
+    tokens: list[int] = field(default_factory=list)
+    memory: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    @property
+    def length(self) -> int:
+        """Positions that are there."""
+        return len(self.tokens)
+
+    def cut(self, length: int) -> None:
+        """Forget all but the first ``length``."""
+        del self.tokens[length:], self.memory[length:]
+
+
+class ReferenceDrafter:
+    """See :meth:`.Backend.drafter`."""
+
+    def __init__(self, config: ModelConfig, parts: DrafterParts, device: torch.device) -> None:
+        checked = checked_parts(parts, config)
+        self.config = config
+        self.layers = checked.layers
+        self._speeds = inverse_frequencies(config.rope, config.head_dim).to(device)
+        self._norms: dict[str, Tensor] = {}
+        self._matrices: dict[str, Matrix] = {}
+        self.bytes = 0
+        for name, array in checked.arrays():
+            if name.endswith(("norm", "norms")):
+                self._norms[name] = torch.tensor(array, device=device)
+            else:
+                columns = array.shape[1]
+                rows = widen(stored_rows(array), QUANTISED, columns)
+                self._matrices[name] = Matrix(torch.tensor(rows, device=device), QUANTISED)
+                self.bytes += len(array) * row_bytes(QUANTISED, columns)
+
+    def column(self, capacity: int, kv_dtype: KVDtype) -> ReferenceColumn:
+        """See :meth:`.FittedDrafter.column`."""
+        return ReferenceColumn(self, capacity, _DTYPES[kv_dtype])
+
+    def fused(self, states: Seq[Tensor]) -> Tensor:
+        """States of the layers, in order -> (hidden,)."""
+        pairs = zip(states, self._norms["state_norms"], strict=True)
+        normed = [rms_norm(state, norm, self.config.norm_eps) for state, norm in pairs]
+        return linear(torch.cat(normed), self._matrices["fuse"], None)
+
+    def row(self, column: ReferenceColumn, position: int, embedding: Tensor, before: Tensor) -> Tensor:
+        """What the block gives at ``position``; its key and value join the column's, and its token does not.
+
+        ``before`` are the fused states of the position before, or what the block gave there.
+        """
+        config, dim = self.config, self.config.head_dim
+        both = torch.cat((self._norm("embed_norm", embedding), self._norm("fused_norm", before)))
+        x = linear(both, self._matrices["fc"], None)
+        normed = self._norm("attn_norm", x)
+        q, k, v = (linear(normed, self._matrices[name], None).view(-1, dim) for name in "qkv")
+        at = position - column.first
+        column.memory.append((rotate(k, at, self._speeds).to(column.dtype), v.to(column.dtype)))
+        keys, values = (torch.stack(part).float() for part in zip(*column.memory, strict=True))
+        x = x + linear(attend(rotate(q, at, self._speeds), keys, values), self._matrices["o"], None)
+        normed = rms_norm(x, self._norms["mlp_norm"], config.norm_eps)
+        gate, up = (linear(normed, self._matrices[name], None) for name in ("gate", "up"))
+        return x + linear(swiglu(gate, up), self._matrices["down"], None)
+
+    def _norm(self, name: str, x: Tensor) -> Tensor:
+        return rms_norm(x, self._norms[name], self.config.norm_eps)

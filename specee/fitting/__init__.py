@@ -1,0 +1,1 @@
+"""Fitting a speculator to a frozen model, on texts that the model writes itself."""

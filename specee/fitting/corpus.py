@@ -1,0 +1,125 @@
+"""Texts to fit on, in a folder: shards that are written whole, each from a seed of its own.
+
+So a run that was killed goes on where it was, and comes to the same texts. What is read back has no question
+twice; one in 32 questions is held out, whatever else is in the corpus.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from specee.errors import CheckpointError
+from specee.fitting.openings import KINDS
+from specee.fitting.writer import Conversation, Wish, Writer
+from specee.types import Sampling
+from specee.whole_file import write_whole
+
+HELD_OUT = 32
+"""One in so many questions is kept from fitting."""
+_SHARD = 256  # conversations in a shard
+# Temperatures that questions and answers are drawn with. Drafts are mostly asked for by greedy decoding.
+_QUESTIONS, _ANSWERS = (0.7, 1.0, 1.0), (0.0, 0.0, 0.6, 1.0)
+_MIN_P = 0.05  # drops what would be odd, at less cost than a sum over sorted tokens
+
+Tokens = npt.NDArray[np.int32]
+
+
+class Text(NamedTuple):
+    """``tokens`` (length,) of a conversation; the model wrote those from ``begin`` on."""
+
+    tokens: Tokens
+    begin: int
+
+
+class Corpus:
+    """The shards in ``folder``, and those to come; ``seed`` decides all of them."""
+
+    def __init__(self, folder: Path, seed: int = 0) -> None:
+        self.folder, self.seed = folder, seed
+
+    @property
+    def shards(self) -> int:
+        """How many there are: shards come in order."""
+        count = 0
+        while self._path(count).exists():
+            count += 1
+        return count
+
+    def write_shard(self, writer: Writer) -> int:
+        """The next shard; returns the tokens that the model wrote in it. Raises OSError."""
+        index = self.shards
+        self.folder.mkdir(parents=True, exist_ok=True)
+        written = [one for one in writer.write(wishes(self.seed, index)) if one is not None]
+        write_whole(self._path(index), _packed(written))
+        return sum(len(one.tokens) - one.question for one in written)
+
+    def texts(self, *, held_out: bool, first: int = 0) -> Iterator[Text]:
+        """Texts of shards from ``first`` on, none whose question has come before. Raises CheckpointError."""
+        seen: set[int] = set()
+        for index in range(first, self.shards):
+            for one in self._read(index):
+                key = _key(one)
+                if key not in seen and (key % HELD_OUT == 0) is held_out:
+                    yield Text(np.array(one.tokens, np.int32), one.question)
+                seen.add(key)
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"corpus-{self.seed}-{index:05d}.npz"
+
+    def _read(self, index: int) -> list[Conversation]:
+        path = self._path(index)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                tokens, ends = file["tokens"].tolist(), file["ends"].tolist()
+                places = zip(file["questions"].tolist(), file["answers"].tolist(), strict=True)
+        except (OSError, ValueError, KeyError, zlib.error) as error:
+            raise CheckpointError(f"{path}: no complete shard of a corpus ({error}). Delete it.") from error
+        begins = [0, *ends[:-1]] if ends else []
+        return [
+            Conversation(tuple(tokens[begin:end]), *place)
+            for begin, end, place in zip(begins, ends, places, strict=True)
+        ]
+
+
+def wishes(seed: int, shard: int) -> list[Wish]:
+    """What a shard is to be about: the same for the same seed."""
+    rng = random.Random(f"specee corpus {seed} {shard}")
+    found = []
+    for _ in range(_SHARD):
+        opening = rng.choice(KINDS[rng.choice(list(KINDS))])
+        question, answer = rng.choice(_QUESTIONS), rng.choice(_ANSWERS)
+        seeds = rng.getrandbits(32), rng.getrandbits(32)
+        found.append(
+            Wish(
+                opening,
+                Sampling(temperature=question, min_p=_MIN_P, seed=seeds[0]),
+                Sampling(temperature=answer, min_p=_MIN_P, seed=seeds[1]),
+            )
+        )
+    return found
+
+
+def _packed(written: list[Conversation]) -> bytes:
+    content = io.BytesIO()
+    tokens = [token for one in written for token in one.tokens]
+    np.savez_compressed(
+        content,
+        tokens=np.array(tokens, np.int32),
+        ends=np.cumsum([len(one.tokens) for one in written], dtype=np.int64),
+        questions=np.array([one.question for one in written], np.int64),
+        answers=np.array([one.answer for one in written], np.int64),
+    )
+    return content.getvalue()
+
+
+def _key(one: Conversation) -> int:
+    """Of all up to the answer, the same in every run."""
+    return zlib.crc32(np.array(one.tokens[: one.answer], np.int32).tobytes())
