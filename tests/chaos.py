@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from specee.clock import Clock
-from specee.drafting import DraftTree
+from specee.drafting import DraftTree, States
 from specee.policies import (
     Draft,
     DraftCost,
+    DrafterBlock,
     ExitLayer,
     ModelView,
     Needs,
@@ -44,6 +45,9 @@ class Grower:
 
     def cost(self, source: object) -> DraftCost:
         return DraftCost(0, 0.0)
+
+    def reads(self, source: object) -> States:
+        return States()
 
     def draft(self, trees: Sequence[DraftTree], clock: Clock) -> None:
         """Nodes below random nodes; half of them with the right token for their depth."""
@@ -110,6 +114,8 @@ class Chaos:
         return tuple(shadows)
 
     def _source(self) -> object:
+        if self._model.drafter is not None and self._rng.random() < 0.25:
+            return DrafterBlock()
         kind = self._rng.integers(0, 3 if self._grown else 2)
         if kind == 0 and self._layers > 1:
             adapted = self._adapted and bool(self._rng.random() < 0.5)

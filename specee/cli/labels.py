@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from specee.policies import ExitLayer, NgramLookup
+from specee.policies import DrafterBlock, ExitLayer, NgramLookup
 
 SHARES = {
     "draft": "draft",
@@ -21,4 +21,6 @@ def source_label(source: Any) -> str:
     """A draft source in words; one that is not built in is called what its type is called."""
     if isinstance(source, ExitLayer):
         return f"exit layer {source.layer}" + (", adapted" if source.adapted else "")
+    if isinstance(source, DrafterBlock):
+        return "drafter"
     return "prompt lookup" if isinstance(source, NgramLookup) else type(source).__name__

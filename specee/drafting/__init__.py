@@ -3,8 +3,8 @@
 A new source is plain data in :mod:`specee.policies.plans`, a drafter here, and one line in :func:`built_in`.
 """
 
-from specee.drafting.drafter import Drafter, built_in
+from specee.drafting.drafter import Drafter, States, built_in
 from specee.drafting.heads import DraftHeads
 from specee.drafting.tree import DraftTree
 
-__all__ = ["DraftHeads", "DraftTree", "Drafter", "built_in"]
+__all__ = ["DraftHeads", "DraftTree", "Drafter", "States", "built_in"]

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from specee.backends.protocol import Backend
 from specee.clock import Clock
 from specee.drafting.heads import DraftHeads
 from specee.drafting.tree import DraftTree
-from specee.policies import DraftCost, DraftSource, ExitLayer, NgramLookup
+from specee.policies import DraftCost, DrafterBlock, DraftSource, ExitLayer, NgramLookup
+
+
+class States(NamedTuple):
+    """States behind ``layers`` (ascending) of the latest ``positions`` positions."""
+
+    layers: tuple[int, ...] = ()
+    positions: int = 0
 
 
 class Drafter(Protocol):
@@ -25,6 +32,9 @@ class Drafter(Protocol):
     def cost(self, source: DraftSource) -> DraftCost:
         """What a token drafted by ``source`` costs. Raises ConfigurationError if there is no such head."""
 
+    def reads(self, source: DraftSource) -> States:
+        """States of the model that have to be kept for it; most sources need none."""
+
     def draft(self, trees: Seq[DraftTree], clock: Clock) -> None:
         """Add nodes to the open trees until none is open; several sequences share what they can.
 
@@ -34,7 +44,12 @@ class Drafter(Protocol):
 
 def built_in(backend: Backend, heads: DraftHeads) -> dict[type[DraftSource], Drafter]:
     """A drafter for each kind of source."""
+    from specee.drafting.drafter_block import BlockDrafter
     from specee.drafting.exit_layer import ExitLayerDrafter
     from specee.drafting.prompt_lookup import PromptLookupDrafter
 
-    return {ExitLayer: ExitLayerDrafter(backend, heads), NgramLookup: PromptLookupDrafter()}
+    return {
+        ExitLayer: ExitLayerDrafter(backend, heads),
+        NgramLookup: PromptLookupDrafter(),
+        DrafterBlock: BlockDrafter(backend, heads),
+    }

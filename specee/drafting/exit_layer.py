@@ -9,6 +9,7 @@ import numpy as np
 from specee.acceptance import FIRST_DRAFT_STREAM, draw, probabilities
 from specee.backends.protocol import Backend, DraftHead, Work
 from specee.clock import Clock
+from specee.drafting.drafter import States
 from specee.drafting.heads import DraftHeads
 from specee.drafting.tree import DraftTree
 from specee.policies import DraftCost, DraftSource, ExitLayer
@@ -34,6 +35,10 @@ class ExitLayerDrafter:
         """See :meth:`.Drafter.cost`: the layers up to the exit, and the head that reads off there."""
         assert isinstance(source, ExitLayer)
         return DraftCost(source.layer, self._heads.share(source.layer) if source.adapted else 1.0)
+
+    def reads(self, source: DraftSource) -> States:
+        """See :meth:`.Drafter.reads`."""
+        return States()
 
     def draft(self, trees: Seq[DraftTree], clock: Clock) -> None:
         """See :meth:`.Drafter.draft`. Each turn gives every open tree one token."""

@@ -1,18 +1,18 @@
-"""Heads that a speculator gives its exit layers."""
+"""What a speculator drafts with: heads of its exit layers, and its block."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
 
-from specee.backends.protocol import Backend, DraftHead
+from specee.backends.protocol import Backend, DraftHead, FittedDrafter
 from specee.errors import ConfigurationError
 from specee.models.speculator import Speculator
 from specee.policies import ModelView
 
 
 class DraftHeads:
-    """The draft head of each exit layer: its adapter, if it has one, and the draft vocabulary.
+    """The draft head of each exit layer: its adapter, if it has one, and the draft vocabulary; and the block.
 
     Without a speculator there are none. Raises ConfigurationError for one that does not fit the model.
     """
@@ -22,8 +22,12 @@ class DraftHeads:
         self._plain: DraftHead | None = None
         self._whole = backend.draft_head(None, None).bytes
         self._layers = backend.config.num_layers
+        self.drafter: FittedDrafter | None = None
+        """The speculator's block, None without one."""
         if speculator is None:
             return
+        if speculator.drafter is not None:
+            self.drafter = backend.drafter(speculator.drafter)
         if speculator.vocabulary is not None:
             self._plain = backend.draft_head(None, speculator.vocabulary)
         for layer, adapter in speculator.adapters.items():
@@ -46,7 +50,21 @@ class DraftHeads:
             layers: Iterable[int] = self.adapted
         else:
             layers = range(1, self._layers)
-        return ModelView(self._layers, tuple([(layer, self.share(layer)) for layer in layers]))
+        adapted = tuple([(layer, self.share(layer)) for layer in layers])
+        return ModelView(self._layers, adapted, self.drafter_share)
+
+    @property
+    def drafter_head(self) -> DraftHead | None:
+        """What the block's drafts are read off with: the draft vocabulary's rows, None for the whole head."""
+        return self._plain
+
+    @property
+    def drafter_share(self) -> float | None:
+        """Bytes that a draft of the block reads, its head included, over those of the model's own head."""
+        if self.drafter is None:
+            return None
+        head = self._whole if self._plain is None else self._plain.bytes
+        return (self.drafter.bytes + head) / self._whole
 
     def share(self, layer: int) -> float:
         """Bytes that the draft head of an exit layer reads, over those of the model's own head."""

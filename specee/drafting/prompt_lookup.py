@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 
 from specee.clock import Clock
+from specee.drafting.drafter import States
 from specee.drafting.tree import DraftTree
 from specee.policies import DraftCost, DraftSource, NgramLookup
 from specee.policies.checks import check_lookup
@@ -65,6 +66,10 @@ class PromptLookupDrafter:
     def cost(self, source: DraftSource) -> DraftCost:
         """See :meth:`.Drafter.cost`: nothing of the model runs."""
         return DraftCost(0, 0.0)
+
+    def reads(self, source: DraftSource) -> States:
+        """See :meth:`.Drafter.reads`."""
+        return States()
 
     def draft(self, trees: Seq[DraftTree], clock: Clock) -> None:
         """See :meth:`.Drafter.draft`."""

@@ -99,13 +99,17 @@ class DraftTree:
 
         Closes the tree after a token whose confidence is under the plan's ``stop_below``.
         """
-        taken: list[int] = []
-        for token in tokens[: self.draft.length - self.drafted]:
-            taken.append(token)
+        self.chain(tokens, [confidence] * len(tokens), distribution)
+
+    def chain(self, tokens: Seq[int], confidences: Seq[float], distribution: Doubles | None = None) -> None:
+        """The same where each token has a confidence of its own."""
+        count = 0
+        for token, confidence in zip(tokens[: self.draft.length - self.drafted], confidences, strict=False):
+            count += 1
             if token in self.ends or confidence < self.draft.stop_below:
                 self._open = False
                 break
-        self.graft(taken, None, len(self.slots) - 1, [confidence] * len(taken), distribution)
+        self.graft(tokens[:count], None, len(self.slots) - 1, confidences[:count], distribution)
         self._open = self._open and self.drafted < self.draft.length
 
     def graft(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from collections.abc import Sequence as Seq
 
-from specee.drafting import Drafter
+from specee.drafting import Drafter, States
 from specee.engine.sequence import ActiveSequence
 from specee.errors import CapacityError, ConfigurationError
 from specee.policies import (
@@ -30,6 +30,15 @@ def get_ready(policy: Policy, model: ModelView, drafters: Mapping[type[DraftSour
     for source in needs.sources:
         drafter_of(source, drafters).check(source)
     return needs
+
+
+def states_kept(needs: Needs, drafters: Mapping[type[DraftSource], Drafter]) -> States:
+    """What is to be kept for the shadows of a policy and for its sources, all in one."""
+    read = [drafter_of(source, drafters).reads(source) for source in needs.sources]
+    read.append(States(needs.shadow_layers, needs.shadow_positions))
+    layers = {layer for states in read for layer in states.layers}
+    positions = [states.positions for states in read if states.layers]
+    return States(tuple(sorted(layers)), max(positions, default=0))
 
 
 def check_plan(

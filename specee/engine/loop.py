@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from specee.backends.protocol import Backend
 from specee.clock import Clock
 from specee.drafting import Drafter, DraftHeads, built_in
-from specee.engine.checks import get_ready
+from specee.engine.checks import get_ready, states_kept
 from specee.engine.executor import Done, Executor, outcome_of
 from specee.engine.latency import LatencyMeter
 from specee.engine.passes import draft_turns, verified_rows
@@ -61,8 +61,9 @@ class Generation:
         self._latency = (latency or LatencyMeter(backend)) if needs.latency else None
         if self._latency is not None:
             self._latency.table()  # measured now, not within the first step
+        kept = states_kept(needs, sources)
         for sequence in self._running:
-            sequence.state.keep(needs.shadow_layers, needs.shadow_positions)
+            sequence.state.keep(kept.layers, kept.positions)
 
     @property
     def steps(self) -> int:

@@ -3,7 +3,8 @@
 The file is one safetensors file. Metadata: ``format`` "specee-speculator", ``version`` "1", and
 ``fingerprint`` of the model it was fitted to. Tensors, none of them required: ``vocabulary`` (tokens,), I64
 or I32; for each exit layer ``adapters.{layer}.norm`` (hidden,), ``.down`` (width, hidden), ``.up`` (hidden,
-width), F32, BF16 or F16.
+width), F32, BF16 or F16; ``drafter.{part}``, the same types, for each part of :class:`.DrafterParts`, with
+the layers it reads in ``drafter.layers``, I64 or I32.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 from specee.errors import CheckpointError
 from specee.models.blocks import FLOATS, widen
+from specee.models.drafter_parts import DrafterParts
 from specee.models.table import shapes
 from specee.types import ModelConfig
 from specee.whole_file import write_whole
@@ -29,6 +31,8 @@ Ints = npt.NDArray[np.int64]
 
 _FORMAT, _VERSION = "specee-speculator", "1"
 _INTEGERS = {"I64": "<i8", "I32": "<i4"}
+_PARTS = tuple(field.name for field in fields(DrafterParts) if field.name != "layers")
+_DRAFTER = {"drafter.layers", *(f"drafter.{part}" for part in _PARTS)}
 _PART = re.compile(r"adapters\.(0|[1-9]\d*)\.(norm|down|up)")
 _SHAPE = (
     "vocab_size",
@@ -69,11 +73,12 @@ class Speculator:
     """Fitted parts of one model.
 
     ``vocabulary``: ids that drafts may have (tokens,), None for all. ``adapters``: by the exit layer, counted
-    from 1, whose hidden state they take.
+    from 1, whose hidden state they take. ``drafter``: a block that drafts without the model's layers.
     """
 
     vocabulary: Ints | None = None
     adapters: Mapping[int, Adapter] = field(default_factory=dict)
+    drafter: DrafterParts | None = None
 
 
 def fingerprint(config: ModelConfig, norms: Iterable[tuple[str, int, Floats]]) -> str:
@@ -164,7 +169,7 @@ class _Contents:
 
     def speculator(self) -> Speculator:
         """Every tensor, checked."""
-        names = sorted(self._tensors.keys() - {"vocabulary"})
+        names = sorted(name for name in self._tensors if name != "vocabulary" and name not in _DRAFTER)
         parts = {name: _PART.fullmatch(name) for name in names}
         if unknown := [name for name in names if parts[name] is None]:
             raise self._error(f"tensor {unknown[0]!r} has no place in a speculator file")
@@ -173,7 +178,18 @@ class _Contents:
         if wrong := [layer for layer in layers if not 1 <= layer <= last]:
             raise self._error(f"an adapter for layer {wrong[0]}: exit layers of this model are 1 to {last}")
         vocabulary = self._vocabulary() if "vocabulary" in self._tensors else None
-        return Speculator(vocabulary, {layer: self._adapter(layer) for layer in layers})
+        adapters = {layer: self._adapter(layer) for layer in layers}
+        return Speculator(vocabulary, adapters, self._drafter() if self._tensors.keys() & _DRAFTER else None)
+
+    def _drafter(self) -> DrafterParts:
+        _, layers, shape = self._raw("drafter.layers", _INTEGERS)
+        if len(shape) != 1 or layers.size == 0:
+            raise self._error(f"tensor 'drafter.layers' has shape {shape}; it must be layers in a row")
+        arrays = {part: self._floats(f"drafter.{part}") for part in _PARTS}
+        drafter = DrafterParts(tuple(layers.tolist()), **arrays)
+        if (wrong := drafter.misfit(self._config)) is not None:
+            raise self._error(f"drafter.{wrong}")
+        return drafter
 
     def _adapter(self, layer: int) -> Adapter:
         adapter = Adapter(*(self._floats(f"adapters.{layer}.{part}") for part in ("norm", "down", "up")))
@@ -211,7 +227,9 @@ class _Contents:
     ) -> tuple[str, npt.NDArray[Any], tuple[int, ...]]:
         """Type, elements in one dimension, and shape of a tensor."""
         if name not in self._tensors:
-            raise self._error(f"tensor {name!r} is missing: an adapter has norm, down and up")
+            raise self._error(
+                f"tensor {name!r} is missing: an adapter has norm, down and up, a drafter all its parts"
+            )
         tensor = self._tensors[name]
         if tensor["dtype"] not in dtypes:
             raise self._error(f"tensor {name!r} is {tensor['dtype']}; allowed are {', '.join(dtypes)}")
@@ -223,7 +241,7 @@ class _Contents:
 
 
 def write_speculator(path: Path, speculator: Speculator, fingerprint: str) -> None:
-    """Write a file that :func:`read_speculator` reads, its arrays float32 and int64.
+    """Write a file that :func:`read_speculator` reads, arrays float32 and int64, a drafter's float16.
 
     See :func:`.write_whole`. Raises OSError.
     """
@@ -235,5 +253,9 @@ def write_speculator(path: Path, speculator: Speculator, fingerprint: str) -> No
     for layer, adapter in speculator.adapters.items():
         for part in ("norm", "down", "up"):
             tensors[f"adapters.{layer}.{part}"] = np.ascontiguousarray(getattr(adapter, part), np.float32)
+    if speculator.drafter is not None:
+        tensors["drafter.layers"] = np.array(speculator.drafter.layers, np.int64)
+        for name, array in speculator.drafter.arrays():
+            tensors[f"drafter.{name}"] = np.ascontiguousarray(array, np.float16)
     metadata = {"format": _FORMAT, "version": _VERSION, "fingerprint": fingerprint}
     write_whole(path, save(tensors, metadata))

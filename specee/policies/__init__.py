@@ -11,6 +11,7 @@ from specee.policies.layerskip_adaptive import LayerSkipAdaptive
 from specee.policies.plans import (
     Draft,
     DraftCost,
+    DrafterBlock,
     DraftSource,
     ExitLayer,
     ModelView,
@@ -37,6 +38,7 @@ __all__ = [
     "Draft",
     "DraftCost",
     "DraftSource",
+    "DrafterBlock",
     "ExitLayer",
     "Latency",
     "LayerSkip",

@@ -7,13 +7,15 @@ from specee.policies.plans import NgramLookup
 
 
 class Auto(Measured):
-    """Copies where the text repeats itself, exit layers where they pay, plain decoding everywhere else.
+    """Copies where the text repeats itself, else the speculator's block or exit layers, where they pay.
 
-    Exit layers are the speculator's and the model's own, whichever is worth more: see :func:`.make_del`.
-    Copies are :class:`.PromptLookup`'s, as long as they have proved to be worth.
+    Elsewhere it decodes plainly. Exit layers are the speculator's and the model's own, whichever is worth
+    more: see :func:`.make_del`. Copies are :class:`.PromptLookup`'s, as long as they have proved to be worth.
     """
 
     name = "auto"
 
     def __init__(self) -> None:
-        super().__init__(self.name, lookup=NgramLookup(), exits=(True, False), measured=True, sampled=True)
+        super().__init__(
+            self.name, lookup=NgramLookup(), exits=(True, False), block=True, measured=True, sampled=True
+        )

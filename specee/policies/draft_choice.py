@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from specee.policies.block_choice import BlockChoice
 from specee.policies.exit_choice import NEAR, ExitChoice, ExitPlan
 from specee.policies.lookup_choice import LookupChoice
 from specee.policies.objective import Objective
 from specee.policies.plans import (
     Draft,
+    DrafterBlock,
     ExitLayer,
     NgramLookup,
     Round,
@@ -29,17 +31,23 @@ _SHORT_PAUSE, _PAUSE, _LONGEST_PAUSE = 4, 8, 128
 
 
 class DraftChoice:
-    """Of one sequence. ``exits``: by whether they are adapted; ``lookup``: None where nothing is copied."""
+    """Of one sequence.
+
+    ``exits``: by whether they are adapted; ``lookup``: None where nothing is copied; ``block``: None without.
+    """
 
     def __init__(
         self,
         exits: Mapping[bool, ExitChoice],
         lookup: tuple[NgramLookup, LookupChoice] | None,
+        block: BlockChoice | None = None,
         *,
         sampled: bool,
     ) -> None:
         self._exits = exits
         self._lookup = lookup
+        self._block = block
+        self._value = 0.0  # of what is drafted, copies aside; 0 if nothing is
         self._sampled = sampled
         self._budget = ShadowBudget()
         self._drafting: tuple[bool, ExitPlan] | None = None
@@ -56,17 +64,23 @@ class DraftChoice:
         if room < 1:
             return None
         self._drafting = self._exit(objective)
-        exit_draft, value = None, 1.0
+        draft, value = None, 1.0
         if self._drafting is not None:
             adapted, plan = self._drafting
             source = ExitLayer(plan.layer, adapted)
-            exit_draft, value = Draft(view.id, source, min(plan.length, room), plan.stop_below), plan.value
+            draft, value = Draft(view.id, source, min(plan.length, room), plan.stop_below), plan.value
+        if self._block is not None:
+            chain = self._block.best(objective, self._now)
+            if chain.value > value:
+                length = min(chain.length, room)
+                draft, value = Draft(view.id, DrafterBlock(), length, chain.stop_below), chain.value
+        self._value = 0.0 if draft is None else value
         if self._lookup is not None:
             copies, choice = self._lookup
             copy = choice.best(objective, self._now)
             if copy.value > value:
-                return Draft(view.id, copies, min(copy.length, room), 0.0, exit_draft)
-        return exit_draft
+                return Draft(view.id, copies, min(copy.length, room), 0.0, draft)
+        return draft
 
     def look(self, view: SequenceView, objective: Objective, seconds: Objective) -> Shadow | None:
         """Layers to look at in the next round; ``seconds`` is the objective in measured time."""
@@ -103,16 +117,20 @@ class DraftChoice:
         if isinstance(entry.source, NgramLookup):
             if self._lookup is not None:
                 self._lookup[1].learn(entry.drafted, entry.accepted, self._now)
+            return
+        matches = [True] * entry.accepted + [False] * (entry.accepted < entry.drafted)
+        confidences = entry.confidences[: len(matches)]
+        if isinstance(entry.source, DrafterBlock):
+            if self._block is not None:
+                self._block.learn(matches, confidences, self._now)
         elif entry.source is not None and self._sampled:  # else among the shadows
-            matches = [True] * entry.accepted + [False] * (entry.accepted < entry.drafted)
-            confidences = entry.confidences[: len(matches)]
             exits = self._exits[entry.source.adapted]
             exits.learn(entry.source.layer, matches, confidences, self._now)
 
     @property
     def quiet(self) -> int:
         """Rounds in which the same will be planned while nothing is drafted; 0 if that cannot be said."""
-        if self._drafting is not None or not self._sampled:
+        if self._value > 0 or not self._sampled:
             return 0
         rounds = int(self._look_at - self._now)
         return rounds if self._lookup is None else min(rounds, _STEADY)
@@ -128,7 +146,7 @@ class DraftChoice:
 
     def note(self, seconds: float, shadow: float) -> None:
         """How long the round took, and its shadow tokens in that time."""
-        self._budget.note(seconds, shadow, drafting=self._drafting is not None)
+        self._budget.note(seconds, shadow, drafting=self._value > 0)
 
     def _exit(self, objective: Objective) -> tuple[bool, ExitPlan] | None:
         best: tuple[bool, ExitPlan] | None = None
@@ -145,8 +163,7 @@ class DraftChoice:
 
     def _promising(self, choice: ExitChoice, objective: Objective, most: int) -> tuple[int, ...]:
         """At most so many layers that may beat what is drafted now."""
-        value = 0.0 if self._drafting is None else self._drafting[1].value
-        return choice.worth_a_look(objective, self._now, max(_GAIN, _BETTER * value), most)
+        return choice.worth_a_look(objective, self._now, max(_GAIN, _BETTER * self._value), most)
 
     def _latest_look(self, exits: tuple[bool, ExitChoice]) -> bool:
         """Sorts those that the latest look was at behind the others, so that all have their turn."""

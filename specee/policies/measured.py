@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from specee.errors import ConfigurationError
+from specee.policies.block_choice import BlockChoice
 from specee.policies.draft_choice import POSITIONS, DraftChoice
 from specee.policies.exit_choice import ExitChoice
 from specee.policies.latency import Latency
@@ -12,6 +13,7 @@ from specee.policies.lookup_choice import LookupChoice
 from specee.policies.objective import LONGEST, Objective
 from specee.policies.plans import (
     Draft,
+    DrafterBlock,
     DraftSource,
     ExitLayer,
     ModelView,
@@ -49,14 +51,23 @@ class Measured:
     """Drafts where it is worth most, and nothing where nothing is worth it.
 
     ``lookup``: whether copies are a source. ``exits``: kinds of exit layers by whether they are adapted.
+    ``block``: whether the speculator's block is a source, where there is one.
     ``measured``: whether the objective is in measured seconds, or in layers as DEL has it. ``sampled``:
     whether shadow tokens are taken now and then, or of all layers in every round.
     """
 
     def __init__(
-        self, name: str, *, lookup: NgramLookup | None, exits: tuple[bool, ...], measured: bool, sampled: bool
+        self,
+        name: str,
+        *,
+        lookup: NgramLookup | None,
+        exits: tuple[bool, ...],
+        block: bool = False,
+        measured: bool,
+        sampled: bool,
     ) -> None:
         self.name = name
+        self._with_block = block
         self._lookup = lookup
         self._kinds = exits
         self._measured = measured
@@ -84,6 +95,9 @@ class Measured:
         sources: list[DraftSource] = [ExitLayer(heads[0][0], kind) for kind, heads in self._heads.items()]
         if self._lookup is not None:
             sources.append(self._lookup)
+        self._block = model.drafter if self._with_block else None
+        if self._block is not None:
+            sources.append(DrafterBlock())
         seen = sorted({layer for heads in self._heads.values() for layer, _ in heads})
         kept = (*seen, model.layers) if seen else ()
         positions = POSITIONS if self._sampled else LONGEST + 1  # all that a round verifies
@@ -177,5 +191,6 @@ class Measured:
     def _new(self, sequence: int) -> DraftChoice:
         exits = {kind: ExitChoice(heads) for kind, heads in self._heads.items()}
         lookup = None if self._lookup is None else (self._lookup, LookupChoice())
-        choice = self._choices[sequence] = DraftChoice(exits, lookup, sampled=self._sampled)
+        block = None if self._block is None else BlockChoice(self._block)
+        choice = self._choices[sequence] = DraftChoice(exits, lookup, block, sampled=self._sampled)
         return choice

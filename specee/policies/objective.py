@@ -75,8 +75,9 @@ class Objective:
     def seconds(self, layer: int, head: float, drafts: float) -> float:
         """A round of ``drafts`` tokens drafted at ``layer`` with a head of ``head`` times the bytes.
 
-        Layer 0 is a source that needs neither. Up to the exit layer one row remains to be verified, the
-        newest draft's; above it, all of them and the token before.
+        Layer 0 is a source that needs none, and makes its drafts in one call; ``head`` is what it reads for
+        each, 0 for copies. Up to the exit layer one row remains to be verified, the newest draft's; above it,
+        all of them and the token before.
         """
         rounds, whole = self._whole(layer, head), int(drafts)
         if drafts == whole:
@@ -87,7 +88,7 @@ class Objective:
         """Seconds of rounds of 0, 1, ... LONGEST drafts."""
         found = self._rounds.get((layer, head))
         if found is None:
-            each = layer * self._layer[1] + head * self._head[1] + self._turn if layer else 0.0
+            each = layer * self._layer[1] + head * self._head[1] + (self._turn if layer else 0.0)
             below, deep = layer * self._layer[1] + self._step, self.layers - layer
             found = self._rounds[layer, head] = [
                 below + drafts * each + deep * self._layer[drafts + 1] + self._head[drafts + 1]

@@ -16,11 +16,13 @@ class ModelView(NamedTuple):
     """What a policy sees of the model.
 
     ``layers`` counts its layers; ``adapted`` has a pair for each layer that can draft with ``adapted=True``:
-    the layer, and the bytes of its draft head over those of the model's own.
+    the layer, and the bytes of its draft head over those of the model's own. ``drafter`` is what a draft of
+    the speculator's block reads, its head included, over the same; None where there is no block.
     """
 
     layers: int
     adapted: tuple[tuple[int, float], ...] = ()
+    drafter: float | None = None
 
 
 class Needs(NamedTuple):
@@ -90,7 +92,15 @@ class NgramLookup:
     shortest: int = 2
 
 
-DraftSource: TypeAlias = ExitLayer | NgramLookup
+@dataclass(frozen=True)
+class DrafterBlock:
+    """Draft with the speculator's block: one layer on the model's states, with its own keys and values.
+
+    It costs no layer of the model: EAGLE (Li et al., ICML 2024).
+    """
+
+
+DraftSource: TypeAlias = ExitLayer | NgramLookup | DrafterBlock
 """Where drafts come from; :mod:`specee.drafting` has what each stands for."""
 
 

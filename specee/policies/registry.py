@@ -11,6 +11,7 @@ from specee.errors import ConfigurationError
 from specee.policies import dynamic_exit
 from specee.policies.auto import Auto
 from specee.policies.autoregressive import Autoregressive
+from specee.policies.drafter import Drafter
 from specee.policies.layerskip import LayerSkip
 from specee.policies.layerskip_adaptive import LayerSkipAdaptive
 from specee.policies.plans import Policy
@@ -20,7 +21,15 @@ from specee.policies.threshold import Threshold
 _POLICIES: dict[str, Callable[..., Policy]] = {
     **{
         policy.name: policy
-        for policy in (Auto, Autoregressive, LayerSkip, LayerSkipAdaptive, PromptLookup, Threshold)
+        for policy in (
+            Auto,
+            Autoregressive,
+            Drafter,
+            LayerSkip,
+            LayerSkipAdaptive,
+            PromptLookup,
+            Threshold,
+        )
     },
     dynamic_exit.NAME: dynamic_exit.make_del,
 }

@@ -45,7 +45,7 @@ class RecordedDrafts:
         while turn is not None and turn.length > 0:
             if isinstance(turn.source, ExitLayer):
                 return self._layer(length, turn, turn.source)
-            if (found := self._copy(length, turn, turn.source)) is not None:
+            if isinstance(turn.source, NgramLookup) and (found := self._copy(length, turn, turn.source)):
                 return found
             turn = turn.otherwise
         return None

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 import specee
+from specee.models.checkpoint import open_checkpoint
+from specee.models.speculator import Speculator
 from specee.policies import policy_names
 from tests.exactness.texts import TEXTS
+from tests.random_drafter import random_parts
 
 pytestmark = pytest.mark.model
 
@@ -23,6 +27,7 @@ SETTINGS = {
     "layerskip": [":exit_layer=29,speculation_length=4", ":exit_layer=12,speculation_length=2"],
     "layerskip-adaptive": [":exit_layer=27"],
     "threshold": [":exit_layer=24,threshold=0.3"],
+    "drafter": [":threshold=0.0"],
     "prompt-lookup": ["", ":speculation_length=11,shortest_ngram=1,longest=15"],
 }
 MODES: dict[str, dict[str, Any]] = {
@@ -39,7 +44,8 @@ def test_no_policy_is_left_out() -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("weights", ["packed", "bf16"])
 def test_every_policy_gives_the_tokens_of_plain_decoding(weights: Any, mode: str) -> None:
-    model = specee.load(weights=weights)
+    unfitted = random_parts(open_checkpoint().config, (12, 30), np.random.default_rng(3), inner=64)
+    model = specee.load(weights=weights, speculator=Speculator(drafter=unfitted))
     prompts = [model.encode(text)[-160:] for text in TEXTS.values()]
     width = max(map(len, prompts))
     padded = [[0] * (width - len(prompt)) + prompt for prompt in prompts]

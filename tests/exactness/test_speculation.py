@@ -25,6 +25,7 @@ from specee.policies import Policy, make_policy
 from specee.types import Sampling
 from tests.chaos import Chaos, Grower, Grown
 from tests.engines import Engine, all_engines
+from tests.random_drafter import random_parts
 from tests.random_model import CONFIGS, random_model
 
 MODELS = [(name, "fp32") for name in CONFIGS] + [("llama", "bf16"), ("aligned", "mixed"), ("aligned", "int8")]
@@ -34,7 +35,7 @@ POLICIES = [
     "threshold:exit_layer=2,threshold=0.1",
 ]
 POLICIES += ["prompt-lookup:shortest_ngram=1", "layerskip:exit_layer=2,speculation_length=0"]
-POLICIES += ["del", "del:faithful=true", "auto"]
+POLICIES += ["drafter", "drafter:threshold=0.0,speculation_length=5", "del", "del:faithful=true", "auto"]
 PLAIN = "autoregressive"
 
 
@@ -101,7 +102,7 @@ def active(backend: Backend, made: Sequence[Request]) -> list[ActiveSequence]:
 
 
 def fitted(backend: Backend) -> DraftHeads:
-    """Draft heads as a speculator gives them, fitted to nothing: an adapter, a third of the vocabulary."""
+    """What a speculator gives, fitted to nothing: an adapter, a third of the vocabulary, a drafter block."""
     rng = np.random.default_rng(12)
     hidden, width = backend.config.hidden_size, 6
     adapter = Adapter(
@@ -110,7 +111,8 @@ def fitted(backend: Backend) -> DraftHeads:
         rng.normal(0, 0.2, (hidden, width)).astype(np.float32),
     )
     vocabulary = rng.permutation(backend.config.vocab_size)[: backend.config.vocab_size // 3]
-    return DraftHeads(backend, Speculator(vocabulary, {1: adapter}))
+    parts = random_parts(backend.config, (1, backend.config.num_layers), rng)
+    return DraftHeads(backend, Speculator(vocabulary, {1: adapter}, parts))
 
 
 def run(
@@ -199,14 +201,15 @@ def test_drafts_are_accepted_and_refused_on_the_way() -> None:
     plain = [run(backend, [request], make_policy(PLAIN))[0][0] for request in made]
     totals: dict[str, list[int]] = {}
     for seed in range(3):
-        found, generation = run(backend, made, Chaos(seed, grown=True), [one.tokens for one in plain])
+        answers = [one.tokens for one in plain]
+        found, generation = run(backend, made, Chaos(seed, grown=True), answers, fitted(backend))
         assert found == plain
         for source, counts in generation.statistics.by_source.items():
             total = totals.setdefault(type(source).__name__, [0, 0])
             total[0] += counts.drafted
             total[1] += counts.accepted
         assert len(generation.statistics.steps) < sum(len(one.tokens) for one in plain)
-    assert totals.keys() == {"ExitLayer", "NgramLookup", "Grown"}
+    assert totals.keys() == {"DrafterBlock", "ExitLayer", "NgramLookup", "Grown"}
     assert all(drafted > accepted > 0 for drafted, accepted in totals.values()), totals
 
 

@@ -30,7 +30,7 @@ from specee.policies import (
 )
 
 LAYERS = 10
-MODEL = ModelView(LAYERS)
+MODEL = ModelView(LAYERS, drafter=0.3)
 LATENCY = Latency((1, 8), (1e-4, 1.2e-4), (1e-3, 1.5e-3), 1e-5, 1e-4)
 
 
@@ -107,7 +107,7 @@ def test_layerskip_is_static() -> None:
     assert drafts(begun("layerskip:adapted=true"))[0].source == ExitLayer(8, adapted=True)
 
 
-@pytest.mark.parametrize("name", ["layerskip-adaptive", "prompt-lookup"])
+@pytest.mark.parametrize("name", ["drafter", "layerskip-adaptive", "prompt-lookup"])
 def test_adaptive_length_follows_acceptance_of_its_own_sequence(name: str) -> None:
     policy = begun(f"{name}:speculation_length=2,longest=3")
     told(policy, 2, 2)
@@ -121,7 +121,7 @@ def test_adaptive_length_follows_acceptance_of_its_own_sequence(name: str) -> No
     assert drafts(policy)[0].length == 1, "a round without drafts says nothing"
 
 
-@pytest.mark.parametrize("name", ["layerskip", "layerskip-adaptive", "prompt-lookup"])
+@pytest.mark.parametrize("name", ["drafter", "layerskip", "layerskip-adaptive", "prompt-lookup"])
 def test_what_has_not_changed_is_the_same_plan(name: str) -> None:
     policy = begun(name)
     plan = policy.plan(observation(view(0), view(1)))

@@ -1,0 +1,80 @@
+"""Drafts from the speculator's block: chains that the backend makes in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from dataclasses import replace
+
+from specee.backends.protocol import Backend, ChainCall, FittedColumn, FittedDrafter
+from specee.clock import Clock
+from specee.drafting.drafter import States
+from specee.drafting.heads import DraftHeads
+from specee.drafting.tree import DraftTree
+from specee.errors import ConfigurationError
+from specee.policies import DraftCost, DraftSource
+from specee.types import Sampling
+
+WINDOW = 512
+"""Positions whose states are kept for it: a longer prompt it knows from there on."""
+
+
+class BlockDrafter:
+    """A column of keys and values for each sequence, which follows its text by itself."""
+
+    def __init__(self, backend: Backend, heads: DraftHeads) -> None:
+        self._backend = backend
+        self._heads = heads
+        self._columns: dict[int, FittedColumn] = {}
+
+    def check(self, source: DraftSource) -> None:
+        """See :meth:`.Drafter.check`."""
+        self._block()
+
+    def cost(self, source: DraftSource) -> DraftCost:
+        """See :meth:`.Drafter.cost`: the block's weights and its head's, counted as the model's head."""
+        self._block()
+        return DraftCost(0, self._heads.drafter_share or 0.0)
+
+    def reads(self, source: DraftSource) -> States:
+        """See :meth:`.Drafter.reads`."""
+        return States(self._block().layers, WINDOW)
+
+    def draft(self, trees: Seq[DraftTree], clock: Clock) -> None:
+        """See :meth:`.Drafter.draft`. A text whose states are not known yet gets nothing."""
+        able = [tree for tree in trees if tree.open and self._known(tree)]
+        if able:
+            calls = [self._call(tree) for tree in able]
+            arguments = self._block(), calls, self._heads.drafter_head
+            chains = clock.timed("draft", self._backend.draft_chains, *arguments)
+            for tree, (tokens, confidences) in zip(able, chains, strict=True):
+                tree.chain(tokens, confidences)
+        for tree in trees:
+            tree.close()
+
+    def _known(self, tree: DraftTree) -> bool:
+        """Whether the state before the newest position is kept, so that drafts can begin."""
+        before = tree.tip - 1
+        layers = self._backend.config.num_layers
+        return before >= 0 and tree.state.kept > 0 and tree.state.row(before).done == layers
+
+    def _call(self, tree: DraftTree) -> ChainCall:
+        sequence = tree.draft.sequence
+        if sequence not in self._columns:
+            self._columns[sequence] = self._block().column(tree.state.capacity, "fp16")
+        return ChainCall(
+            tree.state, self._columns[sequence], tree.draft.length, tree.draft.stop_below, _drawn(tree)
+        )
+
+    def _block(self) -> FittedDrafter:
+        if self._heads.drafter is None:
+            raise ConfigurationError(
+                "no drafter block is loaded: load a speculator file that has one, or use another policy"
+            )
+        return self._heads.drafter
+
+
+def _drawn(tree: DraftTree) -> Sampling:
+    """Classical rejection gets the likeliest tokens, which are no draws: it may keep any such draft."""
+    if not tree.rejection:
+        return tree.sampling
+    return replace(Sampling(), repetition_penalty=tree.sampling.repetition_penalty)
