@@ -1,4 +1,4 @@
-"""The ``specee`` command: ``generate``, ``chat``, ``info``, ``bench``, ``record`` and ``replay``."""
+"""The ``specee`` command: ``generate``, ``chat``, ``info``, ``bench``, ``fit``, ``record`` and ``replay``."""
 
 from __future__ import annotations
 

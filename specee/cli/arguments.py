@@ -18,7 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="specee", description="Decode causal language models faster.")
     parser.add_argument("--version", action="version", version=f"specee {__version__}")
     commands = parser.add_subparsers(
-        title="commands", metavar="{generate,chat,info,bench,record,replay}", required=True
+        title="commands", metavar="{generate,chat,info,bench,fit,record,replay}", required=True
     )
     _add_generate(commands)
     _add_chat(commands)
@@ -31,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model(info)
     info.set_defaults(run=_info)
     _add_bench(commands)
+    _add_fit(commands)
     _add_record(commands)
     _add_replay(commands)
     return parser
@@ -92,6 +93,28 @@ def _add_bench(commands: Any) -> None:
     command.set_defaults(run=_bench)
 
 
+def _add_fit(commands: Any) -> None:
+    command = commands.add_parser(
+        "fit", help="make a speculator file for a model, from texts it writes itself"
+    )
+    command.add_argument(
+        "--output", type=Path, required=True, metavar="FILE.safetensors", help="the speculator file to write"
+    )
+    command.add_argument(
+        "--tokens", type=int, default=1_000_000, metavar="N",
+        help="that the model writes to be fitted on (default: %(default)s)",
+    )  # fmt: skip
+    command.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="of texts and training (default: 0)"
+    )
+    command.add_argument(
+        "--work", type=Path, metavar="DIR",
+        help="keeps texts and training, so that a run that was stopped goes on (default: in the cache)",
+    )  # fmt: skip
+    _add_model(command)
+    command.set_defaults(run=_fit)
+
+
 def _add_record(commands: Any) -> None:
     command = commands.add_parser("record", help="decode plainly, and keep what every layer says, for replay")
     command.add_argument("prompt", nargs="*", help="a text; more may be given")
@@ -147,7 +170,7 @@ def _add_model(command: argparse.ArgumentParser) -> None:
         choices=("auto", "fp32", "bf16", "packed", "int8", "int4"),
         help="how weights are stored (default: packed, as they are, for GGUF; else fp32 or bf16)",
     )
-    group.add_argument("--speculator", metavar="FILE", help="adapters and draft vocabulary for the policy")
+    group.add_argument("--speculator", metavar="FILE", help="fitted parts to draft with, see specee fit")
     group.add_argument("--kv-dtype", choices=("fp32", "bf16", "fp16"), help="format of the KV cache")
     group.add_argument(
         "--max-context", type=int, metavar="N", help="positions at most (default: the model's)"
@@ -224,6 +247,12 @@ def _info(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     from specee.cli.bench import run
+
+    return run(options)
+
+
+def _fit(options: argparse.Namespace) -> int:
+    from specee.cli.fit import run
 
     return run(options)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import random
+import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,6 @@ from specee.whole_file import write_whole
 
 HELD_OUT = 32
 """One in so many questions is kept from fitting."""
-_SHARD = 256  # conversations in a shard
 # Temperatures that questions and answers are drawn with. Drafts are mostly asked for by greedy decoding.
 _QUESTIONS, _ANSWERS = (0.7, 1.0, 1.0), (0.0, 0.0, 0.6, 1.0)
 _MIN_P = 0.05  # drops what would be odd, at less cost than a sum over sorted tokens
@@ -40,10 +40,13 @@ class Text(NamedTuple):
 
 
 class Corpus:
-    """The shards in ``folder``, and those to come; ``seed`` decides all of them."""
+    """The shards in ``folder``, and those to come; ``seed`` decides all of them.
 
-    def __init__(self, folder: Path, seed: int = 0) -> None:
-        self.folder, self.seed = folder, seed
+    ``shard``: conversations to ask for at a time; some come to nothing.
+    """
+
+    def __init__(self, folder: Path, seed: int = 0, shard: int = 256) -> None:
+        self.folder, self.seed, self._shard = folder, seed, shard
 
     @property
     def shards(self) -> int:
@@ -57,7 +60,7 @@ class Corpus:
         """The next shard; returns the tokens that the model wrote in it. Raises OSError."""
         index = self.shards
         self.folder.mkdir(parents=True, exist_ok=True)
-        written = [one for one in writer.write(wishes(self.seed, index)) if one is not None]
+        written = [one for one in writer.write(wishes(self.seed, index, self._shard)) if one is not None]
         write_whole(self._path(index), _packed(written))
         return sum(len(one.tokens) - one.question for one in written)
 
@@ -80,7 +83,7 @@ class Corpus:
             with np.load(path, allow_pickle=False) as file:
                 tokens, ends = file["tokens"].tolist(), file["ends"].tolist()
                 places = zip(file["questions"].tolist(), file["answers"].tolist(), strict=True)
-        except (OSError, ValueError, KeyError, zlib.error) as error:
+        except (OSError, ValueError, KeyError, zlib.error, zipfile.BadZipFile) as error:
             raise CheckpointError(f"{path}: no complete shard of a corpus ({error}). Delete it.") from error
         begins = [0, *ends[:-1]] if ends else []
         return [
@@ -89,11 +92,11 @@ class Corpus:
         ]
 
 
-def wishes(seed: int, shard: int) -> list[Wish]:
+def wishes(seed: int, shard: int, count: int) -> list[Wish]:
     """What a shard is to be about: the same for the same seed."""
     rng = random.Random(f"specee corpus {seed} {shard}")
     found = []
-    for _ in range(_SHARD):
+    for _ in range(count):
         opening = rng.choice(KINDS[rng.choice(list(KINDS))])
         question, answer = rng.choice(_QUESTIONS), rng.choice(_ANSWERS)
         seeds = rng.getrandbits(32), rng.getrandbits(32)

@@ -59,9 +59,10 @@ class Writer:
         self._question_tokens, self._answer_tokens = question_tokens, answer_tokens
         self._kv_dtype = kv_dtype
         self._between = tuple(tokenizer.encode(turns.between, add_special_tokens=False))
+        self._chats = bool(turns.between)  # else the opening is gone on with, and that is all
 
     def write(self, wishes: Seq[Wish]) -> list[Conversation | None]:
-        """One for each wish, whatever is written beside it; None where the user came to no end."""
+        """One for each wish, whatever is written beside it; None where the user says nothing."""
         found: list[Conversation | None] = [None] * len(wishes)
         questions = {index: self._question(wish) for index, wish in enumerate(wishes)}
         waiting = deque(questions.items())
@@ -72,19 +73,28 @@ class Writer:
             for one in self._until_some_end(running, refill=bool(waiting)):
                 running.remove(one)
                 begin = len(questions[one.id].prompt)
-                if len(one.request.prompt) > begin:
+                if not self._chats or len(one.request.prompt) > begin:
                     found[one.id] = Conversation(tuple(one.text), begin, len(one.request.prompt))
-                elif one.finish_reason == "eos" and len(one.generated) > 1:
+                elif one.finish_reason == "length" or len(one.generated) > 1:
                     waiting.appendleft((one.id, self._answer(one, wishes[one.id].answer)))
         return found
 
     def _question(self, wish: Wish) -> Request:
-        prompt = self._tokenizer.encode(self._turns.before + wish.opening, add_special_tokens=False)
-        return Request(tuple(prompt), self._question_tokens, wish.question, self._ends)
+        if self._chats:
+            prompt = self._tokenizer.encode(self._turns.before + wish.opening, add_special_tokens=False)
+            return Request(tuple(prompt), self._question_tokens, wish.question, self._ends)
+        prompt = self._tokenizer.encode(wish.opening)
+        return Request(tuple(prompt) or (self._first(),), self._answer_tokens, wish.answer, self._ends)
+
+    def _first(self) -> int:
+        """What a text begins with that has no words yet."""
+        ids = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id, 0
+        return next(index for index in ids if index is not None)
 
     def _answer(self, asked: ActiveSequence, sampling: Sampling) -> Request:
-        """The end of the user's turn belongs to the template."""
-        return Request((*asked.text[:-1], *self._between), self._answer_tokens, sampling, self._ends)
+        """The end of the user's turn belongs to the template; a turn that came to none ends where it is."""
+        words = asked.text[:-1] if asked.finish_reason == "eos" else asked.text
+        return Request((*words, *self._between), self._answer_tokens, sampling, self._ends)
 
     def _begin(self, index: int, request: Request) -> ActiveSequence:
         state = self._backend.sequence(request.capacity, self._kv_dtype)

@@ -240,9 +240,12 @@ class _Contents:
         return CheckpointError(f"{self._path}: {what}. The file is damaged, or made wrongly; make it again.")
 
 
-def write_speculator(path: Path, speculator: Speculator, fingerprint: str) -> None:
+def write_speculator(
+    path: Path, speculator: Speculator, fingerprint: str, notes: Mapping[str, str] | None = None
+) -> None:
     """Write a file that :func:`read_speculator` reads, arrays float32 and int64, a drafter's float16.
 
+    ``notes``: more metadata, of how it was made; nothing depends on them.
     See :func:`.write_whole`. Raises OSError.
     """
     from safetensors.numpy import save
@@ -257,5 +260,5 @@ def write_speculator(path: Path, speculator: Speculator, fingerprint: str) -> No
         tensors["drafter.layers"] = np.array(speculator.drafter.layers, np.int64)
         for name, array in speculator.drafter.arrays():
             tensors[f"drafter.{name}"] = np.ascontiguousarray(array, np.float16)
-    metadata = {"format": _FORMAT, "version": _VERSION, "fingerprint": fingerprint}
+    metadata = {**(notes or {}), "format": _FORMAT, "version": _VERSION, "fingerprint": fingerprint}
     write_whole(path, save(tensors, metadata))

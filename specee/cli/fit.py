@@ -1,0 +1,69 @@
+"""``specee fit``: a speculator file for a model, from nothing but the model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from specee.cli.common import load_model
+from specee.cli.output_file import check_writable, written
+from specee.errors import BackendUnavailableError
+from specee.models.default_model import cache_folder
+
+if TYPE_CHECKING:
+    from specee.fitting.pipeline import Report
+
+_PERIOD = 10.0  # seconds between lines about the same stage
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit code."""
+    try:
+        from specee.fitting.pipeline import Plan, fit
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f'fitting needs torch ({error}): install it with pip install "specee[hf]"'
+        ) from error
+    plan = Plan(options.tokens, options.seed)
+    check_writable(options.output, "--output")
+    model = load_model(options)
+    work: Path = options.work or cache_folder() / "fit" / options.output.stem
+    print(
+        f"work in {work}: what is there already is used, and a run that was stopped goes on", file=sys.stderr
+    )
+    with written(options.output, "--output"):
+        report = fit(model, plan, options.output, work, Progress())
+    print_report(report, options.output)
+    return 0
+
+
+def print_report(report: Report, output: Path) -> None:
+    """What came of it."""
+    chain = ", ".join(f"{share:.0%}" for share in report.agreement)
+    print(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB) in {report.seconds / 60:.1f} minutes")
+    print(f"texts       {report.texts}, {report.tokens} tokens that the model wrote")
+    print(f"vocabulary  {report.vocabulary} tokens, which cover {report.coverage:.1%} of what it writes")
+    print(f"drafter     reads layers {', '.join(map(str, report.layers))}")
+    print(f"agreement   {chain} of the first, second, ... draft of a chain, on texts held out")
+
+
+class Progress:
+    """A line now and then, with the time that is left."""
+
+    def __init__(self) -> None:
+        self._stage, self._begin, self._first, self._told = "", 0.0, 0, 0.0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """See :data:`specee.fitting.pipeline.Tell`."""
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._begin, self._first, self._told = stage, now, done, 0.0
+        if now - self._told < _PERIOD and done < total:
+            return
+        self._told = now
+        made = done - self._first
+        left = f", {(now - self._begin) / made * (total - done) / 60:.0f} minutes left" if made else ""
+        print(f"{stage}: {done} of {total}{left}", file=sys.stderr)

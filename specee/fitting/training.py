@@ -1,0 +1,180 @@
+"""Training a drafter block against the full model's distribution, a batch at a time, resumable.
+
+The loss of a step is the cross-entropy with the model's probabilities over the draft vocabulary; unrolled
+steps (:class:`.Drafter`) count less and less. AdamW (Loshchilov and Hutter, 2019) with a cosine schedule.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from specee.errors import CheckpointError
+from specee.fitting.batches import Batch
+from specee.fitting.drafter import Drafter
+from specee.fitting.frozen import Frozen
+from specee.whole_file import write_whole
+
+_LATER = 0.8  # what a step of the unrolled drafter counts beside the one before
+_WARM_UP, _LEAST = 50, 0.05  # batches; and the share of the learning rate that is left at the end
+_CLIP = 1.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of a training run: ``steps`` are unrolled, ``half`` computes products in bf16."""
+
+    steps: int = 3
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    half: bool = True
+
+
+class Training:
+    """``batches`` of them in all; ``done`` are behind us, the last with ``losses`` by unrolled step.
+
+    ``of``: what tells this run from others, which its files say.
+    """
+
+    def __init__(
+        self,
+        drafter: Drafter,
+        frozen: Frozen,
+        vocabulary: Tensor,
+        batches: int,
+        settings: Settings,
+        of: str = "",
+    ) -> None:
+        self.drafter, self.batches, self.done = drafter, batches, 0
+        self.losses: list[float] = []
+        self._of = f"{of}; {settings}"
+        self._frozen, self._settings = frozen, settings
+        self._vocabulary = vocabulary
+        head = frozen.head[vocabulary]
+        self._head = head.bfloat16() if settings.half else head
+        self._optimizer = torch.optim.AdamW(
+            drafter.parameters(), settings.learning_rate, (0.9, 0.95), weight_decay=settings.weight_decay
+        )
+
+    def run(self, batch: Callable[[int], Batch], save_every: int, path: Path) -> Iterator[int]:
+        """Train on what is left, saving to ``path`` on the way; gives how many batches are done."""
+        while self.done < self.batches:
+            self.losses = self.step(batch(self.done))
+            self.done += 1
+            if self.done % save_every == 0 or self.done == self.batches:
+                self.save(path)
+            yield self.done
+
+    def step(self, batch: Batch) -> list[float]:
+        """One batch; returns the loss of each unrolled step."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._settings.learning_rate * _schedule(self.done, self.batches)
+        with self._precision():
+            losses = self._losses(batch)
+            weights = [_LATER**step for step in range(len(losses))]
+            loss = sum(weight * one for weight, one in zip(weights, losses, strict=True)) / sum(weights)
+        self._optimizer.zero_grad()
+        assert isinstance(loss, Tensor)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.drafter.parameters(), _CLIP)
+        self._optimizer.step()
+        return [one.item() for one in losses]
+
+    def _losses(self, batch: Batch) -> list[Tensor]:
+        outputs = self._outputs(batch, self._settings.steps)
+        with torch.no_grad():
+            wanted = torch.softmax(self._logits(batch.after[batch.counts]), -1)
+            places = torch.zeros(batch.counts.shape, dtype=torch.long)
+            places[batch.counts] = torch.arange(len(wanted))
+        losses = []
+        for step, output in enumerate(outputs):
+            counts = _from(batch.counts, step)
+            logs = torch.log_softmax(self._logits(output[counts]), -1)
+            losses.append(-(wanted[places[counts]] * logs).sum(-1).mean())
+        return losses
+
+    def _outputs(self, batch: Batch, steps: int) -> list[Tensor]:
+        outputs: list[Tensor] = self.drafter(
+            self._frozen.embedding[batch.tokens], self.drafter.fused(batch.before.float()), steps
+        )
+        return outputs
+
+    def _logits(self, states: Tensor) -> Tensor:
+        normed = self._frozen.normed(states).to(self._head.dtype)
+        return functional.linear(normed, self._head).float()
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self._settings.half)
+
+    @torch.no_grad()
+    def agreement(self, batch: Batch, steps: int) -> tuple[list[int], list[int]]:
+        """By unrolled step: drafts that are the text's next token, and drafts in all."""
+        with self._precision():
+            outputs = self._outputs(batch, steps)
+            hits, total = [], []
+            for step, output in enumerate(outputs):
+                counts = _from(batch.counts, step)
+                best = self._vocabulary[self._logits(output[counts]).argmax(-1)]
+                hits.append(int((best == batch.right[counts]).sum()))
+                total.append(int(counts.sum()))
+        return hits, total
+
+    def save(self, path: Path) -> None:
+        """All that a resumed run needs. Raises OSError."""
+        from safetensors.torch import save
+
+        tensors = {f"drafter.{name}": value for name, value in self.drafter.state_dict().items()}
+        for index, state in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+        said = {"of": self._of, "done": str(self.done), "losses": json.dumps(self.losses)}
+        write_whole(path, save({name: value.contiguous() for name, value in tensors.items()}, said))
+
+    def resume(self, path: Path) -> None:
+        """Go on where :meth:`save` was. Raises CheckpointError for a file of another run."""
+        import safetensors
+
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                said = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            drafter = {
+                name.removeprefix("drafter."): value
+                for name, value in tensors.items()
+                if name.startswith("drafter.")
+            }
+            if said["of"] != self._of:
+                raise ValueError(f"it is of another run: {said['of']}, and not {self._of}")
+            self.drafter.load_state_dict(drafter)
+            self._optimizer.load_state_dict(self._optimizer_state(tensors))
+            self.done, self.losses = int(said["done"]), json.loads(said["losses"])
+        except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
+            raise CheckpointError(
+                f"{path}: training cannot go on from it ({error}). Delete it to train anew."
+            ) from error
+
+    def _optimizer_state(self, tensors: dict[str, Tensor]) -> dict[str, object]:
+        found: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, part = name.split(".", 2)
+                found.setdefault(int(index), {})[part] = value
+        return {**self._optimizer.state_dict(), "state": found}
+
+
+def _from(counts: Tensor, step: int) -> Tensor:
+    """Where step ``step`` of the unrolled drafter has true states behind it."""
+    later = counts.clone()
+    later[:, :step] = False
+    return later
+
+
+def _schedule(done: int, batches: int) -> float:
+    warm = min(1.0, (done + 1) / _WARM_UP)
+    return warm * (_LEAST + (1 - _LEAST) * 0.5 * (1 + math.cos(math.pi * done / batches)))

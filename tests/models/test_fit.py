@@ -1,0 +1,158 @@
+"""``specee fit`` on tiny models: a file from nothing but the model, the same after any kill."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+import torch
+
+import specee
+from specee.cli import main
+from specee.errors import CheckpointError
+from specee.fitting import pipeline
+from specee.fitting.corpus import Corpus
+from specee.fitting.pipeline import Plan, fit
+from specee.fitting.training import Training
+from specee.models.speculator import fingerprint, read_speculator
+from tests.tiny_models import FAMILIES, tiny_folder
+
+PLAN = Plan(tokens=1500, batch_tokens=256, steps=2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_folder("llama", tmp_path_factory.mktemp("tiny"), seed=3)
+
+
+class Killed(BaseException):
+    """Stands for a signal that nobody catches."""
+
+
+def contents(path: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
+    with safetensors.safe_open(path, framework="numpy") as file:
+        tensors = {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118
+        said = json.loads(file.metadata()["fit"])
+    del said["report"]["seconds"]
+    return tensors, said
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family(family: str, tmp_path: Path) -> None:
+    source = tiny_folder(family, tmp_path, seed=5)
+    output = tmp_path / "made.safetensors"
+    model = specee.load(source, threads=1)
+    report = fit(model, Plan(tokens=600, batch_tokens=256), output, tmp_path / "work")
+    assert report.tokens >= 500
+    assert 0 < report.coverage <= 1
+    assert len(report.agreement) == 3
+    assert all(np.isfinite(report.losses))
+    with_it = specee.load(source, threads=1, speculator=output)
+    prompt = with_it.encode("The quick brown fox")
+    for policy in ("drafter:threshold=0.0", "auto"):
+        result = with_it.generate(prompt, max_new_tokens=24, policy=policy, return_dict=True)
+        assert result.tokens == model.generate(prompt, max_new_tokens=24, return_dict=True).tokens
+        assert policy == "auto" or result.statistics.acceptance.drafted > 5
+
+
+def test_what_is_fitted_learns(folder: Path, tmp_path: Path) -> None:
+    """The loss falls, and drafts of the model's own texts are right far more often than chance has it."""
+    model = specee.load(folder, threads=2)
+    losses: list[float] = []
+    step = Training.step
+
+    def watched(self: Training, batch: Any) -> list[float]:
+        found = step(self, batch)
+        losses.append(found[0])
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "step", watched)
+        plan = Plan(tokens=20_000, batch_tokens=512, steps=2, learning_rate=3e-3)
+        report = fit(model, plan, tmp_path / "made.safetensors", tmp_path / "work")
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    untrained = fit(model, Plan(tokens=300), tmp_path / "other.safetensors", tmp_path / "other")
+    assert report.agreement[0] > max(5 / model.config.vocab_size, 3 * untrained.agreement[0])
+
+
+@pytest.mark.parametrize("stage", ["texts", "drafter", "report"])
+def test_a_run_that_was_killed_comes_to_the_same_file(folder: Path, tmp_path: Path, stage: str) -> None:
+    torch.manual_seed(99)  # nothing depends on it
+    model = specee.load(folder, threads=1)
+    whole, output = tmp_path / "whole.safetensors", tmp_path / "made.safetensors"
+    fit(model, PLAN, whole, tmp_path / "whole")
+    seen = []
+
+    def kill(name: str, done: int, total: int) -> None:
+        seen.append((name, done))
+        if name == stage and (done > 0 or name == "report"):
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "_SAVE_EVERY", 2)
+        with pytest.raises(Killed):
+            fit(model, PLAN, output, tmp_path / "work", kill)
+        assert not output.exists()
+        assert not [path for path in (tmp_path / "work").iterdir() if ".part" in path.name]
+        fit(model, PLAN, output, tmp_path / "work")
+    assert contents(output) == contents(whole)
+
+
+def test_another_plan_makes_another_file(folder: Path, tmp_path: Path) -> None:
+    """The negative control."""
+    model = specee.load(folder, threads=1)
+    for name, plan in (("a", PLAN), ("b", Plan(tokens=1500, batch_tokens=256, steps=2, seed=1))):
+        fit(model, plan, tmp_path / name, tmp_path / f"work-{name}")
+    assert contents(tmp_path / "a")[0] != contents(tmp_path / "b")[0]
+
+
+def test_damaged_files_of_an_earlier_run_are_named(folder: Path, tmp_path: Path) -> None:
+    model = specee.load(folder, threads=1)
+    work = tmp_path / "work"
+    fit(model, PLAN, tmp_path / "made.safetensors", work)
+    training = work / "drafter-0.safetensors"
+    whole = training.read_bytes()
+    training.write_bytes(whole[:-100])
+    with pytest.raises(CheckpointError, match=training.name):
+        fit(model, PLAN, tmp_path / "again.safetensors", work)
+    training.write_bytes(whole)
+    with pytest.raises(CheckpointError, match="another run"):
+        fit(model, Plan(tokens=1500, batch_tokens=128), tmp_path / "again.safetensors", work)
+    assert not (tmp_path / "again.safetensors").exists()
+    assert Corpus(work, 0).shards > 0
+
+
+def test_a_file_for_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "made.safetensors"
+    fit(specee.load(folder, threads=1), PLAN, output, tmp_path / "work")
+    other = tiny_folder("llama", tmp_path, seed=4)
+    with pytest.raises(CheckpointError, match="fingerprint"):
+        specee.load(other, speculator=output)
+    model = specee.load(folder, threads=1)
+    mark = fingerprint(model.config, model.checkpoint.norms())
+    content = output.read_bytes()
+    for damaged in (content[:-3], content[: len(content) // 2], b"", content[:1000]):
+        output.write_bytes(damaged)
+        with pytest.raises(CheckpointError):
+            read_speculator(output, model.config, mark)
+
+
+def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output, work = tmp_path / "made.safetensors", tmp_path / "work"
+    words = ["fit", "--model", str(folder), "--tokens", "600", "--work", str(work), "--output", str(output)]
+    assert main([*words, "--threads", "1"]) == 0
+    said = capsys.readouterr()
+    assert "agreement" in said.out
+    assert str(output) in said.out
+    assert "texts: " in said.err
+    use = ["--speculator", str(output), "--policy", "drafter", "--stats", "--max-new-tokens", "8"]
+    assert main(["generate", "Hello", "--model", str(folder), *use]) == 0
+    assert "drafter" in capsys.readouterr().err
+    assert main([*words[:-1], str(tmp_path / "missing" / "made.safetensors")]) == 2
+    assert "--output" in capsys.readouterr().err
+    assert main(["fit", "--model", str(folder), "--tokens", "0", "--output", str(output)]) == 2
+    assert "tokens=0" in capsys.readouterr().err
