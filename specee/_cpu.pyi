@@ -89,6 +89,7 @@ class Engine:
         self,
         adapter: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]] | None,
         vocabulary: Seq[int] | None,
+        blocks: tuple[npt.NDArray[np.uint8], str] | None = None,
     ) -> DraftHead: ...
     def drafter(self, layers: Seq[int], inner: int, format: str) -> Drafter: ...
     def draft_chains(

@@ -257,15 +257,28 @@ std::unique_ptr<const Adapter> make_adapter(const AdapterArrays& arrays, py::ssi
                                    down.data(), up.data());
 }
 
-// The head keeps its engine alive.
+// The head keeps its engine alive. `blocks`: rows for the vocabulary, which ascends then, and their format.
 py::object make_draft_head(const py::object& self, const std::optional<AdapterArrays>& adapter,
-                           const std::optional<std::vector<int64_t>>& vocabulary) {
+                           const std::optional<std::vector<int64_t>>& vocabulary,
+                           const std::optional<std::pair<py::buffer, std::string>>& blocks) {
   Engine& engine = self.cast<Engine&>();
+  std::optional<HeadBlocks> rows;
+  py::buffer_info info;
+  if (blocks) {
+    const WeightType type = parse_weight_type(blocks->second);
+    info = blocks->first.request();
+    const WeightRows found = weight_rows_of(info, type, "the rows of a draft head");
+    const PackedMatrix like(1, engine.config().hidden_size, type, "a draft head");
+    if (!vocabulary || found.rows != static_cast<int>(vocabulary->size()) || found.columns != like.columns())
+      throw ConfigurationError("a draft head in blocks needs a row of " + std::to_string(like.columns()) +
+                               " bytes for each token of its vocabulary");
+    rows = HeadBlocks{type, found.data};
+  }
   std::unique_ptr<DraftHead> head;
   {
     py::gil_scoped_release release;
     head = engine.draft_head(adapter ? make_adapter(*adapter, engine.config().hidden_size) : nullptr,
-                             vocabulary ? &*vocabulary : nullptr);
+                             vocabulary ? &*vocabulary : nullptr, rows ? &*rows : nullptr);
   }
   py::object made = py::cast(std::move(head));
   py::detail::keep_alive_impl(made, self);
@@ -321,7 +334,8 @@ void bind_engine(py::module_& m) {
       .def("sample", &sample)
       .def("draft", &draft, py::arg("work"), py::arg("sampling"), py::arg("head") = py::none())
       .def("shadow", &shadow, py::arg("work"), py::arg("layers"), py::arg("head") = py::none())
-      .def("draft_head", &make_draft_head);
+      .def("draft_head", &make_draft_head, py::arg("adapter"), py::arg("vocabulary"),
+           py::arg("blocks") = py::none());
 }
 
 double bandwidth_gb(size_t bytes, int threads, const std::string& isa) {

@@ -14,6 +14,11 @@ HeadRows::HeadRows(const PackedMatrix& head, std::vector<int> tokens)
     matrix.copy_row(head, ids[column], static_cast<int>(column));
 }
 
+HeadRows::HeadRows(int k, std::vector<int> tokens, WeightType type, const void* blocks)
+    : ids(std::move(tokens)), matrix(static_cast<int>(ids.size()), k, type, "a draft head") {
+  matrix.set_rows({}, 0, static_cast<int>(ids.size()), blocks, type);
+}
+
 DraftHead::DraftHead(const ModelConfig& model, const PackedMatrix& whole,
                      std::shared_ptr<const HeadRows> rows, std::unique_ptr<const Adapter> adapter)
     : model_(&model), whole_(whole), rows_(std::move(rows)), adapter_(std::move(adapter)) {}
@@ -41,8 +46,13 @@ std::vector<int> checked(const std::vector<int64_t>& tokens, int vocab_size) {
 }  // namespace
 
 std::unique_ptr<DraftHead> DraftHeads::make(std::unique_ptr<const Adapter> adapter,
-                                            const std::vector<int64_t>* tokens) {
-  std::shared_ptr<const HeadRows> rows = tokens != nullptr ? rows_of(*tokens) : nullptr;
+                                            const std::vector<int64_t>* tokens, const HeadBlocks* blocks) {
+  std::shared_ptr<const HeadRows> rows;
+  if (tokens != nullptr && blocks != nullptr)
+    rows = std::make_shared<const HeadRows>(whole_.k(), checked(*tokens, config_.vocab_size), blocks->type,
+                                            blocks->rows);
+  else if (tokens != nullptr)
+    rows = rows_of(*tokens);
   return std::make_unique<DraftHead>(config_, whole_, std::move(rows), std::move(adapter));
 }
 

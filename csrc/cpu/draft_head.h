@@ -10,11 +10,13 @@
 
 namespace specee {
 
-// Rows of a model's head. A logit made with one has the bits it has in the whole head: an output is one chain
-// over k, wherever it stands (kernels.h).
+// Rows of a model's head. A logit made with one as it is has the bits it has in the whole head: an output is
+// one chain over k, wherever it stands (kernels.h).
 struct HeadRows {
   // `tokens`: distinct, within the vocabulary, ascending, so that the lowest column is the lowest id.
   HeadRows(const PackedMatrix& head, std::vector<int> tokens);
+  // The same in blocks of another type, a row of `blocks` for each token.
+  HeadRows(int k, std::vector<int> tokens, WeightType type, const void* blocks);
 
   std::vector<int> ids;  // by column
   PackedMatrix matrix;
@@ -42,14 +44,21 @@ class DraftHead {
   std::unique_ptr<const Adapter> adapter_;
 };
 
-// Makes the draft heads of one model. Those with the same tokens share their rows.
+// Rows of blocks for the tokens of a draft head, in the order of the tokens when they ascend.
+struct HeadBlocks {
+  WeightType type;
+  const void* rows;
+};
+
+// Makes the draft heads of one model. Those with the same tokens, as the model has them, share their rows.
 class DraftHeads {
  public:
   DraftHeads(const ModelConfig& config, const PackedMatrix& whole) : config_(config), whole_(whole) {}
 
-  // `tokens`: null for all, else in any order. Throws ConfigurationError for none at all, for one outside the
-  // vocabulary, and for one given twice.
-  std::unique_ptr<DraftHead> make(std::unique_ptr<const Adapter> adapter, const std::vector<int64_t>* tokens);
+  // `tokens`: null for all, else in any order. `blocks`: null for the model's own rows; needs tokens. Throws
+  // ConfigurationError for no token at all, for one outside the vocabulary, and for one given twice.
+  std::unique_ptr<DraftHead> make(std::unique_ptr<const Adapter> adapter, const std::vector<int64_t>* tokens,
+                                  const HeadBlocks* blocks);
 
  private:
   std::shared_ptr<const HeadRows> rows_of(const std::vector<int64_t>& tokens);

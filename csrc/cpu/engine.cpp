@@ -269,10 +269,11 @@ void Engine::shadow(const Work& work, const std::vector<int>& layers, const Draf
 }
 
 std::unique_ptr<DraftHead> Engine::draft_head(std::unique_ptr<const Adapter> adapter,
-                                              const std::vector<int64_t>* tokens) {
+                                              const std::vector<int64_t>* tokens, const HeadBlocks* blocks) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (adapter != nullptr) head_stream_.reserve_adapter(adapter->width());
-  return draft_heads_.make(std::move(adapter), tokens);
+  if (blocks != nullptr) head_stream_.reserve_type(blocks->type);
+  return draft_heads_.make(std::move(adapter), tokens, blocks);
 }
 
 std::unique_ptr<Drafter> Engine::drafter(const std::vector<int>& layers, int inner, WeightType type) {

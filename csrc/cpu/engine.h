@@ -61,9 +61,9 @@ class Engine {
   // From the kept states of the rows: rows x layers of each.
   void shadow(const Work& work, const std::vector<int>& layers, const DraftHead* head, int64_t* tokens,
               float* confidences);
-  // Adapter and tokens may be null. Throws as DraftHeads does. Do not let it outlive the engine.
+  // Adapter, tokens and blocks may be null. Throws as DraftHeads does. Do not let it outlive the engine.
   std::unique_ptr<DraftHead> draft_head(std::unique_ptr<const Adapter> adapter,
-                                        const std::vector<int64_t>* tokens);
+                                        const std::vector<int64_t>* tokens, const HeadBlocks* blocks);
   // A block without weights yet. Do not let it outlive the engine.
   std::unique_ptr<Drafter> drafter(const std::vector<int>& layers, int inner, WeightType type);
   // Of this engine's drafter and sequences: Drafter::draft().

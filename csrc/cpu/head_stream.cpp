@@ -13,10 +13,17 @@ HeadStream::HeadStream(const ModelConfig& config, const ModelWeights& weights, c
       costs_(costs),
       streams_(streams),
       forms_(forms_of(kernels, {&weights.head()})),
-      inputs_(kernels, forms_, config.hidden_size, pool.size()),
+      inputs_(std::make_unique<Inputs>(kernels, forms_, config.hidden_size, pool.size())),
       adapter_pass_(config, kernels, pool.size()),
       pieces_(static_cast<size_t>(pool.size()),
               std::vector<float>(static_cast<size_t>(std::max(kPieceValues, kMaxRows * kHeadRun)))) {}
+
+void HeadStream::reserve_type(WeightType type) {
+  const InputForm form = kernels_.input_form(type);
+  if (forms_.has(form)) return;
+  forms_.add(form);
+  inputs_ = std::make_unique<Inputs>(kernels_, forms_, config_.hidden_size, pool_.size());
+}
 
 InputRows HeadStream::normed(Team& team, const float* const* hidden, int rows, const DraftHead* head,
                              std::vector<char>& finite) {
@@ -24,7 +31,7 @@ InputRows HeadStream::normed(Team& team, const float* const* hidden, int rows, c
   const Adapter* adapter = head != nullptr ? head->adapter() : nullptr;
   const float* adapted = adapter != nullptr ? adapter_pass_.run(team, *adapter, hidden, rows) : nullptr;
   char& mine = finite[static_cast<size_t>(team.index())];
-  return inputs_.prepare(team, rows, size, forms_, [&](int r, float* x) {
+  return inputs_->prepare(team, rows, size, forms_, [&](int r, float* x) {
     const float* state = adapted != nullptr ? adapted + static_cast<ptrdiff_t>(r) * size : hidden[r];
     kernels_.rms_norm(state, weights_.final_norm().data(), config_.norm_eps, size, x);
     for (int i = 0; i < size; ++i) mine &= std::isfinite(x[i]);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <vector>
 
 #include "cpu/adapter.h"
@@ -34,6 +35,8 @@ class HeadStream {
 
   // Heads with adapters up to this width can be used from now on.
   void reserve_adapter(int width) { adapter_pass_.reserve(width); }
+  // And heads whose matrix is of that type.
+  void reserve_type(WeightType type);
 
   // `hidden`: one pointer to hidden_size floats a row, any number of rows. `head`: null for the model's own.
   // Members call consume(member, piece) at the same time, each for columns of its own, the lowest first;
@@ -100,7 +103,7 @@ class HeadStream {
   Costs& costs_;
   WeightStreams& streams_;
   Forms forms_;
-  Inputs inputs_;
+  std::unique_ptr<Inputs> inputs_;
   AdapterPass adapter_pass_;
   std::vector<std::vector<float>> pieces_;  // per member
 };

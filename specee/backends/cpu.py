@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Seq
 
+import numpy as np
+
 from specee import _cpu, env
 from specee.backends.cpu_drafter import CpuDrafter, native_calls
 from specee.backends.draft_parts import checked_adapter, checked_vocabulary
+from specee.backends.drafter_parts import stored_rows
 from specee.backends.memory import check_room
-from specee.backends.protocol import ChainCall, DraftHead, FittedDrafter, Floats, Ints, Work
+from specee.backends.protocol import ChainCall, DraftFormat, DraftHead, FittedDrafter, Floats, Ints, Work
 from specee.errors import ConfigurationError, RowError
 from specee.models.drafter_parts import DrafterParts
 from specee.models.formats import made_formats
 from specee.models.speculator import Adapter
 from specee.models.table import Key, Slab
 from specee.types import DEFAULT_KV, KVDtype, ModelConfig, RowInfo, Sampling, WeightFormat
+
+_PIECE = 4096  # rows of a head that are floats at a time
 
 
 class CpuSequence:
@@ -214,18 +219,33 @@ class CpuBackend:
         """See :meth:`.Backend.shadow`."""
         return self._engine.shadow(_native(work), layers, _native_head(head))
 
-    def draft_head(self, adapter: Adapter | None, vocabulary: Ints | None) -> _cpu.DraftHead:
-        """See :meth:`.Backend.draft_head`. Heads of the same vocabulary share their rows."""
+    def draft_head(
+        self, adapter: Adapter | None, vocabulary: Ints | None, stored: DraftFormat | None = None
+    ) -> _cpu.DraftHead:
+        """See :meth:`.Backend.draft_head`. Heads of the same vocabulary, as it is, share their rows."""
         parts = None if adapter is None else checked_adapter(adapter, self.config)
+        if vocabulary is None and stored is not None:
+            vocabulary = np.arange(self.config.vocab_size)
         ids = None if vocabulary is None else checked_vocabulary(vocabulary, self.config)
         return self._engine.draft_head(
             None if parts is None else (parts.norm, parts.down, parts.up),
             None if ids is None else ids.tolist(),
+            None if stored is None or ids is None else (stored_rows(self._head_rows(ids), stored), stored),
         )
 
-    def drafter(self, parts: DrafterParts) -> CpuDrafter:
+    def _head_rows(self, ids: Ints) -> Floats:
+        """Rows of the model's head as floats, read in pieces: (tokens, hidden_size)."""
+        role = "embed" if self.config.tied_head else "head"
+        rows = np.empty((len(ids), self.config.hidden_size), np.float32)
+        for begin in range(0, self.config.vocab_size, _PIECE):
+            first, last = np.searchsorted(ids, (begin, begin + _PIECE))
+            count = min(_PIECE, self.config.vocab_size - begin)
+            rows[first:last] = self._engine.weight_rows(role, -1, begin, count)[ids[first:last] - begin]
+        return rows
+
+    def drafter(self, parts: DrafterParts, stored: DraftFormat = "Q8_0") -> CpuDrafter:
         """See :meth:`.Backend.drafter`."""
-        return CpuDrafter(self._engine, parts, self.config)
+        return CpuDrafter(self._engine, parts, self.config, stored)
 
     def draft_chains(
         self, drafter: FittedDrafter, calls: Seq[ChainCall], head: DraftHead | None = None

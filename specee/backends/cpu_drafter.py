@@ -7,8 +7,8 @@ from collections.abc import Sequence as Seq
 import numpy as np
 
 from specee import _cpu
-from specee.backends.drafter_parts import QUANTISED, checked_parts, stored_rows
-from specee.backends.protocol import ChainCall
+from specee.backends.drafter_parts import checked_parts, stored_rows
+from specee.backends.protocol import ChainCall, DraftFormat
 from specee.errors import ConfigurationError
 from specee.models.drafter_parts import DrafterParts
 from specee.types import KVDtype, ModelConfig, Sampling
@@ -19,10 +19,12 @@ NativeCall = tuple[_cpu.Sequence, _cpu.DrafterColumn, int, float, Sampling]
 class CpuDrafter:
     """See :meth:`.Backend.drafter`."""
 
-    def __init__(self, engine: _cpu.Engine, parts: DrafterParts, config: ModelConfig) -> None:
+    def __init__(
+        self, engine: _cpu.Engine, parts: DrafterParts, config: ModelConfig, stored: DraftFormat
+    ) -> None:
         checked = checked_parts(parts, config)
         self.layers = checked.layers
-        self.native = engine.drafter(checked.layers, len(checked.gate), QUANTISED)
+        self.native = engine.drafter(checked.layers, len(checked.gate), stored)
         for name, array in checked.arrays():
             if name == "state_norms":
                 for index, norm in enumerate(array):
@@ -30,7 +32,7 @@ class CpuDrafter:
             elif array.ndim == 1:
                 self.native.set_part(name, array, "F32")
             else:
-                self.native.set_part(name, stored_rows(array), QUANTISED)
+                self.native.set_part(name, stored_rows(array, stored), stored)
         self.native.check_complete()
 
     @property

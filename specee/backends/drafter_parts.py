@@ -1,12 +1,11 @@
-"""The parts of a drafter block as backends store them: matrices in 8-bit blocks, whatever the model's are.
+"""The parts of a drafter block as backends store them: matrices in blocks, whatever the model's are.
 
-A drafter changes how fast a text comes, never what it is; a byte a weight is what its time goes by.
+A drafter changes how fast a text comes, never what it is; bytes are what its time goes by.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
 
 import numpy as np
 
@@ -14,9 +13,6 @@ from specee.errors import ConfigurationError
 from specee.models.blocks import Bytes, Floats, quantise, scales
 from specee.models.drafter_parts import DrafterParts
 from specee.types import ModelConfig
-
-QUANTISED: Final = "Q8_0"
-"""What matrices are stored in."""
 
 
 def checked_parts(parts: DrafterParts, config: ModelConfig) -> DrafterParts:
@@ -28,12 +24,12 @@ def checked_parts(parts: DrafterParts, config: ModelConfig) -> DrafterParts:
     return checked
 
 
-def stored_rows(matrix: Floats) -> Bytes:
-    """A matrix in blocks. Raises ConfigurationError for values that have no finite scale."""
-    rows = quantise(matrix, QUANTISED)
-    if not np.isfinite(scales(rows, QUANTISED)).all():
+def stored_rows(matrix: Floats, stored: str) -> Bytes:
+    """A matrix in blocks of that format. Raises ConfigurationError for values that have no finite scale."""
+    rows = quantise(matrix, stored)
+    if not np.isfinite(scales(rows, stored)).all():
         raise ConfigurationError(
-            "a drafter's matrix has values that are no finite numbers, or too large for 8-bit blocks: make "
-            "the speculator file again"
+            "a matrix to draft with has values that are no finite numbers, or too large for blocks: make the "
+            "speculator file again"
         )
     return rows

@@ -12,7 +12,7 @@ logits are identical to the bit. An accepted branch of a tree has the very bits 
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ from specee.models.drafter_parts import DrafterParts
 from specee.models.speculator import Adapter
 from specee.types import KVDtype, ModelConfig, RowInfo, Sampling, WeightFormat
 
+DraftFormat: TypeAlias = Literal["Q8_0", "Q4_1"]
+"""Blocks of 32 weights of 8 or 4 bits: a coarser draft comes sooner, and is right a little less often."""
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
@@ -243,17 +245,20 @@ class Backend(Protocol):
         is not kept, or a layer that the row has not done.
         """
 
-    def draft_head(self, adapter: Adapter | None, vocabulary: Ints | None) -> DraftHead:
+    def draft_head(
+        self, adapter: Adapter | None, vocabulary: Ints | None, stored: DraftFormat | None = None
+    ) -> DraftHead:
         """A head for drafts, for use with :meth:`draft`.
 
-        ``vocabulary``: distinct token ids (tokens,), the rows of the model's head to keep; None keeps all. A
-        logit of a kept token has the bits it has in the full head. ``adapter``: what the state passes before
-        the final norm, None for nothing. Raises ConfigurationError for ids outside the vocabulary or given
-        twice, and for an adapter whose shapes do not fit the model.
+        ``vocabulary``: distinct token ids (tokens,), the rows of the model's head to keep; None keeps all.
+        ``stored``: blocks that rows are quantised to; None leaves them as they are, and a logit of a kept
+        token has the bits it has in the full head. ``adapter``: what the state passes before the final norm,
+        None for nothing. Raises ConfigurationError for ids outside the vocabulary or given twice, and for an
+        adapter whose shapes do not fit the model.
         """
 
-    def drafter(self, parts: DrafterParts) -> FittedDrafter:
-        """A drafter block. Its matrices are stored in 8-bit blocks, whatever the model's are.
+    def drafter(self, parts: DrafterParts, stored: DraftFormat = "Q8_0") -> FittedDrafter:
+        """A drafter block, its matrices in blocks of that format, whatever the model's are.
 
         Raises ConfigurationError for parts that do not fit the model.
         """

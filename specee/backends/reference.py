@@ -14,14 +14,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specee.backends.protocol import ChainCall, DraftHead, FittedDrafter, Floats, Ints, Work
+from specee.backends.drafter_parts import stored_rows
+from specee.backends.protocol import ChainCall, DraftFormat, DraftHead, FittedDrafter, Floats, Ints, Work
 from specee.backends.reference_chain import ReferenceChain
 from specee.backends.reference_draft import ReferenceDraftHead, make_draft_head
 from specee.backends.reference_drafter import ReferenceDrafter
-from specee.backends.reference_math import attend, inverse_frequencies, linear, rms_norm, rotate, swiglu
+from specee.backends.reference_math import (
+    Matrix,
+    attend,
+    inverse_frequencies,
+    linear,
+    rms_norm,
+    rotate,
+    swiglu,
+)
 from specee.backends.reference_sequence import ReferenceSequence, Row
 from specee.backends.reference_weights import ReferenceWeights
 from specee.errors import CapacityError, ConfigurationError, NumericalError, RowError
+from specee.models.blocks import row_bytes, widen
 from specee.models.drafter_parts import DrafterParts
 from specee.models.formats import made_formats
 from specee.models.speculator import Adapter
@@ -136,7 +146,7 @@ class ReferenceBackend:
 
     @torch.no_grad()
     def _logits(self, states: Floats, head: DraftHead | None) -> Floats:
-        norm, matrix = self._table.get("final_norm"), self._table.matrix(*self._table.head)
+        norm, whole = self._table.get("final_norm"), self._table.matrix(*self._table.head)
         own = self._own_head(head)
         rows = []
         for state in torch.from_numpy(states).to(self._device):
@@ -146,6 +156,7 @@ class ReferenceBackend:
                     "a row is infinite or not a number behind the adapter of a draft head: check the "
                     "speculator file, or draft without it"
                 )
+            matrix = whole if own is None else own.matrix
             row = linear(rms_norm(x, norm, self.config.norm_eps), matrix, None)
             rows.append(row if own is None else own.keep(row))
         return np.array([row.cpu().numpy() for row in rows], np.float32).reshape(
@@ -213,14 +224,22 @@ class ReferenceBackend:
         tokens: Ints = np.argmax(logits, axis=1).astype(np.int64)
         return tokens.reshape(shape), _confidences(logits, tokens).reshape(shape)
 
-    def draft_head(self, adapter: Adapter | None, vocabulary: Ints | None) -> ReferenceDraftHead:
+    def draft_head(
+        self, adapter: Adapter | None, vocabulary: Ints | None, stored: DraftFormat | None = None
+    ) -> ReferenceDraftHead:
         """A head for drafts. Raises ConfigurationError."""
-        row_bytes = self._table.row_bytes(self._table.head)
-        return make_draft_head(self.config, adapter, vocabulary, row_bytes, self._device)
+        own = self._table.matrix(*self._table.head)
+        bytes_of_row = self._table.row_bytes(self._table.head)
+        if stored is not None:
+            rows = stored_rows(own.values.cpu().numpy(), stored)
+            bytes_of_row = row_bytes(stored, self.config.hidden_size)
+            values = widen(rows, stored, self.config.hidden_size)
+            own = Matrix(torch.tensor(values, device=self._device), stored)
+        return make_draft_head(self.config, adapter, vocabulary, own, bytes_of_row, self._device)
 
-    def drafter(self, parts: DrafterParts) -> ReferenceDrafter:
+    def drafter(self, parts: DrafterParts, stored: DraftFormat = "Q8_0") -> ReferenceDrafter:
         """A drafter block. Raises ConfigurationError."""
-        return ReferenceDrafter(self.config, parts, self._device)
+        return ReferenceDrafter(self.config, parts, stored, self._device)
 
     @torch.no_grad()
     def draft_chains(

@@ -19,6 +19,7 @@ class ReferenceDraftHead:
     """See :meth:`.Backend.draft_head`. ``ids``: kept tokens, ascending, None for all."""
 
     config: ModelConfig
+    matrix: Matrix
     ids: Tensor | None
     norm: Tensor | None
     down: Matrix | None
@@ -45,17 +46,18 @@ def make_draft_head(
     config: ModelConfig,
     adapter: Adapter | None,
     vocabulary: Ints | None,
+    matrix: Matrix,
     row_bytes: int,
     device: torch.device,
 ) -> ReferenceDraftHead:
-    """Check the parts and put them on ``device``; ``row_bytes`` is what a row of the head takes.
+    """Check the parts and put them on ``device``; ``row_bytes`` is what a row of ``matrix``, the head, takes.
 
     Raises ConfigurationError.
     """
     ids = None if vocabulary is None else torch.from_numpy(checked_vocabulary(vocabulary, config)).to(device)
     size = row_bytes * (config.vocab_size if ids is None else len(ids))
     if adapter is None:
-        return ReferenceDraftHead(config, ids, None, None, None, size)
+        return ReferenceDraftHead(config, matrix, ids, None, None, None, size)
     parts = checked_adapter(adapter, config)
     norm = torch.tensor(parts.norm, device=device)
     down, up = (
@@ -63,4 +65,4 @@ def make_draft_head(
         for values in (parts.down, parts.up)
     )
     size += 4 * norm.numel() + 2 * (down.values.numel() + up.values.numel())
-    return ReferenceDraftHead(config, ids, norm, down, up, size)
+    return ReferenceDraftHead(config, matrix, ids, norm, down, up, size)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from specee.backends.drafter_parts import QUANTISED, checked_parts, stored_rows
+from specee.backends.drafter_parts import checked_parts, stored_rows
+from specee.backends.protocol import DraftFormat
 from specee.backends.reference_math import (
     Matrix,
     attend,
@@ -53,7 +54,9 @@ class ReferenceColumn:
 class ReferenceDrafter:
     """See :meth:`.Backend.drafter`."""
 
-    def __init__(self, config: ModelConfig, parts: DrafterParts, device: torch.device) -> None:
+    def __init__(
+        self, config: ModelConfig, parts: DrafterParts, stored: DraftFormat, device: torch.device
+    ) -> None:
         checked = checked_parts(parts, config)
         self.config = config
         self.layers = checked.layers
@@ -66,9 +69,9 @@ class ReferenceDrafter:
                 self._norms[name] = torch.tensor(array, device=device)
             else:
                 columns = array.shape[1]
-                rows = widen(stored_rows(array), QUANTISED, columns)
-                self._matrices[name] = Matrix(torch.tensor(rows, device=device), QUANTISED)
-                self.bytes += len(array) * row_bytes(QUANTISED, columns)
+                rows = widen(stored_rows(array, stored), stored, columns)
+                self._matrices[name] = Matrix(torch.tensor(rows, device=device), stored)
+                self.bytes += len(array) * row_bytes(stored, columns)
 
     def column(self, capacity: int, kv_dtype: KVDtype) -> ReferenceColumn:
         """See :meth:`.FittedDrafter.column`."""

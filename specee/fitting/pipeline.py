@@ -36,6 +36,7 @@ Tell = Callable[[str, int, int], None]
 _STEPS = 3  # of a chain that the report looks at
 _BLOCK_BYTES = 1.0625  # of a weight of a drafter block, in 8-bit blocks with a scale for each 32
 _SAVE_EVERY = 50  # batches
+_NOISE = 0.1  # of what a matrix would begin with by chance, beside the identity
 _LEAST_SHARD, _MOST_SHARD = 8, 256  # conversations
 _SHARD_SHARE = 2000  # tokens wished for, for one of them: a run that was stopped has lost a tenth at most
 _LEAST_TEXT = 3  # tokens: one to predict from true states
@@ -209,11 +210,15 @@ def _digest(order: Seq[Seq[int]]) -> str:
 
 
 def begun(frozen: Frozen, layers: tuple[int, ...]) -> Drafter:
-    """A block that begins as the model's last layer, as far as it has the same parts."""
+    """A block that begins as the model's last layer, on the sum of the last state and the embedding."""
     drafter = Drafter(Shape(frozen.config, layers))
+    one = torch.eye(frozen.config.hidden_size)
     with torch.no_grad():
         for role, values in frozen.last.items():
             drafter.get_parameter(f"{role}.weight").copy_(values)
+        drafter.fuse.weight.mul_(_NOISE)
+        drafter.fuse.weight[:, -len(one) :] += one
+        drafter.fc.weight.copy_(torch.cat((one, one), 1) + _NOISE * drafter.fc.weight)
     return drafter
 
 

@@ -108,8 +108,8 @@ void check_refusals(Engine& engine, Engine& other, Rows& rows) {
   const int64_t vocab = engine.config().vocab_size;
   for (const std::vector<int64_t>& tokens :
        {std::vector<int64_t>{}, {vocab}, {-1}, {0, 1, 0}, {int64_t{1} << 40}})
-    CHECK_THROWS(specee::ConfigurationError, engine.draft_head(nullptr, &tokens));
-  const auto foreign = other.draft_head(nullptr, nullptr);
+    CHECK_THROWS(specee::ConfigurationError, engine.draft_head(nullptr, &tokens, nullptr));
+  const auto foreign = other.draft_head(nullptr, nullptr, nullptr);
   CHECK_THROWS(specee::ConfigurationError, rows.logits(foreign.get()));
   CHECK_THROWS(specee::ConfigurationError, rows.draft(rows.work(), Sampling{}, foreign.get()));
 }
@@ -148,9 +148,11 @@ void test_draft_heads(const std::string& isa, Random& random) {
   Rows rows(*engine, random);
   const bool adapts = random.chance(50);
   Random same = random;  // two adapters of the same values
-  const auto whole = engine->draft_head(adapts ? some_adapter(config.hidden_size, random) : nullptr, nullptr);
+  const auto whole =
+      engine->draft_head(adapts ? some_adapter(config.hidden_size, random) : nullptr, nullptr, nullptr);
   const std::vector<int64_t> tokens = some_tokens(config.vocab_size, random);
-  const auto part = engine->draft_head(adapts ? some_adapter(config.hidden_size, same) : nullptr, &tokens);
+  const auto part =
+      engine->draft_head(adapts ? some_adapter(config.hidden_size, same) : nullptr, &tokens, nullptr);
   const std::vector<float> all = rows.logits(whole.get()), kept = rows.logits(part.get());
   for (size_t i = 0; i < all.size(); ++i) {
     const auto token = static_cast<int64_t>(i % vocab);

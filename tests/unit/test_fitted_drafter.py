@@ -8,7 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from specee.backends.protocol import Backend, ChainCall, FittedColumn, FittedDrafter, SequenceState
+from specee.backends.protocol import (
+    Backend,
+    ChainCall,
+    DraftFormat,
+    FittedColumn,
+    FittedDrafter,
+    SequenceState,
+)
 from specee.errors import ConfigurationError, RowError
 from specee.types import Sampling
 from tests.engines import Engine, all_engines
@@ -67,16 +74,19 @@ def drafter(engine: Backend, rng: np.random.Generator) -> FittedDrafter:
     return engine.drafter(random_parts(BASE, LAYERS, rng))
 
 
-@pytest.mark.parametrize("kind", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize(("kind", "stored"), [("fp32", "Q8_0"), ("bf16", "Q4_1"), ("int8", "Q4_1")])
 @pytest.mark.parametrize("native", all_engines()[1:])
-def test_backends_draft_alike(native: Engine, kind: str, rng: np.random.Generator) -> None:
+def test_backends_draft_alike(
+    native: Engine, kind: str, stored: DraftFormat, rng: np.random.Generator
+) -> None:
     parts = random_parts(BASE, LAYERS, rng)
     seed = int(rng.integers(2**31))
     model = random_model(BASE, seed=seed, kind=kind)
     backends = [Engine("reference").load(model, kind), native.load(model, kind, threads=2)]
     vocabulary = np.sort(rng.permutation(BASE.vocab_size)[: BASE.vocab_size // 2])
-    made = [backend.drafter(parts) for backend in backends]
-    heads = [backend.draft_head(None, vocabulary) for backend in backends]
+    made = [backend.drafter(parts, stored) for backend in backends]
+    heads = [backend.draft_head(None, vocabulary, stored) for backend in backends]
+    assert heads[0].bytes <= heads[1].bytes < 2 * heads[0].bytes, "the same, and padding to 16 rows"
     drawn, apart = 0, []
     for length in (2, 3, 17, 70):
         sequences = [
