@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 
-from specee.backends.protocol import Backend, DraftHead, FittedDrafter
+from specee.backends.protocol import Backend, DraftFormat, DraftHead, FittedDrafter
 from specee.errors import ConfigurationError
 from specee.models.speculator import Speculator
 from specee.policies import ModelView
+from specee.types import WeightFormat
 
 
 class DraftHeads:
@@ -24,10 +25,14 @@ class DraftHeads:
         self._layers = backend.config.num_layers
         self.drafter: FittedDrafter | None = None
         """The speculator's block, None without one."""
+        self.drafter_head: DraftHead | None = None
+        """What the block's drafts are read off with."""
         if speculator is None:
             return
         if speculator.drafter is not None:
-            self.drafter = backend.drafter(speculator.drafter)
+            stored = _stored(backend.weights)
+            self.drafter = backend.drafter(speculator.drafter, stored)
+            self.drafter_head = backend.draft_head(None, speculator.vocabulary, stored)
         if speculator.vocabulary is not None:
             self._plain = backend.draft_head(None, speculator.vocabulary)
         for layer, adapter in speculator.adapters.items():
@@ -54,17 +59,11 @@ class DraftHeads:
         return ModelView(self._layers, adapted, self.drafter_share)
 
     @property
-    def drafter_head(self) -> DraftHead | None:
-        """What the block's drafts are read off with: the draft vocabulary's rows, None for the whole head."""
-        return self._plain
-
-    @property
     def drafter_share(self) -> float | None:
         """Bytes that a draft of the block reads, its head included, over those of the model's own head."""
-        if self.drafter is None:
+        if self.drafter is None or self.drafter_head is None:
             return None
-        head = self._whole if self._plain is None else self._plain.bytes
-        return (self.drafter.bytes + head) / self._whole
+        return (self.drafter.bytes + self.drafter_head.bytes) / self._whole
 
     def share(self, layer: int) -> float:
         """Bytes that the draft head of an exit layer reads, over those of the model's own head."""
@@ -80,3 +79,8 @@ class DraftHeads:
                 "load a speculator file that has one, or draft with adapted=False"
             )
         return head
+
+
+def _stored(weights: WeightFormat) -> DraftFormat:
+    """Where a step of the model reads half a byte a weight, a draft that reads more takes too much of it."""
+    return "Q4_1" if weights in ("packed", "int4") else "Q8_0"

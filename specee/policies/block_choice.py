@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from specee.policies.chain_cost import ChainCost
 from specee.policies.evidence import Evidence
-from specee.policies.objective import Objective
+from specee.policies.objective import Acceptance, Objective
 
 # What is thought of a block before it has drafted: drafts that were right or wrong, and how sure they were.
 # The same again when what it has shown has faded to less than one draft: so it is tried anew after a while.
 _MATCHES, _CONFIDENCES = (True, True, False, False), (0.8, 0.6, 0.4, 0.2)
-_ENOUGH, _MOST = 1.0, 40.0
+_ENOUGH, _MOST = 1.0, 20.0
 
 
 class BlockPlan(NamedTuple):
@@ -23,10 +24,10 @@ class BlockPlan(NamedTuple):
 
 
 class BlockChoice:
-    """Of one sequence. ``share``: what a draft reads, over the bytes of the model's own head."""
+    """Of one sequence; what chains cost is known of all together."""
 
-    def __init__(self, share: float) -> None:
-        self._share = share
+    def __init__(self, cost: ChainCost) -> None:
+        self._cost = cost
         self._evidence = _fresh(0.0)
 
     def learn(self, matches: Sequence[bool], confidences: Sequence[float], now: float) -> None:
@@ -38,9 +39,9 @@ class BlockChoice:
         """The length worth most, and its value."""
         if self._evidence.weight(now) < _ENOUGH:
             self._evidence = _fresh(now)
-        evidence = self._evidence
-        plain = objective.best(0, self._share, evidence.rate)
-        stopped = objective.best_stopped(0, self._share, evidence.acceptance)
+        evidence, cost = self._evidence, self._cost
+        plain = objective.best_chain(cost.first, cost.each, Acceptance(1.0, evidence.rate, 0.0))
+        stopped = objective.best_chain(cost.first, cost.each, evidence.acceptance)
         if stopped.value > plain.value:
             return BlockPlan(stopped.length, evidence.threshold, stopped.value)
         return BlockPlan(plain.length, 0.0, plain.value)

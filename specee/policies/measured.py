@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from specee.errors import ConfigurationError
 from specee.policies.block_choice import BlockChoice
+from specee.policies.chain_cost import ChainCost
 from specee.policies.draft_choice import POSITIONS, DraftChoice
 from specee.policies.exit_choice import ExitChoice
 from specee.policies.latency import Latency
@@ -95,7 +96,8 @@ class Measured:
         sources: list[DraftSource] = [ExitLayer(heads[0][0], kind) for kind, heads in self._heads.items()]
         if self._lookup is not None:
             sources.append(self._lookup)
-        self._block = model.drafter if self._with_block else None
+        share = model.drafter if self._with_block else None
+        self._block = None if share is None else ChainCost(share)
         if self._block is not None:
             sources.append(DrafterBlock())
         seen = sorted({layer for heads in self._heads.values() for layer, _ in heads})
@@ -154,6 +156,8 @@ class Measured:
                 rest.seconds += outcome.times.total
                 return
             self._wake(rest)
+        if self._block is not None:
+            self._block.learn(outcome)
         share = 1 / len(outcome.rounds)
         shadow, total = outcome.times.shadow * share, outcome.times.total * share
         for entry in outcome.rounds:
@@ -178,6 +182,8 @@ class Measured:
             )
         if latency is not self._latency:
             self._latency, self._objectives = latency, {}
+            if self._block is not None:
+                self._block.begin(latency)
         count = len(observation.sequences)
         seconds = self._made(latency, True, count)
         return (seconds if self._measured else self._made(_LAYERS_ALONE, False, count)), seconds

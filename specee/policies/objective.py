@@ -75,9 +75,8 @@ class Objective:
     def seconds(self, layer: int, head: float, drafts: float) -> float:
         """A round of ``drafts`` tokens drafted at ``layer`` with a head of ``head`` times the bytes.
 
-        Layer 0 is a source that needs none, and makes its drafts in one call; ``head`` is what it reads for
-        each, 0 for copies. Up to the exit layer one row remains to be verified, the newest draft's; above it,
-        all of them and the token before.
+        Layer 0 with no head is a source that needs neither. Up to the exit layer one row remains to be
+        verified, the newest draft's; above it, all of them and the token before.
         """
         rounds, whole = self._whole(layer, head), int(drafts)
         if drafts == whole:
@@ -88,7 +87,7 @@ class Objective:
         """Seconds of rounds of 0, 1, ... LONGEST drafts."""
         found = self._rounds.get((layer, head))
         if found is None:
-            each = layer * self._layer[1] + head * self._head[1] + (self._turn if layer else 0.0)
+            each = layer * self._layer[1] + head * self._head[1] + self._turn if layer else 0.0
             below, deep = layer * self._layer[1] + self._step, self.layers - layer
             found = self._rounds[layer, head] = [
                 below + drafts * each + deep * self._layer[drafts + 1] + self._head[drafts + 1]
@@ -109,8 +108,20 @@ class Objective:
         sure, kept = round(rates.sure * _STEPS), round(rates.sure * rates.rate_sure * _STEPS)
         if sure == _STEPS:
             return self.best(layer, head, rates.rate_sure)
+        return self._stopped(self._whole(layer, head), sure, kept, rates)
+
+    def best_chain(self, first: float, each: float, rates: Acceptance) -> Choice:
+        """The same for drafts that cost no layer: ``first`` seconds, and ``each`` for those after it."""
+        copies = self._whole(0, 0.0)
+        rounds = [copies[0], *[first + drafts * each + more for drafts, more in enumerate(copies[1:])]]
+        sure, kept = round(rates.sure * _STEPS), round(rates.sure * rates.rate_sure * _STEPS)
+        if sure == _STEPS:
+            return self._most(_TOKENS[round(rates.rate_sure * _STEPS)], rounds[1:])
+        return self._stopped(rounds, sure, kept, rates)
+
+    def _stopped(self, rounds: Sequence[float], sure: int, kept: int, rates: Acceptance) -> Choice:
+        """``rounds``: seconds by drafts; ``sure`` and ``kept``: 64ths that go on, and go on right."""
         first = rates.sure * rates.rate_sure + (1 - rates.sure) * rates.rate_unsure
-        rounds = self._whole(layer, head)
         steps = [more - at for at, more in pairwise(rounds)]
         seconds = [rounds[whole] + part * steps[whole] for whole, part in _MADE[sure]]
         return self._most([1 + first * made for made in _SUMS[kept]], seconds)

@@ -1,0 +1,42 @@
+"""What chains of the speculator's block take: guessed from bytes, then learnt from those that were drafted.
+
+The first draft of a chain finds the block's weights in memory, later ones in the caches if they fit.
+"""
+
+from __future__ import annotations
+
+from specee.policies.latency import Latency
+from specee.policies.plans import DrafterBlock, Outcome
+
+_LATER = 0.5  # of what the first takes, until chains have been seen
+_RATE = 0.1  # of the newest deviation that is believed
+_FAR = 0.5  # parts of what was expected: a round that is farther off was disturbed
+
+
+class ChainCost:
+    """``share``: bytes that a draft reads, over those of the model's head."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self.first = self.each = 0.0
+        """Seconds of the first draft of a chain, and of each one after it."""
+
+    def begin(self, latency: Latency) -> None:
+        """A guess, where there is none yet."""
+        if self.first == 0:
+            self.first = self._share * latency.head_seconds(1) + latency.call
+            self.each = _LATER * self.first
+
+    def learn(self, outcome: Outcome) -> None:
+        """From a round in which nothing else drafted; chains of several sequences are made together."""
+        drafted = [entry for entry in outcome.rounds if entry.drafted]
+        if not drafted or self.first == 0:
+            return
+        if not all(isinstance(entry.source, DrafterBlock) for entry in drafted):
+            return
+        later = max(entry.drafted for entry in drafted) - 1
+        expected = self.first + later * self.each
+        off = outcome.times.draft - expected
+        off = _RATE * max(-_FAR * expected, min(_FAR * expected, off)) / (1 + later * later)
+        self.first = max(self.first + off, 0.1 * self.first)
+        self.each = max(self.each + later * off, 0.1 * self.each)

@@ -1,0 +1,174 @@
+"""How far to draft with a block: by what its chains take and how often they are right."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from specee.policies import DrafterBlock, ExitLayer, Latency, ModelView, NgramLookup, Outcome, Round, Times
+from specee.policies.block_choice import BlockChoice
+from specee.policies.chain_cost import ChainCost
+from specee.policies.objective import LONGEST, Acceptance, Objective
+from tests.unit.planted_world import LATENCY, LAYERS, World, begun, draft_of
+
+ROUND = Round(0, (1, 2), DrafterBlock(), 2, 1, (0.9, 0.4))
+
+
+def outcome(drafts: int, seconds: float, *others: Round) -> Outcome:
+    entry = Round(0, (1,), DrafterBlock(), drafts, 0, (0.5,) * drafts)
+    return Outcome((entry, *others), Times(draft=seconds))
+
+
+def begun_cost(share: float = 0.5) -> ChainCost:
+    cost = ChainCost(share)
+    cost.begin(LATENCY)
+    return cost
+
+
+# What chains take
+
+
+def test_costs_are_guessed_from_bytes_and_learnt_from_chains() -> None:
+    cost = begun_cost()
+    assert cost.first == pytest.approx(0.5 * LATENCY.head[0] + LATENCY.call)
+    assert 0 < cost.each < cost.first
+    rng = random.Random(5)
+    for _ in range(400):
+        drafts = rng.randint(1, 6)
+        cost.learn(outcome(drafts, 9e-4 + (drafts - 1) * 1e-4))
+    assert cost.first == pytest.approx(9e-4, rel=0.05)
+    assert cost.each == pytest.approx(1e-4, rel=0.1)
+    cost.begin(LATENCY)
+    assert cost.first == pytest.approx(9e-4, rel=0.05), "what was learnt stays"
+
+
+def test_a_disturbed_round_moves_little_and_others_teach_nothing() -> None:
+    cost = begun_cost()
+    first, each = cost.first, cost.each
+    cost.learn(outcome(1, 1.0))
+    assert cost.first == pytest.approx(1.05 * first)
+    assert cost.each == each
+    first = cost.first
+    for other in (ExitLayer(3), NgramLookup()):
+        cost.learn(outcome(2, 1e-9, ROUND._replace(sequence=1, source=other)))
+    cost.learn(Outcome((Round(0, (1,)),), Times(draft=1.0)))
+    assert (cost.first, cost.each) == (first, each)
+    fresh = ChainCost(0.5)
+    fresh.learn(outcome(2, 1.0))
+    assert fresh.first == 0, "no guess yet"
+
+
+# What they are worth
+
+
+def test_chains_by_an_exhaustive_search() -> None:
+    objective = Objective(LATENCY, LAYERS)
+    rng = random.Random(3)
+    lengths = set()
+    for _ in range(200):
+        first, each = rng.uniform(1e-5, 1e-3), rng.uniform(1e-6, 3e-4)
+        rate = rng.randint(0, 64) / 64
+        found = objective.best_chain(first, each, Acceptance(1.0, rate, 0.0))
+        values = []
+        for length in range(1, LONGEST + 1):
+            seconds = objective.seconds(0, 0.0, length) + first + (length - 1) * each
+            values.append(sum(rate**i for i in range(length + 1)) * objective.plain / seconds)
+        assert found.value == pytest.approx(max(values))
+        assert values[found.length - 1] == pytest.approx(max(values))
+        lengths.add(found.length)
+    assert len(lengths) > 3
+
+
+def test_stopped_chains_are_those_of_an_exit_layer_that_costs_as_much() -> None:
+    """Without layers and heads to draft with, the first draft as dear as each other one."""
+    latency = Latency((1, 16), (1e-4, 1.3e-4), (2e-4, 3e-4))
+    objective = Objective(latency, LAYERS)
+    rates = Acceptance(0.75, 0.9, 0.2)
+    exit_draft = objective.best_stopped(1, 1.0, rates)
+    each = 1e-4 + 2e-4
+    chain = objective.best_chain(each, each, rates)
+    assert chain.length == exit_draft.length
+    assert chain.value == pytest.approx(exit_draft.value, rel=0.02)  # one layer's rows are cheaper there
+
+
+def test_a_block_that_is_right_drafts_far_and_one_that_is_wrong_not_at_all() -> None:
+    objective, cost = Objective(LATENCY, LAYERS), begun_cost(2.0)
+    good, bad = BlockChoice(cost), BlockChoice(cost)
+    assert good.best(objective, 0.0) == bad.best(objective, 0.0)
+    assert good.best(objective, 0.0).value > 1, "it is tried"
+    for now in range(1, 30):
+        good.learn([True] * 4, [0.9] * 4, float(now))
+        bad.learn([False], [0.6], float(now))
+    assert good.best(objective, 30.0).length > 5
+    assert good.best(objective, 30.0).value > 2
+    assert bad.best(objective, 30.0).value < 1
+    assert bad.best(objective, 200.0).value > 1, "after a while it is tried again"
+
+
+def test_confidence_that_tells_right_from_wrong_stops_chains() -> None:
+    objective, cost = Objective(LATENCY, LAYERS), begun_cost(0.3)
+    choice = BlockChoice(cost)
+    for now in range(1, 40):
+        choice.learn([True, True, False], [0.9, 0.8, 0.2], float(now))
+    plan = choice.best(objective, 40.0)
+    assert 0.2 < plan.stop_below < 0.8
+    assert plan.length > 3
+
+
+# In the policy
+
+
+class Blocks(World):
+    """The block's drafts are right as often as ``right`` says."""
+
+    right = 0.9
+
+    def _round(self, one, draft):  # type: ignore[no-untyped-def]
+        while draft is not None and isinstance(draft.source, NgramLookup):
+            draft = draft.otherwise
+        if draft is None or not isinstance(draft.source, DrafterBlock):
+            return super()._round(one, draft)
+        accepted = 0
+        while accepted < draft.length and self.rng.random() < self.right:
+            accepted += 1
+        sure = (0.9,) * accepted + (0.3,) * (draft.length - accepted)
+        return Round(one.id, (1,) * (accepted + 1), draft.source, draft.length, accepted, sure)
+
+
+def test_auto_drafts_with_the_block_while_it_is_right() -> None:
+    world = Blocks(begun("auto", ModelView(LAYERS, drafter=2.0)), lambda *_: 0.0)
+    world.steps(60)
+
+    def blocks() -> int:
+        found = 0
+        for plan in world.plans[-20:]:
+            draft = draft_of(plan)
+            while draft is not None and isinstance(draft.source, NgramLookup):
+                draft = draft.otherwise
+            found += draft is not None and isinstance(draft.source, DrafterBlock)
+        return found
+
+    assert blocks() == 20
+    world.right = 0.0
+    world.steps(60)
+    assert blocks() < 10
+    world.right = 0.9
+    world.steps(120)
+    assert blocks() == 20
+
+
+def test_exit_layers_where_they_are_better_than_the_block() -> None:
+    world = Blocks(
+        begun("auto", ModelView(LAYERS, drafter=2.0)), lambda layer, _: 0.97 if layer >= 3 else 0.0
+    )
+    world.right = 0.1
+    world.steps(80)
+    layers = [draft for plan in world.plans[-20:] if (draft := draft_of(plan)) is not None]
+    found = 0
+    for wish in layers:
+        draft = wish
+        while draft.otherwise is not None and isinstance(draft.source, NgramLookup):
+            draft = draft.otherwise
+        found += isinstance(draft.source, ExitLayer)
+    assert found > 12
