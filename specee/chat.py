@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 
 from specee.backends.protocol import Backend, SequenceState
@@ -24,13 +25,13 @@ class Chat:
         backend: Backend,
         kv_dtype: KVDtype | None = None,
         *,
-        heads: DraftHeads | None = None,
+        heads: Callable[[Policy], DraftHeads] | None = None,
         decode: Decode | None = None,
         latency: LatencyMeter | None = None,
     ) -> None:
         self._backend = backend
         self._kv_dtype = kv_dtype
-        self._heads = heads or DraftHeads(backend)
+        self._heads_for = heads or (lambda _: DraftHeads(backend))
         self._decode = decode
         self._latency = latency or LatencyMeter(backend)
         self._state: SequenceState | None = None
@@ -51,14 +52,15 @@ class Chat:
         request = make_request(prompt, options, 0, self._decode)
         chosen = make_policy(policy)
         # What is wrong must not cost the cache.
-        get_ready(chosen, self._heads.view, built_in(self._backend, self._heads))
+        heads = self._heads_for(chosen)
+        get_ready(chosen, heads.view, built_in(self._backend, heads))
         state = self._with_room(request.capacity)
         # The last token always runs again: its logits are where the answer begins.
         self.reused = min(_common_prefix(state, request.prompt), len(request.prompt) - 1)
         state.rollback(state.length - self.reused)
         state.append(request.prompt[self.reused :])
         sequences = [ActiveSequence(0, request, state)]
-        return Generation(self._backend, sequences, chosen, self._heads, latency=self._latency)
+        return Generation(self._backend, sequences, chosen, heads, latency=self._latency)
 
     def _with_room(self, needed: int) -> SequenceState:
         """A state of enough capacity: the one there is, or a larger one (then nothing is reused)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Seq
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -18,10 +19,11 @@ from specee.engine import ActiveSequence, Generation, LatencyMeter, get_ready, r
 from specee.errors import ConfigurationError
 from specee.models.checkpoint import Checkpoint, open_checkpoint
 from specee.models.formats import WEIGHTS
+from specee.models.packaged import packaged_speculator
 from specee.models.speculator import Speculator, fingerprint, read_speculator
 from specee.models.tokenizer import Tokenizer
 from specee.options import NAMES, Options, listed, resolve
-from specee.policies import Policy, make_policy
+from specee.policies import Autoregressive, Policy, make_policy
 from specee.prompts import Prompts, read_prompts
 from specee.requests import Decode, make_request
 from specee.result import GenerationResult
@@ -52,7 +54,7 @@ def load(
     kv_dtype: KVDtype | None = None,
     max_context: int | None = None,
     threads: int | None = None,
-    speculator: str | Path | Speculator | None = None,
+    speculator: str | Path | Speculator | Literal[False] | None = None,
 ) -> Model:
     """Load a model.
 
@@ -62,7 +64,8 @@ def load(
     files, fp32 for fp32 checkpoints and bf16 for all others. ``kv_dtype``: fp32, bf16 or fp16; None is
     the weights' for fp32 and bf16, else fp16. ``max_context``: positions a sequence may have, at most
     the model's. ``threads``: of the native engine; None is SPECEE_NUM_THREADS or the physical cores.
-    ``speculator``: a file of parts fitted to this model, which drafts with ``adapted=True`` use.
+    ``speculator``: a file of parts fitted to this model (``specee fit``), which policies draft with; None is
+    the one that comes with the package, if there is one for this model, False is none.
 
     Raises ConfigurationError, BackendUnavailableError, CheckpointError, UnsupportedModelError,
     CapacityError, DownloadError or OutOfMemoryError; nothing stays half-loaded.
@@ -89,13 +92,14 @@ def load(
     return Model(checkpoint, engine, kv_dtype=kv_dtype, speculator=fitted)
 
 
-def _speculator(source: str | Path | Speculator | None, checkpoint: Checkpoint) -> Speculator | None:
+def _speculator(
+    source: str | Path | Speculator | Literal[False] | None, checkpoint: Checkpoint
+) -> Speculator | Literal[False] | None:
     """Read a speculator file and make sure that it is this model's. Raises CheckpointError."""
-    if source is None or isinstance(source, Speculator):
-        return source
-    return read_speculator(
-        Path(source), checkpoint.config, fingerprint(checkpoint.config, checkpoint.norms())
-    )
+    if isinstance(source, (str, Path)):
+        mark = fingerprint(checkpoint.config, checkpoint.norms())
+        return read_speculator(Path(source), checkpoint.config, mark)
+    return source
 
 
 class Model:
@@ -107,13 +111,29 @@ class Model:
         backend: Backend,
         *,
         kv_dtype: KVDtype | None = None,
-        speculator: Speculator | None = None,
+        speculator: Speculator | Literal[False] | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.backend = backend
         self.kv_dtype = kv_dtype
-        self.heads = DraftHeads(backend, speculator)
         self.latency = LatencyMeter(backend)
+        self._speculator = speculator
+        if speculator:
+            _ = self.heads  # what does not fit is found out now
+
+    @cached_property
+    def heads(self) -> DraftHeads:
+        """What the speculator drafts with; the package's is read when it is first needed."""
+        found = packaged_speculator(self.checkpoint) if self._speculator is None else self._speculator
+        return DraftHeads(self.backend, found or None)
+
+    @cached_property
+    def _no_heads(self) -> DraftHeads:
+        return DraftHeads(self.backend)
+
+    def _heads_for(self, policy: Policy) -> DraftHeads:
+        """Plain decoding needs no fitted parts, and does not wait for them."""
+        return self._no_heads if isinstance(policy, Autoregressive) else self.heads
 
     @property
     def config(self) -> ModelConfig:
@@ -244,12 +264,19 @@ class Model:
 
     def chat(self) -> Chat:
         """A conversation whose KV cache is kept from turn to turn."""
-        return Chat(self.backend, self.kv_dtype, heads=self.heads, decode=self._decode, latency=self.latency)
+        return Chat(
+            self.backend,
+            self.kv_dtype,
+            heads=self._heads_for,
+            decode=self._decode,
+            latency=self.latency,
+        )
 
     def check_policy(self, policy: str | Policy) -> Policy:
         """The policy, if it can decode with this model. Raises ConfigurationError."""
         chosen = make_policy(policy)
-        get_ready(chosen, self.heads.view, built_in(self.backend, self.heads))
+        heads = self._heads_for(chosen)
+        get_ready(chosen, heads.view, built_in(self.backend, heads))
         return chosen
 
     def options(self, rows: int, width: int, **given: Any) -> Options:
@@ -271,7 +298,7 @@ class Model:
         chosen = self.check_policy(policy)  # before memory is asked for
         requests = [make_request(row, options, index, self._decode) for index, row in enumerate(rows)]
         sequences = reserve(self.backend, requests, self.kv_dtype)
-        return Generation(self.backend, sequences, chosen, self.heads, latency=self.latency)
+        return Generation(self.backend, sequences, chosen, self._heads_for(chosen), latency=self.latency)
 
     def _padding(self, given: int | None, eos: int | Seq[int] | None) -> tuple[int | None, int | None]:
         """The padding token, and the same where it can be told from the text: not if it also ends texts."""

@@ -105,6 +105,10 @@ def _add_fit(commands: Any) -> None:
         help="that the model writes to be fitted on (default: %(default)s)",
     )  # fmt: skip
     command.add_argument(
+        "--epochs", type=int, default=2, metavar="N",
+        help="times that each text is trained on (default: %(default)s)",
+    )  # fmt: skip
+    command.add_argument(
         "--seed", type=int, default=0, metavar="S", help="of texts and training (default: 0)"
     )
     command.add_argument(
@@ -170,7 +174,11 @@ def _add_model(command: argparse.ArgumentParser) -> None:
         choices=("auto", "fp32", "bf16", "packed", "int8", "int4"),
         help="how weights are stored (default: packed, as they are, for GGUF; else fp32 or bf16)",
     )
-    group.add_argument("--speculator", metavar="FILE", help="fitted parts to draft with, see specee fit")
+    group.add_argument(
+        "--speculator",
+        metavar="FILE",
+        help="fitted parts to draft with, of specee fit, or none (default: the package's for this model)",
+    )
     group.add_argument("--kv-dtype", choices=("fp32", "bf16", "fp16"), help="format of the KV cache")
     group.add_argument(
         "--max-context", type=int, metavar="N", help="positions at most (default: the model's)"

@@ -16,6 +16,8 @@ _SHAPING = (*sorted(_SAMPLES), "repetition_penalty", "seed", "stop_strings", "ac
 def load_model(options: argparse.Namespace) -> specee.Model:
     """The model that the options ask for."""
     more: dict[str, Any] = {"speculator": options.speculator} if options.speculator else {}
+    if options.speculator == "none":
+        more = {"speculator": False}
     return specee.load(
         options.model,
         weights=options.weights,

@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
         raise BackendUnavailableError(
             f'fitting needs torch ({error}): install it with pip install "specee[hf]"'
         ) from error
-    plan = Plan(options.tokens, options.seed)
+    plan = Plan(options.tokens, options.seed, options.epochs)
     check_writable(options.output, "--output")
     model = load_model(options)
     work: Path = options.work or cache_folder() / "fit" / options.output.stem

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specee.backends.protocol import Backend
 from specee.fitting.corpus import Text
-from specee.fitting.states import hidden_states
+from specee.fitting.states import Halves
 
 _NEIGHBOURS = 512  # texts that are sorted by length together
 
@@ -33,7 +32,7 @@ class Batch:
     counts: Tensor
 
 
-def plan(texts: Seq[Text], most_tokens: int, seed: int) -> list[list[int]]:
+def plan(texts: Seq[Text], most_tokens: int, seed: str) -> list[list[int]]:
     """Indices of the texts of each batch, of ``most_tokens`` at most with padding: the same for a seed."""
     rng = random.Random(f"specee batches {seed}")
     order = list(range(len(texts)))
@@ -51,23 +50,23 @@ def plan(texts: Seq[Text], most_tokens: int, seed: int) -> list[list[int]]:
     return batches
 
 
-def load(backend: Backend, texts: Seq[Text], layers: Seq[int]) -> Batch:
-    """Run the model on texts of two tokens or more; ``layers`` are those whose states are read."""
-    last = backend.config.num_layers
-    wanted = sorted({*layers, last})
-    states = hidden_states(backend, [text.tokens.tolist() for text in texts], wanted)
+def load(texts: Seq[Text], states: Seq[Halves], read: Seq[int]) -> Batch:
+    """Of texts of two tokens or more, with their states (tokens, layers, hidden).
+
+    ``read``: which of those layers the drafter reads; the last one is the model's.
+    """
     length = max(len(text.tokens) for text in texts) - 1
     shape = len(texts), length
     tokens, right = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     counts = np.zeros(shape, np.bool_)
-    before = np.zeros((*shape, len(layers), states[0].shape[-1]), np.float16)
+    places = list(read)
+    before = np.zeros((*shape, len(places), states[0].shape[-1]), np.float16)
     after = np.zeros((*shape, states[0].shape[-1]), np.float16)
-    places = [wanted.index(layer) for layer in layers]
     for row, (text, own) in enumerate(zip(texts, states, strict=True)):
         size = len(text.tokens) - 1
         tokens[row, :size] = text.tokens[1:]
         right[row, : size - 1] = text.tokens[2:]
         counts[row, max(text.begin - 2, 0) : size - 1] = True
         before[row, :size] = own[:-1, places]
-        after[row, :size] = own[1:, wanted.index(last)]
+        after[row, :size] = own[1:, -1]
     return Batch(*(torch.from_numpy(array) for array in (tokens, before, after, right, counts)))

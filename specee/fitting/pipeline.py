@@ -22,11 +22,13 @@ from specee.fitting import batches, vocabulary
 from specee.fitting.corpus import Corpus, Text
 from specee.fitting.drafter import Drafter, Shape
 from specee.fitting.frozen import Frozen, read_frozen
+from specee.fitting.states import StoredStates
 from specee.fitting.training import Settings, Training
 from specee.fitting.turns import turns_of
 from specee.fitting.vocabulary import Vocabulary
 from specee.fitting.writer import Writer
 from specee.model import Model
+from specee.models.packaged import shape_of
 from specee.models.speculator import Speculator, fingerprint, write_speculator
 from specee.types import ModelConfig
 
@@ -34,6 +36,7 @@ Tell = Callable[[str, int, int], None]
 """Takes a stage's name, what is done, and what there is to do."""
 
 _STEPS = 3  # of a chain that the report looks at
+_REPORT_TOKENS = 2048
 _BLOCK_BYTES = 1.0625  # of a weight of a drafter block, in 8-bit blocks with a scale for each 32
 _SAVE_EVERY = 50  # batches
 _NOISE = 0.1  # of what a matrix would begin with by chance, beside the identity
@@ -46,24 +49,23 @@ _LEAST_TEXT = 3  # tokens: one to predict from true states
 class Plan:
     """What to fit.
 
-    ``tokens`` the model is to write for it; ``seed`` of texts and of their order; ``layers`` whose states the
-    drafter reads, None for two fifths, two thirds and all of the model; ``steps`` unrolled in training;
-    ``batch_tokens`` of a batch at most, padding included.
+    ``tokens`` the model is to write for it, each of which is trained on ``epochs`` times; ``seed`` of texts
+    and of their order; ``layers`` whose states the drafter reads, None for two fifths, two thirds and all of
+    the model; ``steps`` unrolled in training; ``batch_tokens`` of a batch at most, padding included.
     """
 
     tokens: int
     seed: int = 0
+    epochs: int = 2
     layers: tuple[int, ...] | None = None
-    steps: int = 3
-    batch_tokens: int = 4096
-    learning_rate: float = 1e-3
+    steps: int = 2
+    batch_tokens: int = 1024
+    learning_rate: float = 1.5e-3
 
     def __post_init__(self) -> None:
-        if self.tokens < 1 or self.steps < 1 or self.batch_tokens < 1:
-            raise ConfigurationError(
-                f"tokens={self.tokens}, steps={self.steps}, batch_tokens={self.batch_tokens}: allowed are "
-                "1 or more of each"
-            )
+        for name in ("tokens", "epochs", "steps", "batch_tokens"):
+            if (number := getattr(self, name)) < 1:
+                raise ConfigurationError(f"{name}={number}: allowed is 1 or more")
 
 
 @dataclass
@@ -103,11 +105,14 @@ def fit(model: Model, plan: Plan, output: Path, work: Path, tell: Tell = lambda 
         layers=layers,
     )
     training = train(model, plan, layers, chosen, fitted, work, report, tell)
-    report.agreement = agreement(model, training, held_out, layers, plan.batch_tokens, tell)
+    report.agreement = agreement(StateReader(model, held_out, layers, work), training, held_out, tell)
     report.seconds = time.monotonic() - begin
     speculator = Speculator(chosen.ids, {}, training.drafter.parts())
     write_speculator(
-        output, speculator, fingerprint(model.config, model.checkpoint.norms()), notes(plan, report)
+        output,
+        speculator,
+        fingerprint(model.config, model.checkpoint.norms()),
+        notes(model.config, plan, report),
     )
     return report
 
@@ -181,8 +186,12 @@ def train(
     """A drafter block, begun with the model's last layer; resumes from ``work``."""
     torch.manual_seed(plan.seed)
     frozen = read_frozen(model.checkpoint, model.backend.weights)
-    order = batches.plan(texts, plan.batch_tokens, plan.seed)
-    settings = Settings(plan.steps, plan.learning_rate)
+    order = [
+        batch
+        for epoch in range(plan.epochs)
+        for batch in batches.plan(texts, plan.batch_tokens, f"{plan.seed} {epoch}")
+    ]
+    settings = Settings(plan.steps, learning_rate=plan.learning_rate)
     training = Training(
         begun(frozen, layers),
         frozen,
@@ -194,14 +203,30 @@ def train(
     path = work / f"drafter-{plan.seed}.safetensors"
     if path.exists():
         training.resume(path)
-
-    def batch(index: int) -> batches.Batch:
-        return batches.load(model.backend, [texts[i] for i in order[index]], layers)
-
-    for done in training.run(batch, _SAVE_EVERY, path):
+    reader = StateReader(model, texts, layers, work)
+    if training.done < training.batches:
+        reader.states.compute(lambda done, total: tell("states", done, total))
+    for done in training.run(lambda index: reader.batch(order[index]), _SAVE_EVERY, path):
         tell("drafter", done, len(order))
+    reader.states.remove()
     report.losses = training.losses
     return training
+
+
+class StateReader:
+    """Batches of texts with the states that a drafter reads and guesses."""
+
+    def __init__(self, model: Model, texts: Seq[Text], layers: Seq[int], work: Path) -> None:
+        wanted = sorted({*layers, model.config.num_layers})
+        self._texts = texts
+        self._read = [wanted.index(layer) for layer in layers]
+        self.states = StoredStates(
+            model.backend, [text.tokens.tolist() for text in texts], wanted, work / "states"
+        )
+
+    def batch(self, indices: Seq[int]) -> batches.Batch:
+        """Of these texts."""
+        return batches.load([self._texts[i] for i in indices], self.states.of(indices), self._read)
 
 
 def _digest(order: Seq[Seq[int]]) -> str:
@@ -222,22 +247,22 @@ def begun(frozen: Frozen, layers: tuple[int, ...]) -> Drafter:
     return drafter
 
 
-def agreement(
-    model: Model, training: Training, texts: Seq[Text], layers: Seq[int], batch_tokens: int, tell: Tell
-) -> list[float]:
+def agreement(reader: StateReader, training: Training, texts: Seq[Text], tell: Tell) -> list[float]:
     """By step of a chain, over texts that were held out."""
     hits, total = [0] * _STEPS, [0] * _STEPS
-    order = batches.plan(texts, batch_tokens, 0)
+    order = batches.plan(texts, _REPORT_TOKENS, "report")
+    reader.states.compute(lambda *_: None)
     for done, indices in enumerate(order):
         tell("report", done, len(order))
-        batch = batches.load(model.backend, [texts[i] for i in indices], layers)
-        for step, (right, made) in enumerate(zip(*training.agreement(batch, _STEPS), strict=True)):
+        found = training.agreement(reader.batch(indices), _STEPS)
+        for step, (right, made) in enumerate(zip(*found, strict=True)):
             hits[step] += right
             total[step] += made
+    reader.states.remove()
     return [right / max(made, 1) for right, made in zip(hits, total, strict=True)]
 
 
-def notes(plan: Plan, report: Report) -> dict[str, str]:
-    """What a file says of how it was made."""
+def notes(config: ModelConfig, plan: Plan, report: Report) -> dict[str, str]:
+    """What a file says of its model and of how it was made."""
     made = {"plan": asdict(plan), "report": asdict(report), "specee": __version__, "torch": torch.__version__}
-    return {"fit": json.dumps(made)}
+    return {"shape": shape_of(config), "fit": json.dumps(made)}

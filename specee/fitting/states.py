@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import shutil
+import zlib
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from specee.backends.protocol import Backend
 from specee.types import KVDtype
+from specee.whole_file import write_whole
 
 Halves = npt.NDArray[np.float16]
+
+_CHUNK = 64  # texts whose states are in one file
+_TOGETHER = 8  # texts that pass a layer together
+_SPARE = 1 << 30  # bytes of a disk that are left alone
+_MOST = np.finfo(np.float16).max
 
 
 def hidden_states(
@@ -18,7 +29,8 @@ def hidden_states(
 ) -> list[Halves]:
     """States of every position after each of ``layers`` (1..num_layers, ascending).
 
-    For each text (tokens, layers, hidden_size), fp16. All texts go through a layer together.
+    For each text (tokens, layers, hidden_size), fp16, what is larger cut to it. All texts go through a layer
+    together.
     """
     work = []
     for text in texts:
@@ -28,5 +40,66 @@ def hidden_states(
     found = np.empty((sum(lengths), len(layers), backend.config.hidden_size), np.float16)
     for index, layer in enumerate(layers):
         backend.advance(work, layer)
-        found[:, index] = backend.hidden(work)
+        found[:, index] = np.clip(backend.hidden(work), -_MOST, _MOST)
     return np.split(found, np.cumsum(lengths)[:-1])
+
+
+class StoredStates:
+    """States of many texts, computed once and kept in ``folder``, a file for some texts.
+
+    Training comes back to each text a few times, and to compute its states takes about as long as to train
+    on it. Where the disk has no room they are computed each time.
+    """
+
+    def __init__(self, backend: Backend, texts: Seq[Seq[int]], layers: Seq[int], folder: Path) -> None:
+        self._backend, self._texts, self._layers, self._folder = backend, texts, tuple(layers), folder
+        self._opened: dict[int, list[Halves]] = {}
+        needed = 2 * len(self._layers) * backend.config.hidden_size * sum(map(len, texts))
+        folder.mkdir(parents=True, exist_ok=True)
+        self.stored = needed + _SPARE < shutil.disk_usage(folder).free
+        self.chunks = -(-len(texts) // _CHUNK)
+
+    def compute(self, tell: Callable[[int, int], None]) -> None:
+        """All that is not there yet; ``tell`` hears how many files there are of how many. Raises OSError."""
+        for chunk in range(self.chunks if self.stored else 0):
+            tell(chunk, self.chunks)
+            if not self._path(chunk).exists():
+                content = io.BytesIO()
+                np.save(content, np.concatenate(self._computed(self._range(chunk))))
+                write_whole(self._path(chunk), content.getvalue())
+
+    def of(self, indices: Seq[int]) -> list[Halves]:
+        """States of these texts: (tokens, layers, hidden_size) each."""
+        if not self.stored:
+            return self._computed(indices)
+        return [self._chunk(index // _CHUNK)[index % _CHUNK] for index in indices]
+
+    def remove(self) -> None:
+        """Delete the files."""
+        self._opened.clear()
+        for chunk in range(self.chunks):
+            self._path(chunk).unlink(missing_ok=True)
+
+    def _range(self, chunk: int) -> range:
+        return range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, len(self._texts)))
+
+    def _computed(self, indices: Seq[int]) -> list[Halves]:
+        found: list[Halves] = []
+        for begin in range(0, len(indices), _TOGETHER):
+            some = [self._texts[index] for index in indices[begin : begin + _TOGETHER]]
+            found += hidden_states(self._backend, some, self._layers)
+        return found
+
+    def _chunk(self, chunk: int) -> list[Halves]:
+        if chunk not in self._opened:
+            whole: Halves = np.load(self._path(chunk), mmap_mode="r")
+            lengths = [len(self._texts[index]) for index in self._range(chunk)]
+            self._opened[chunk] = np.split(whole, np.cumsum(lengths)[:-1])
+        return self._opened[chunk]
+
+    def _path(self, chunk: int) -> Path:
+        """Named for what is in it, so that other texts or layers have files of their own."""
+        mark = zlib.crc32(repr(self._layers).encode())
+        for index in self._range(chunk):
+            mark = zlib.crc32(np.array(self._texts[index], np.int32).tobytes(), mark)
+        return self._folder / f"states-{chunk:05d}-{mark:08x}.npy"

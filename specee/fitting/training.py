@@ -29,10 +29,15 @@ _CLIP = 1.0
 
 @dataclass(frozen=True)
 class Settings:
-    """Of a training run: ``steps`` are unrolled, ``half`` computes products in bf16."""
+    """Of a training run.
 
-    steps: int = 3
-    learning_rate: float = 1e-3
+    The drafter is unrolled by ``steps``, from the share ``later`` of all batches on: what it gives must be
+    worth something before it is read again. ``half`` computes products in bf16.
+    """
+
+    steps: int = 2
+    later: float = 0.6
+    learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
     half: bool = True
 
@@ -88,7 +93,8 @@ class Training:
         return [one.item() for one in losses]
 
     def _losses(self, batch: Batch) -> list[Tensor]:
-        outputs = self._outputs(batch, self._settings.steps)
+        unrolled = self.done >= self._settings.later * self.batches
+        outputs = self._outputs(batch, self._settings.steps if unrolled else 1)
         with torch.no_grad():
             wanted = torch.softmax(self._logits(batch.after[batch.counts]), -1)
             places = torch.zeros(batch.counts.shape, dtype=torch.long)

@@ -14,14 +14,14 @@ import torch
 import specee
 from specee.cli import main
 from specee.errors import CheckpointError
-from specee.fitting import pipeline
+from specee.fitting import pipeline, states
 from specee.fitting.corpus import Corpus
 from specee.fitting.pipeline import Plan, fit
 from specee.fitting.training import Training
 from specee.models.speculator import fingerprint, read_speculator
 from tests.tiny_models import FAMILIES, tiny_folder
 
-PLAN = Plan(tokens=1500, batch_tokens=256, steps=2)
+PLAN = Plan(tokens=1500, batch_tokens=256)
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +72,15 @@ def test_what_is_fitted_learns(folder: Path, tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Training, "step", watched)
-        plan = Plan(tokens=20_000, batch_tokens=512, steps=2, learning_rate=3e-3)
+        plan = Plan(tokens=20_000, batch_tokens=512, epochs=6, learning_rate=3e-3)
         report = fit(model, plan, tmp_path / "made.safetensors", tmp_path / "work")
-    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    assert np.mean(losses[-5:]) < np.log(model.config.vocab_size) - 0.1, "better than not knowing anything"
+    assert np.mean(losses[:5]) > np.log(model.config.vocab_size)
     untrained = fit(model, Plan(tokens=300), tmp_path / "other.safetensors", tmp_path / "other")
     assert report.agreement[0] > max(5 / model.config.vocab_size, 3 * untrained.agreement[0])
 
 
-@pytest.mark.parametrize("stage", ["texts", "drafter", "report"])
+@pytest.mark.parametrize("stage", ["texts", "states", "drafter", "report"])
 def test_a_run_that_was_killed_comes_to_the_same_file(folder: Path, tmp_path: Path, stage: str) -> None:
     torch.manual_seed(99)  # nothing depends on it
     model = specee.load(folder, threads=1)
@@ -89,7 +90,7 @@ def test_a_run_that_was_killed_comes_to_the_same_file(folder: Path, tmp_path: Pa
 
     def kill(name: str, done: int, total: int) -> None:
         seen.append((name, done))
-        if name == stage and (done > 0 or name == "report"):
+        if name == stage and (done > 0 or name in ("states", "report")):
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
@@ -100,12 +101,13 @@ def test_a_run_that_was_killed_comes_to_the_same_file(folder: Path, tmp_path: Pa
         assert not [path for path in (tmp_path / "work").iterdir() if ".part" in path.name]
         fit(model, PLAN, output, tmp_path / "work")
     assert contents(output) == contents(whole)
+    assert not list((tmp_path / "work" / "states").iterdir()), "what is large is not left behind"
 
 
 def test_another_plan_makes_another_file(folder: Path, tmp_path: Path) -> None:
     """The negative control."""
     model = specee.load(folder, threads=1)
-    for name, plan in (("a", PLAN), ("b", Plan(tokens=1500, batch_tokens=256, steps=2, seed=1))):
+    for name, plan in (("a", PLAN), ("b", Plan(tokens=1500, batch_tokens=256, seed=1))):
         fit(model, plan, tmp_path / name, tmp_path / f"work-{name}")
     assert contents(tmp_path / "a")[0] != contents(tmp_path / "b")[0]
 
@@ -121,7 +123,12 @@ def test_damaged_files_of_an_earlier_run_are_named(folder: Path, tmp_path: Path)
         fit(model, PLAN, tmp_path / "again.safetensors", work)
     training.write_bytes(whole)
     with pytest.raises(CheckpointError, match="another run"):
-        fit(model, Plan(tokens=1500, batch_tokens=128), tmp_path / "again.safetensors", work)
+        fit(
+            model,
+            Plan(tokens=1500, batch_tokens=256, learning_rate=1e-4),
+            tmp_path / "again.safetensors",
+            work,
+        )
     assert not (tmp_path / "again.safetensors").exists()
     assert Corpus(work, 0).shards > 0
 
@@ -156,3 +163,13 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "--output" in capsys.readouterr().err
     assert main(["fit", "--model", str(folder), "--tokens", "0", "--output", str(output)]) == 2
     assert "tokens=0" in capsys.readouterr().err
+
+
+def test_a_disk_without_room_takes_longer_and_gives_the_same(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = specee.load(folder, threads=1)
+    fit(model, PLAN, tmp_path / "a", tmp_path / "work-a")
+    monkeypatch.setattr(states, "_SPARE", 1 << 60)
+    fit(model, PLAN, tmp_path / "b", tmp_path / "work-b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")

@@ -1,0 +1,45 @@
+"""Speculator files that come with the package, for models that many begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from specee.models.checkpoint import Checkpoint
+from specee.models.speculator import Speculator, fingerprint, read_speculator
+from specee.types import ModelConfig
+
+FOLDER = Path(__file__).resolve().parent.parent / "speculators"
+"""Each named for its model, with the shape of the model in its metadata."""
+
+
+def packaged_speculator(checkpoint: Checkpoint, folder: Path = FOLDER) -> Speculator | None:
+    """The file fitted to this model, whatever format its weights are in; None if there is none.
+
+    Raises CheckpointError for a damaged file.
+    """
+    able = [path for path, said in _files(folder) if said.get("shape") == shape_of(checkpoint.config)]
+    if not able:
+        return None  # the norms of other models need not be read
+    mark = fingerprint(checkpoint.config, checkpoint.norms())
+    for path, said in _files(folder):
+        if said.get("fingerprint") == mark:
+            return read_speculator(path, checkpoint.config, mark)
+    return None
+
+
+def shape_of(config: ModelConfig) -> str:
+    """What tells most models apart without reading them."""
+    return f"{config.num_layers} layers of {config.hidden_size}, {config.vocab_size} tokens"
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Paths and metadata; what cannot be opened is none of ours."""
+    import safetensors
+
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safetensors.safe_open(path, framework="numpy") as file:
+                yield path, file.metadata() or {}
+        except (safetensors.SafetensorError, OSError):
+            continue
