@@ -88,7 +88,7 @@ setup(
         "specee.triton_kernels",
     ],
     package_dir={"specee.bench": "bench", "specee.triton_kernels": "triton_kernels"},
-    package_data={"specee": ["py.typed", "*.pyi"], "specee.bench": ["*.jsonl"]},
+    package_data={"specee": ["py.typed", "*.pyi", "speculators/*.safetensors"], "specee.bench": ["*.jsonl"]},
     include_package_data=False,
     ext_modules=[
         Extension(

@@ -76,8 +76,7 @@ def test_what_is_fitted_learns(folder: Path, tmp_path: Path) -> None:
         report = fit(model, plan, tmp_path / "made.safetensors", tmp_path / "work")
     assert np.mean(losses[-5:]) < np.log(model.config.vocab_size) - 0.1, "better than not knowing anything"
     assert np.mean(losses[:5]) > np.log(model.config.vocab_size)
-    untrained = fit(model, Plan(tokens=300), tmp_path / "other.safetensors", tmp_path / "other")
-    assert report.agreement[0] > max(5 / model.config.vocab_size, 3 * untrained.agreement[0])
+    assert report.agreement[0] > 10 / model.config.vocab_size
 
 
 @pytest.mark.parametrize("stage", ["texts", "states", "drafter", "report"])
