@@ -12,7 +12,7 @@ import pytest
 from tests.packaging.project import ROOT
 
 # Package -> what no module of it may import, anywhere. A package that is not listed may import all.
-OUTER = ["specee.integrations", "specee.cli"]
+OUTER = ["specee.integrations", "specee.fitting", "specee.cli"]
 OTHERS = ["specee.drafting", "specee.engine", "specee.replay"]
 LOOP = ["specee.acceptance", *OTHERS]
 HEAVY = ["numpy", "torch", "transformers"]
@@ -49,6 +49,7 @@ FORBIDDEN = {
         for name in ("trace", "files", "drafts", "looks", "prices", "result", "simulate", "statics", "splice")
     },
     "specee.integrations": ["specee.cli"],
+    "specee.fitting": ["specee.cli", "specee.integrations", "transformers"],
     # Relative imports only: the folder bench/ has two names. Tests are not installed.
     "specee.bench": ["specee.cli", "bench", "tests"],
 }
@@ -56,7 +57,8 @@ FORBIDDEN = {
 SUITE, ITS_COMMAND = "specee.bench", "specee.cli.bench"
 # Modules that may import the optional extras when they are imported themselves.
 NEEDS_EXTRAS = re.compile(
-    r"specee\.(backends\.reference|integrations|bench\.kernels|bench\.decode\.exactness)"
+    r"specee\.(backends\.reference|integrations|bench\.kernels|bench\.decode\.exactness"
+    r"|fitting\.(batches|drafter|frozen|pipeline|training))"
 )
 EXTRAS = ("torch", "transformers", "matplotlib", "llama_cpp")
 
@@ -133,6 +135,8 @@ def test_imports_point_one_way(module: str) -> None:
         ("specee.models.hf", "class A:\n    import transformers"),
         ("specee.cli.info", "def f():\n    from specee.bench import machine"),
         ("specee.replay.simulate", "from specee.engine import Request"),
+        ("specee.fitting.writer", "import torch"),
+        ("specee.fitting.training", "from specee.cli import common"),
         ("specee.bench.decode.speed", "from bench import machine"),
         ("specee.bench.decode.llama_peer", "import llama_cpp"),
     ],
@@ -148,6 +152,7 @@ def test_a_wrong_import_is_noticed(module: str, source: str) -> None:
         ("specee.models.hf", "def f():\n    import torch"),
         ("specee.models.hf", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
         ("specee.backends.reference.ops", "import torch"),
+        ("specee.fitting.training", "import torch"),
         ("specee.replay.record", "from specee.engine import LatencyMeter"),
         ("specee.replay.drafts", "from specee.drafting.prompt_lookup import NgramIndex"),
         ("specee.policies.greedy", "from specee.types import Sampling"),
