@@ -23,9 +23,19 @@ py::object make_drafter(const py::object& self, const std::vector<int64_t>& laye
   return made;
 }
 
-py::object make_column(const py::object& self, int64_t capacity, const std::string& dtype) {
-  py::object made = py::cast(self.cast<Drafter&>().column(narrow({capacity})[0], parse_dtype(dtype)));
-  py::detail::keep_alive_impl(made, self);
+py::object make_column(const py::object& self, const py::object& drafter, int64_t capacity,
+                       const std::string& dtype) {
+  Engine& engine = self.cast<Engine&>();
+  engine.check_capacity(capacity);
+  Drafter& made_for = drafter.cast<Drafter&>();
+  const Dtype kv_dtype = parse_dtype(dtype);
+  std::unique_ptr<DrafterColumn> column;
+  {
+    py::gil_scoped_release release;  // the engine's lock is never awaited under Python's
+    column = engine.drafter_column(made_for, static_cast<int>(capacity), kv_dtype);
+  }
+  py::object made = py::cast(std::move(column));
+  py::detail::keep_alive_impl(made, drafter);
   return made;
 }
 
@@ -34,7 +44,7 @@ void set_part(Drafter& drafter, const std::string& name, const py::buffer& value
   const py::buffer_info info = values.request();
   const WeightType source = parse_weight_type(format);
   const WeightRows rows = weight_rows_of(info, source, "part '" + name + "' of a drafter");
-  drafter.set(name, rows.rows, rows.columns, rows.data, source);
+  drafter.block().set(name, rows.rows, rows.columns, rows.data, source);
 }
 
 // (sequence, column, length, stop_below, Sampling) each.
@@ -74,12 +84,14 @@ void bind_drafter(py::module_& m) {
       .def_property_readonly("first", &DrafterColumn::first)
       .def_property_readonly("length", &DrafterColumn::length);
   py::class_<Drafter>(m, "Drafter")
-      .def_property_readonly("bytes", &Drafter::bytes)
+      .def_property_readonly("bytes", [](Drafter& drafter) { return drafter.block().bytes(); })
       .def("set_part", &set_part)
-      .def("check_complete", &Drafter::check_complete)
-      .def("column", &make_column);
+      .def("check_complete", [](Drafter& drafter) { drafter.block().check_complete(); });
   m.attr("Engine").attr("drafter") = py::cpp_function(&make_drafter, py::is_method(m.attr("Engine")),
                                                       py::arg("layers"), py::arg("inner"), py::arg("format"));
+  m.attr("Engine").attr("drafter_column") =
+      py::cpp_function(&make_column, py::is_method(m.attr("Engine")), py::arg("drafter"), py::arg("capacity"),
+                       py::arg("dtype"));
   m.attr("Engine").attr("draft_chains") = py::cpp_function(
       &draft_chains, py::is_method(m.attr("Engine")), py::arg("drafter"), py::arg("calls"), py::arg("head"));
 }

@@ -280,16 +280,27 @@ std::unique_ptr<Drafter> Engine::drafter(const std::vector<int>& layers, int inn
   return std::make_unique<Drafter>(config_, weights_, kernels_, pool_, drawing_, layers, inner, type);
 }
 
+std::unique_ptr<DrafterColumn> Engine::drafter_column(Drafter& drafter, int capacity, Dtype dtype) {
+  check_capacity(capacity);
+  check(drafter);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return drafter.column(capacity, dtype);
+}
+
 std::vector<Chain> Engine::draft_chains(Drafter& drafter, const std::vector<ChainCall>& calls,
                                         const DraftHead* head) {
   check(head);
   Work work;
   for (const ChainCall& call : calls) work.push_back({call.sequence, {}});
   check(work);
-  if (drafter.model() != &config_)
-    throw ConfigurationError("a drafter of another model; make drafters with this backend's drafter()");
+  check(drafter);
   const std::lock_guard<std::mutex> lock(mutex_);
   return drafter.draft(calls, head);
+}
+
+void Engine::check(const Drafter& drafter) const {
+  if (drafter.model() != &config_)
+    throw ConfigurationError("a drafter of another model; make drafters with this backend's drafter()");
 }
 
 void Engine::check(const DraftHead* head) const {

@@ -66,6 +66,8 @@ class Engine {
                                         const std::vector<int64_t>* tokens, const HeadBlocks* blocks);
   // A block without weights yet. Do not let it outlive the engine.
   std::unique_ptr<Drafter> drafter(const std::vector<int>& layers, int inner, WeightType type);
+  // A column of that drafter for a sequence of `capacity` slots. Throws CapacityError.
+  std::unique_ptr<DrafterColumn> drafter_column(Drafter& drafter, int capacity, Dtype dtype);
   // Of this engine's drafter and sequences: Drafter::draft().
   std::vector<Chain> draft_chains(Drafter& drafter, const std::vector<ChainCall>& calls,
                                   const DraftHead* head);
@@ -81,6 +83,7 @@ class Engine {
   void begin_kept(const std::vector<Member>& members, int to_layer) const;
   void check(const Work& work) const;
   void check(const DraftHead* head) const;
+  void check(const Drafter& drafter) const;
   std::vector<const float*> states(const Work& work) const;
   void check_finite(const std::vector<const float*>& states) const;
   std::vector<const float*> finite_states(const Work& work) const;

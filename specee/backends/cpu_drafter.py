@@ -23,7 +23,7 @@ class CpuDrafter:
         self, engine: _cpu.Engine, parts: DrafterParts, config: ModelConfig, stored: DraftFormat
     ) -> None:
         checked = checked_parts(parts, config)
-        self.layers = checked.layers
+        self._engine, self.layers = engine, checked.layers
         self.native = engine.drafter(checked.layers, len(checked.gate), stored)
         for name, array in checked.arrays():
             if name == "state_norms":
@@ -42,7 +42,7 @@ class CpuDrafter:
 
     def column(self, capacity: int, kv_dtype: KVDtype) -> _cpu.DrafterColumn:
         """See :meth:`.FittedDrafter.column`."""
-        return self.native.column(capacity, kv_dtype)
+        return self._engine.drafter_column(self.native, capacity, kv_dtype)
 
 
 def native_calls(sequences: Seq[_cpu.Sequence], calls: Seq[ChainCall]) -> list[NativeCall]:

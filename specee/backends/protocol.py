@@ -134,7 +134,7 @@ class FittedDrafter(Protocol):
         """Bytes of weights that one draft reads, those of the head aside."""
 
     def column(self, capacity: int, kv_dtype: KVDtype) -> FittedColumn:
-        """An empty column for a sequence of that many slots. Raises OutOfMemoryError."""
+        """An empty column for a sequence of that many slots. Raises CapacityError, OutOfMemoryError."""
 
 
 class ChainCall(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Seq
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -247,6 +248,8 @@ class ReferenceBackend:
     ) -> list[tuple[list[int], list[float]]]:
         """A chain for each sequence, one after the other. Raises RowError, ConfigurationError."""
         named = [sequence for sequence, _ in self._named([(call.sequence, ()) for call in calls])]
+        if any(one.column is other.column for one, other in combinations(calls, 2)):
+            raise RowError("a drafter's column appears twice in one call: give each sequence one of its own")
         chains = [ReferenceChain(drafter, *pair, self.config) for pair in zip(named, calls, strict=True)]
         return [chain.run(self._table.embedding, self._token_after(head)) for chain in chains]
 

@@ -19,6 +19,7 @@ from specee.backends.reference_math import (
     rotate,
     swiglu,
 )
+from specee.errors import CapacityError
 from specee.models.blocks import row_bytes, widen
 from specee.models.drafter_parts import DrafterParts
 from specee.types import KVDtype, ModelConfig
@@ -75,6 +76,10 @@ class ReferenceDrafter:
 
     def column(self, capacity: int, kv_dtype: KVDtype) -> ReferenceColumn:
         """See :meth:`.FittedDrafter.column`."""
+        if not 1 <= capacity <= self.config.max_position:
+            raise CapacityError(
+                f"a column of {capacity} positions: allowed are 1..{self.config.max_position}, the context"
+            )
         return ReferenceColumn(self, capacity, _DTYPES[kv_dtype])
 
     def fused(self, states: Seq[Tensor]) -> Tensor:

@@ -62,6 +62,8 @@ void test_isa(const Options& options, const std::string& isa) {
          [&isa](native::Random& random) { native::test_draft_heads(isa, random); });
   repeat(options, isa + " shadow", options.rounds / 4,
          [&isa](native::Random& random) { native::test_shadow(isa, random); });
+  repeat(options, isa + " drafter", options.rounds / 4,
+         [&isa](native::Random& random) { native::test_drafter(isa, random); });
 }
 
 }  // namespace

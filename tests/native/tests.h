@@ -22,5 +22,7 @@ void test_sequences(const std::string& isa, Random& random);
 void test_draft_heads(const std::string& isa, Random& random);
 // What kept states would draft, against drafts of sequences at their layers; passes that are interrupted.
 void test_shadow(const std::string& isa, Random& random);
+// Chains of a drafter block, whose columns follow texts, against new columns.
+void test_drafter(const std::string& isa, Random& random);
 
 }  // namespace native

@@ -1,0 +1,149 @@
+// Chains of a drafter block: columns that have followed a text through anything draft as new ones do.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <vector>
+
+#include "cpu/engine.h"
+#include "random_blocks.h"
+#include "specee/errors.h"
+#include "tests.h"
+#include "tiny_engine.h"
+
+namespace native {
+namespace {
+
+using specee::Chain;
+using specee::ChainCall;
+using specee::Drafter;
+using specee::DrafterColumn;
+using specee::Engine;
+using specee::Sequence;
+using specee::WeightType;
+
+constexpr int kCapacity = 160;  // more than two passes of 64 rows
+constexpr int kLongest = 6;
+
+void fill(Drafter& drafter, const char* name, int rows, int columns, WeightType type, Random& random) {
+  const float bound = 2.0f / std::sqrt(static_cast<float>(columns));
+  if (columns == 1 || !specee::is_quantised(type)) {
+    const auto values = random.floats(static_cast<size_t>(rows) * static_cast<size_t>(columns), bound);
+    return drafter.block().set(name, rows, columns, values.data(), WeightType::f32);
+  }
+  const std::vector<uint8_t> blocks = random_blocks(type, rows, columns, bound, random);
+  drafter.block().set(name, rows, static_cast<int>(blocks.size()) / rows, blocks.data(), type);
+}
+
+std::unique_ptr<Drafter> some_drafter(Engine& engine, const std::vector<int>& layers, Random& random) {
+  const specee::ModelConfig& c = engine.config();
+  const WeightType types[] = {WeightType::f32, WeightType::bf16, WeightType::q8_0, WeightType::q4_1};
+  const WeightType type = types[random.between(0, 3)];
+  const int inner = random.between(1, 50), hidden = c.hidden_size, read = static_cast<int>(layers.size());
+  std::unique_ptr<Drafter> drafter = engine.drafter(layers, inner, type);
+  CHECK_THROWS(specee::CheckpointError, drafter->block().check_complete());
+  for (int i = 0; i < read; ++i)
+    fill(*drafter, ("state_norms." + std::to_string(i)).c_str(), hidden, 1, type, random);
+  for (const char* norm : {"embed_norm", "fused_norm", "attn_norm", "mlp_norm"})
+    fill(*drafter, norm, hidden, 1, type, random);
+  fill(*drafter, "fuse", hidden, read * hidden, type, random);
+  fill(*drafter, "fc", hidden, 2 * hidden, type, random);
+  fill(*drafter, "q", c.q_dim(), hidden, type, random);
+  for (const char* part : {"k", "v"}) fill(*drafter, part, c.kv_dim(), hidden, type, random);
+  fill(*drafter, "o", hidden, c.q_dim(), type, random);
+  for (const char* part : {"gate", "up"}) fill(*drafter, part, inner, hidden, type, random);
+  const float one = 1.0f;
+  CHECK_THROWS(specee::CheckpointError, drafter->block().check_complete());
+  CHECK_THROWS(specee::CheckpointError, drafter->block().set("fc", 1, 1, &one, WeightType::f32));
+  CHECK_THROWS(specee::CheckpointError, drafter->block().set("nothing", 1, 1, &one, WeightType::f32));
+  fill(*drafter, "down", hidden, inner, type, random);
+  drafter->block().check_complete();
+  return drafter;
+}
+
+struct Text {
+  std::unique_ptr<Sequence> sequence;
+  std::unique_ptr<DrafterColumn> column;
+};
+
+// Appends, and computes all but the newest.
+void go_on(Engine& engine, Sequence& sequence, int count, Random& random) {
+  std::vector<int> tokens(static_cast<size_t>(count));
+  for (int& token : tokens) token = random.between(0, engine.config().vocab_size - 1);
+  sequence.append(tokens);
+  if (sequence.length() > 1)
+    engine.advance({{&sequence, {sequence.length() - 2}}}, engine.config().num_layers, [] {});
+}
+
+void move(Engine& engine, Sequence& sequence, Random& random) {
+  if (sequence.length() > 3 && random.chance(40)) sequence.rollback(random.between(1, sequence.length() - 2));
+  const int room = kCapacity - kLongest - sequence.length();
+  const int count = random.chance(20) ? random.between(1, 90) : random.between(1, 4);
+  go_on(engine, sequence, std::max(1, std::min(room, count)), random);
+}
+
+bool same(const Chain& a, const Chain& b) {
+  return a.tokens == b.tokens && a.confidences.size() == b.confidences.size() &&
+         std::memcmp(a.confidences.data(), b.confidences.data(), a.confidences.size() * sizeof(float)) == 0;
+}
+
+void check_chains(Engine& engine, Drafter& drafter, const std::vector<Text>& texts, Random& random) {
+  std::vector<ChainCall> calls;
+  for (const Text& text : texts)
+    if (text.sequence->kept() > 0 && text.sequence->row(text.sequence->length() - 1).done == 0)
+      calls.push_back({text.sequence.get(),
+                       text.column.get(),
+                       random.between(1, kLongest),
+                       random.uniform(0.0f, 0.3f),
+                       {}});
+  if (calls.empty()) return;
+  const std::vector<Chain> together = engine.draft_chains(drafter, calls, nullptr);
+  for (size_t i = 0; i < calls.size(); ++i) {
+    const Chain again = engine.draft_chains(drafter, {calls[i]}, nullptr)[0];
+    CHECK(same(together[i], again), "a chain depends on those beside it");
+    const bool whole = calls[i].column->first() == 1;
+    ChainCall fresh = calls[i];
+    const auto column = engine.drafter_column(drafter, kCapacity, specee::Dtype::f32);
+    fresh.column = column.get();
+    const Chain anew = engine.draft_chains(drafter, {fresh}, nullptr)[0];
+    if (column->first() == calls[i].column->first())
+      CHECK(same(together[i], anew), "a column that followed a text drafts otherwise than a new one");
+    CHECK(column->first() >= calls[i].column->first() && (!whole || column->length() > 0),
+          "a new column knows more than one that followed");
+    for (size_t j = 0; j + 1 < anew.tokens.size(); ++j)
+      CHECK(anew.confidences[j] >= fresh.stop_below, "a chain went on after a draft that was not sure");
+    CHECK(static_cast<int>(anew.tokens.size()) <= fresh.length, "a chain is longer than it may be");
+  }
+  calls.push_back(calls.front());
+  CHECK_THROWS(specee::RowError, engine.draft_chains(drafter, calls, nullptr));
+}
+
+}  // namespace
+
+void test_drafter(const std::string& isa, Random& random) {
+  specee::ModelConfig config = tiny_config(random);
+  config.max_position = kCapacity;
+  const specee::WeightTypes types = tiny_types(config, random);
+  const int threads = random.between(1, std::min(3, current().threads));
+  const auto engine = tiny_engine(config, types, isa, threads, random.bits());
+  std::vector<int> layers;
+  for (int layer = 1; layer <= config.num_layers; ++layer)
+    if (random.chance(60) || (layers.empty() && layer == config.num_layers)) layers.push_back(layer);
+  const auto drafter = some_drafter(*engine, layers, random), other = some_drafter(*engine, layers, random);
+  std::vector<Text> texts;
+  for (int i = random.between(1, 3); i > 0; --i) {
+    texts.push_back({engine->sequence(kCapacity, specee::Dtype::f32, true),
+                     engine->drafter_column(*drafter, kCapacity, specee::Dtype::f32)});
+    texts.back().sequence->keep(layers, random.between(1, kCapacity));
+    go_on(*engine, *texts.back().sequence, random.between(2, 90), random);
+  }
+  const ChainCall foreign = {texts.front().sequence.get(), texts.front().column.get(), 1, 0.0f, {}};
+  CHECK_THROWS(specee::ConfigurationError, engine->draft_chains(*other, {foreign}, nullptr));
+  for (int step = random.between(2, 6); step > 0; --step) {
+    check_chains(*engine, *drafter, texts, random);
+    for (const Text& text : texts)
+      if (random.chance(70)) move(*engine, *text.sequence, random);
+  }
+}
+
+}  // namespace native
