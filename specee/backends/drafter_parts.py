@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from specee.backends.protocol import DraftFormat
 from specee.errors import ConfigurationError
-from specee.models.blocks import Bytes, Floats, quantise, scales
-from specee.models.drafter_parts import DrafterParts
-from specee.types import ModelConfig
+from specee.models.blocks import Bytes, Floats, quantise, row_bytes, scales
+from specee.models.drafter_parts import DrafterParts, shapes
+from specee.types import ModelConfig, WeightFormat
 
 
 def checked_parts(parts: DrafterParts, config: ModelConfig) -> DrafterParts:
@@ -22,6 +23,18 @@ def checked_parts(parts: DrafterParts, config: ModelConfig) -> DrafterParts:
     if (wrong := checked.misfit(config)) is not None:
         raise ConfigurationError(f"a drafter's {wrong}: use a drafter that was fitted to this model")
     return checked
+
+
+def stored_format(weights: WeightFormat) -> DraftFormat:
+    """Where a step of the model reads half a byte a weight, a draft that reads more takes too much of it."""
+    return "Q4_1" if weights in ("packed", "int4") else "Q8_0"
+
+
+def matrix_bytes(config: ModelConfig, layers: int, inner: int, stored: DraftFormat) -> int:
+    """Of the matrices that a draft of a block reads, as they are stored."""
+    wanted = shapes(config, layers, inner)
+    del wanted["state_norms"]  # small, and no matrix
+    return sum(shape[0] * row_bytes(stored, shape[1]) for shape in wanted.values() if len(shape) == 2)
 
 
 def stored_rows(matrix: Floats, stored: str) -> Bytes:

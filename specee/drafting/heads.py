@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 
-from specee.backends.protocol import Backend, DraftFormat, DraftHead, FittedDrafter
+from specee.backends.drafter_parts import stored_format
+from specee.backends.protocol import Backend, DraftHead, FittedDrafter
 from specee.errors import ConfigurationError
 from specee.models.speculator import Speculator
 from specee.policies import ModelView
-from specee.types import WeightFormat
 
 
 class DraftHeads:
@@ -30,7 +30,7 @@ class DraftHeads:
         if speculator is None:
             return
         if speculator.drafter is not None:
-            stored = _stored(backend.weights)
+            stored = stored_format(backend.weights)
             self.drafter = backend.drafter(speculator.drafter, stored)
             self.drafter_head = backend.draft_head(None, speculator.vocabulary, stored)
         if speculator.vocabulary is not None:
@@ -79,8 +79,3 @@ class DraftHeads:
                 "load a speculator file that has one, or draft with adapted=False"
             )
         return head
-
-
-def _stored(weights: WeightFormat) -> DraftFormat:
-    """Where a step of the model reads half a byte a weight, a draft that reads more takes too much of it."""
-    return "Q4_1" if weights in ("packed", "int4") else "Q8_0"

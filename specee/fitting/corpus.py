@@ -10,7 +10,7 @@ import io
 import random
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,17 +62,25 @@ class Corpus:
         self.folder.mkdir(parents=True, exist_ok=True)
         written = [one for one in writer.write(wishes(self.seed, index, self._shard)) if one is not None]
         write_whole(self._path(index), _packed(written))
-        return sum(len(one.tokens) - one.question for one in written)
+        return _count(written)
 
-    def texts(self, *, held_out: bool, first: int = 0) -> Iterator[Text]:
-        """Texts of shards from ``first`` on, none whose question has come before. Raises CheckpointError."""
+    def written(self) -> int:
+        """Tokens that the model wrote in all shards. Raises CheckpointError."""
+        return sum(_count(self._read(index)) for index in range(self.shards))
+
+    def texts(self) -> tuple[list[Text], list[Text]]:
+        """Texts to fit on and texts held out, none whose question has come before. Raises CheckpointError."""
         seen: set[int] = set()
-        for index in range(first, self.shards):
+        fitted: list[Text] = []
+        held_out: list[Text] = []
+        for index in range(self.shards):
             for one in self._read(index):
                 key = _key(one)
-                if key not in seen and (key % HELD_OUT == 0) is held_out:
-                    yield Text(np.array(one.tokens, np.int32), one.question)
+                if key not in seen:
+                    into = held_out if key % HELD_OUT == 0 else fitted
+                    into.append(Text(np.array(one.tokens, np.int32), one.question))
                 seen.add(key)
+        return fitted, held_out
 
     def _path(self, index: int) -> Path:
         return self.folder / f"corpus-{self.seed}-{index:05d}.npz"
@@ -108,6 +116,11 @@ def wishes(seed: int, shard: int, count: int) -> list[Wish]:
             )
         )
     return found
+
+
+def _count(conversations: Iterable[Conversation]) -> int:
+    """Tokens that the model wrote."""
+    return sum(len(one.tokens) - one.question for one in conversations)
 
 
 def _packed(written: list[Conversation]) -> bytes:

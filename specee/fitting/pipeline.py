@@ -9,25 +9,27 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
 from specee._version import __version__
+from specee.backends.drafter_parts import matrix_bytes, stored_format
 from specee.errors import ConfigurationError
 from specee.fitting import batches, vocabulary
 from specee.fitting.corpus import Corpus, Text
 from specee.fitting.drafter import Drafter, Shape
 from specee.fitting.frozen import Frozen, read_frozen
-from specee.fitting.states import StoredStates
+from specee.fitting.states import StoredStates, hidden_states
 from specee.fitting.training import Settings, Training
 from specee.fitting.turns import turns_of
 from specee.fitting.vocabulary import Vocabulary
 from specee.fitting.writer import Writer
 from specee.model import Model
+from specee.models.blocks import row_bytes
 from specee.models.packaged import shape_of
 from specee.models.speculator import Speculator, fingerprint, write_speculator
 from specee.types import ModelConfig
@@ -37,7 +39,6 @@ Tell = Callable[[str, int, int], None]
 
 _STEPS = 3  # of a chain that the report looks at
 _REPORT_TOKENS = 2048
-_BLOCK_BYTES = 1.0625  # of a weight of a drafter block, in 8-bit blocks with a scale for each 32
 _SAVE_EVERY = 50  # batches
 _NOISE = 0.1  # of what a matrix would begin with by chance, beside the identity
 _LEAST_SHARD, _MOST_SHARD = 8, 256  # conversations
@@ -68,22 +69,23 @@ class Plan:
                 raise ConfigurationError(f"{name}={number}: allowed is 1 or more")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Report:
     """What came of it, on texts that were held out.
 
     ``agreement[i]``: how often the drafter's token after i of its own is the model's, the text so far being
-    right. ``coverage``: of the model's tokens by the draft vocabulary's ``vocabulary`` ids.
+    right. ``coverage``: of the model's tokens by the draft vocabulary's ``vocabulary`` ids. ``losses``: of
+    the last batch, by unrolled step.
     """
 
-    tokens: int = 0
-    texts: int = 0
-    vocabulary: int = 0
-    coverage: float = 0.0
-    layers: tuple[int, ...] = ()
-    losses: list[float] = field(default_factory=list)
-    agreement: list[float] = field(default_factory=list)
-    seconds: float = 0.0
+    tokens: int
+    texts: int
+    vocabulary: int
+    coverage: float
+    layers: tuple[int, ...]
+    losses: list[float]
+    agreement: list[float]
+    seconds: float
 
 
 def fit(model: Model, plan: Plan, output: Path, work: Path, tell: Tell = lambda *_: None) -> Report:
@@ -96,17 +98,18 @@ def fit(model: Model, plan: Plan, output: Path, work: Path, tell: Tell = lambda 
     corpus = Corpus(work, plan.seed, shard=min(max(plan.tokens // _SHARD_SHARE, _LEAST_SHARD), _MOST_SHARD))
     write_texts(model, corpus, plan.tokens, tell)
     fitted, held_out = texts_of(corpus, plan.tokens)
-    chosen = draft_vocabulary(model, fitted, held_out, layers)
+    chosen = draft_vocabulary(model, fitted, held_out, layers, work, plan.seed)
+    training = train(model, plan, layers, chosen, fitted, work, tell)
     report = Report(
         tokens=sum(len(text.tokens) - text.begin for text in fitted),
         texts=len(fitted),
         vocabulary=len(chosen.ids),
         coverage=chosen.coverage,
         layers=layers,
+        losses=training.losses,
+        agreement=agreement(model, training, layers, held_out, tell),
+        seconds=time.monotonic() - begin,
     )
-    training = train(model, plan, layers, chosen, fitted, work, report, tell)
-    report.agreement = agreement(StateReader(model, held_out, layers, work), training, held_out, tell)
-    report.seconds = time.monotonic() - begin
     speculator = Speculator(chosen.ids, {}, training.drafter.parts())
     write_speculator(
         output,
@@ -125,7 +128,7 @@ def default_layers(config: ModelConfig) -> tuple[int, ...]:
 
 def write_texts(model: Model, corpus: Corpus, tokens: int, tell: Tell) -> None:
     """Shards until there are so many tokens."""
-    written = sum(len(text.tokens) - text.begin for text in all_texts(corpus))
+    written = corpus.written()
     if written >= tokens:
         return
     ends = frozenset(model.checkpoint.eos_token_ids)
@@ -135,42 +138,42 @@ def write_texts(model: Model, corpus: Corpus, tokens: int, tell: Tell) -> None:
         added = corpus.write_shard(writer)
         if added == 0:
             raise ConfigurationError(
-                "the model writes no text by itself: it ends before it begins. Give texts with --corpus"
+                "the model writes no text by itself: it ends before it begins, and there is nothing to fit on"
             )
         written += added
     tell("texts", tokens, tokens)
 
 
-def all_texts(corpus: Corpus) -> Iterator[Text]:
-    """Those to fit on, and those held out."""
-    yield from corpus.texts(held_out=False)
-    yield from corpus.texts(held_out=True)
-
-
 def texts_of(corpus: Corpus, tokens: int) -> tuple[list[Text], list[Text]]:
     """Texts to fit on, up to so many tokens of the model's own, and those held out."""
+    everything, held_out = (
+        [text for text in kind if len(text.tokens) >= _LEAST_TEXT] for kind in corpus.texts()
+    )
     fitted: list[Text] = []
     count = 0
-    for text in corpus.texts(held_out=False):
-        if count < tokens and len(text.tokens) >= _LEAST_TEXT:
-            fitted.append(text)
-            count += len(text.tokens) - text.begin
-    held_out = [text for text in corpus.texts(held_out=True) if len(text.tokens) >= _LEAST_TEXT]
+    for text in everything:
+        if count >= tokens:
+            break
+        fitted.append(text)
+        count += len(text.tokens) - text.begin
     return fitted, held_out or fitted[-1:]
 
 
-def draft_vocabulary(model: Model, fitted: Seq[Text], held_out: Seq[Text], layers: Seq[int]) -> Vocabulary:
-    """As large as pays on this machine."""
-    config = model.config
-    weights = sum(parameter.numel() for parameter in Drafter(Shape(config, tuple(layers))).parameters())
-    share = _BLOCK_BYTES * weights / model.backend.draft_head(None, None).bytes
-    return vocabulary.choose(
-        vocabulary.counted(fitted, config.vocab_size),
-        vocabulary.counted(held_out, config.vocab_size),
-        model.latency.table(),
-        config.num_layers,
-        share,
-    )
+def draft_vocabulary(
+    model: Model, fitted: Seq[Text], held_out: Seq[Text], layers: Seq[int], work: Path, seed: int
+) -> Vocabulary:
+    """As large as pays on this machine; a run that goes on keeps to what it began with."""
+    config, stored = model.config, stored_format(model.backend.weights)
+    often, unseen = (vocabulary.counted(texts, config.vocab_size) for texts in (fitted, held_out))
+    path = work / f"vocabulary-{seed}-{zlib.crc32(often.tobytes()):08x}.npy"
+    if path.exists():
+        return vocabulary.of_ids(vocabulary.read(path), unseen)
+    whole = model.backend.draft_head(None, None).bytes
+    block = matrix_bytes(config, len(layers), config.intermediate_size, stored)
+    shares = vocabulary.Shares(block / whole, row_bytes(stored, config.hidden_size) / whole)
+    chosen = vocabulary.choose(often, unseen, model.latency.table(), config.num_layers, shares)
+    vocabulary.write(path, chosen.ids)
+    return chosen
 
 
 def train(
@@ -180,7 +183,6 @@ def train(
     chosen: Vocabulary,
     texts: Seq[Text],
     work: Path,
-    report: Report,
     tell: Tell,
 ) -> Training:
     """A drafter block, begun with the model's last layer; resumes from ``work``."""
@@ -203,30 +205,26 @@ def train(
     path = work / f"drafter-{plan.seed}.safetensors"
     if path.exists():
         training.resume(path)
-    reader = StateReader(model, texts, layers, work)
+    wanted, read = _layers(model, layers)
+    tokens = [text.tokens.tolist() for text in texts]
+    states = StoredStates(model.backend, tokens, wanted, work / "states", model.kv_dtype)
     if training.done < training.batches:
-        reader.states.compute(lambda done, total: tell("states", done, total))
-    for done in training.run(lambda index: reader.batch(order[index]), _SAVE_EVERY, path):
+        states.compute(lambda done, total: tell("states", done, total))
+
+    def batch(index: int) -> batches.Batch:
+        chosen = order[index]
+        return batches.load([texts[i] for i in chosen], states.of(chosen), read)
+
+    for done in training.run(batch, _SAVE_EVERY, path):
         tell("drafter", done, len(order))
-    reader.states.remove()
-    report.losses = training.losses
+    states.remove()
     return training
 
 
-class StateReader:
-    """Batches of texts with the states that a drafter reads and guesses."""
-
-    def __init__(self, model: Model, texts: Seq[Text], layers: Seq[int], work: Path) -> None:
-        wanted = sorted({*layers, model.config.num_layers})
-        self._texts = texts
-        self._read = [wanted.index(layer) for layer in layers]
-        self.states = StoredStates(
-            model.backend, [text.tokens.tolist() for text in texts], wanted, work / "states"
-        )
-
-    def batch(self, indices: Seq[int]) -> batches.Batch:
-        """Of these texts."""
-        return batches.load([self._texts[i] for i in indices], self.states.of(indices), self._read)
+def _layers(model: Model, layers: Seq[int]) -> tuple[list[int], list[int]]:
+    """Layers whose states are wanted, the last one among them, and the places of ``layers`` in that list."""
+    wanted = sorted({*layers, model.config.num_layers})
+    return wanted, [wanted.index(layer) for layer in layers]
 
 
 def _digest(order: Seq[Seq[int]]) -> str:
@@ -247,18 +245,21 @@ def begun(frozen: Frozen, layers: tuple[int, ...]) -> Drafter:
     return drafter
 
 
-def agreement(reader: StateReader, training: Training, texts: Seq[Text], tell: Tell) -> list[float]:
+def agreement(
+    model: Model, training: Training, layers: Seq[int], texts: Seq[Text], tell: Tell
+) -> list[float]:
     """By step of a chain, over texts that were held out."""
     hits, total = [0] * _STEPS, [0] * _STEPS
+    wanted, read = _layers(model, layers)
     order = batches.plan(texts, _REPORT_TOKENS, "report")
-    reader.states.compute(lambda *_: None)
     for done, indices in enumerate(order):
         tell("report", done, len(order))
-        found = training.agreement(reader.batch(indices), _STEPS)
+        some = [texts[index] for index in indices]
+        states = hidden_states(model.backend, [text.tokens.tolist() for text in some], wanted, model.kv_dtype)
+        found = training.agreement(batches.load(some, states, read), _STEPS)
         for step, (right, made) in enumerate(zip(*found, strict=True)):
             hits[step] += right
             total[step] += made
-    reader.states.remove()
     return [right / max(made, 1) for right, made in zip(hits, total, strict=True)]
 
 

@@ -51,8 +51,16 @@ class StoredStates:
     on it. Where the disk has no room they are computed each time.
     """
 
-    def __init__(self, backend: Backend, texts: Seq[Seq[int]], layers: Seq[int], folder: Path) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        texts: Seq[Seq[int]],
+        layers: Seq[int],
+        folder: Path,
+        kv_dtype: KVDtype | None = None,
+    ) -> None:
         self._backend, self._texts, self._layers, self._folder = backend, texts, tuple(layers), folder
+        self._kv_dtype = kv_dtype
         self._opened: dict[int, list[Halves]] = {}
         needed = 2 * len(self._layers) * backend.config.hidden_size * sum(map(len, texts))
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +95,7 @@ class StoredStates:
         found: list[Halves] = []
         for begin in range(0, len(indices), _TOGETHER):
             some = [self._texts[index] for index in indices[begin : begin + _TOGETHER]]
-            found += hidden_states(self._backend, some, self._layers)
+            found += hidden_states(self._backend, some, self._layers, self._kv_dtype)
         return found
 
     def _chunk(self, chunk: int) -> list[Halves]:

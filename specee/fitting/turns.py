@@ -29,7 +29,7 @@ def turns_of(tokenizer: Tokenizer) -> Turns:
     parts = text.split(_MARK)
     if len(parts) != 2:
         raise ConfigurationError(
-            f"the chat template gives the user's words {len(parts) - 1} times: fitting needs them once; "
-            "give texts of your own with --corpus"
+            f"the chat template gives the user's words {len(parts) - 1} times: fitting needs them once, so "
+            "that the model can write them itself"
         )
     return Turns(*parts)

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from specee.errors import CheckpointError
 from specee.fitting.corpus import Text
 from specee.policies import Latency
-from specee.policies.objective import Objective
+from specee.policies.chain_cost import ChainCost
+from specee.policies.objective import Acceptance, Objective
+from specee.whole_file import write_whole
+
+Tokens = npt.NDArray[np.int64]
 
 _SIZES = (2048, 4096, 6144, 8192, 12288, 16384, 24576, 32768)
 _RIGHT = 0.5  # of drafts that could be right: what a block comes to, more or less
 
 
 class Vocabulary(NamedTuple):
-    """``ids``, ascending, that cover a share of the tokens that the model writes; ``value``: see below."""
+    """``ids``, ascending, that cover a share of the tokens that the model writes."""
 
-    ids: npt.NDArray[np.int64]
+    ids: Tokens
     coverage: float
-    value: float
 
 
-def counted(texts: Iterable[Text], vocab_size: int) -> npt.NDArray[np.int64]:
+class Shares(NamedTuple):
+    """Bytes that a draft reads over those of the model's head: of the block, and of each row of its head."""
+
+    block: float
+    row: float
+
+
+def counted(texts: Iterable[Text], vocab_size: int) -> Tokens:
     """How often the model wrote each token: (vocab_size,)."""
     total = np.zeros(vocab_size, np.int64)
     for text in texts:
@@ -32,25 +45,41 @@ def counted(texts: Iterable[Text], vocab_size: int) -> npt.NDArray[np.int64]:
     return total
 
 
-def choose(
-    fitted: npt.NDArray[np.int64],
-    held_out: npt.NDArray[np.int64],
-    latency: Latency,
-    layers: int,
-    block_share: float,
-) -> Vocabulary:
+def choose(fitted: Tokens, held_out: Tokens, latency: Latency, layers: int, shares: Shares) -> Vocabulary:
     """The most frequent tokens, as many as make drafting worth most.
 
-    Tokens are ranked by ``fitted`` counts; what they cover is counted in texts ``held_out``. A draft reads
-    the block (``block_share`` of the head's bytes) and the vocabulary's rows, and may be right if the token
-    is covered. ``value``: expected tokens a second over plain decoding, if half of those were right.
+    Tokens are ranked by ``fitted`` counts; what they cover is counted in texts ``held_out``. A draft may be
+    right if the token is covered: worth is that of chains half of whose drafts are, of those that could be.
     """
     objective = Objective(latency, layers)
     order = np.argsort(-fitted, kind="stable")
-    found = []
+    found: list[tuple[float, Vocabulary]] = []
     for size in sorted({min(size, len(order)) for size in (*_SIZES, len(order))}):
-        ids = np.sort(order[:size]).astype(np.int64)
-        coverage = float(held_out[ids].sum() / max(held_out.sum(), 1))
-        share = block_share + size / len(order)
-        found.append(Vocabulary(ids, coverage, objective.best(0, share, _RIGHT * coverage).value))
-    return max(found, key=lambda vocabulary: vocabulary.value)
+        vocabulary = of_ids(order[:size], held_out)
+        cost = ChainCost(shares.block + size * shares.row)
+        cost.begin(latency)
+        rounds = objective.chain_seconds(cost.first, cost.each)
+        rates = Acceptance(1.0, _RIGHT * vocabulary.coverage, 0.0)
+        found.append((objective.best_of(rounds, rates).value, vocabulary))
+    return max(found, key=lambda one: one[0])[1]
+
+
+def of_ids(ids: Tokens, held_out: Tokens) -> Vocabulary:
+    """These, in order, and what they cover."""
+    return Vocabulary(np.sort(ids), float(held_out[ids].sum() / max(held_out.sum(), 1)))
+
+
+def write(path: Path, ids: Tokens) -> None:
+    """Keep a choice for a run that goes on. Raises OSError."""
+    content = io.BytesIO()
+    np.save(content, ids)
+    write_whole(path, content.getvalue())
+
+
+def read(path: Path) -> Tokens:
+    """What :func:`write` kept. Raises CheckpointError."""
+    try:
+        ids: Tokens = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise CheckpointError(f"{path}: no complete draft vocabulary ({error}). Delete it.") from error
+    return ids

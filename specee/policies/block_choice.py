@@ -40,8 +40,9 @@ class BlockChoice:
         if self._evidence.weight(now) < _ENOUGH:
             self._evidence = _fresh(now)
         evidence, cost = self._evidence, self._cost
-        plain = objective.best_chain(cost.first, cost.each, Acceptance(1.0, evidence.rate, 0.0))
-        stopped = objective.best_chain(cost.first, cost.each, evidence.acceptance)
+        rounds = objective.chain_seconds(cost.first, cost.each)
+        plain = objective.best_of(rounds, Acceptance(1.0, evidence.rate, 0.0))
+        stopped = objective.best_of(rounds, evidence.acceptance)
         if stopped.value > plain.value:
             return BlockPlan(stopped.length, evidence.threshold, stopped.value)
         return BlockPlan(plain.length, 0.0, plain.value)

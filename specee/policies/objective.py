@@ -75,8 +75,8 @@ class Objective:
     def seconds(self, layer: int, head: float, drafts: float) -> float:
         """A round of ``drafts`` tokens drafted at ``layer`` with a head of ``head`` times the bytes.
 
-        Layer 0 with no head is a source that needs neither. Up to the exit layer one row remains to be
-        verified, the newest draft's; above it, all of them and the token before.
+        Layer 0 is a source that needs neither, whatever ``head`` is. Up to the exit layer one row remains to
+        be verified, the newest draft's; above it, all of them and the token before.
         """
         rounds, whole = self._whole(layer, head), int(drafts)
         if drafts == whole:
@@ -105,22 +105,18 @@ class Objective:
 
     def best_stopped(self, layer: int, head: float, rates: Acceptance) -> Choice:
         """The same where drafting stops after a draft that is not sure."""
-        sure, kept = round(rates.sure * _STEPS), round(rates.sure * rates.rate_sure * _STEPS)
-        if sure == _STEPS:
-            return self.best(layer, head, rates.rate_sure)
-        return self._stopped(self._whole(layer, head), sure, kept, rates)
+        return self.best_of(self._whole(layer, head), rates)
 
-    def best_chain(self, first: float, each: float, rates: Acceptance) -> Choice:
-        """The same for drafts that cost no layer: ``first`` seconds, and ``each`` for those after it."""
+    def chain_seconds(self, first: float, each: float) -> list[float]:
+        """Rounds of 0, 1, ... LONGEST drafts that need no layer: ``first`` seconds, then ``each``."""
         copies = self._whole(0, 0.0)
-        rounds = [copies[0], *[first + drafts * each + more for drafts, more in enumerate(copies[1:])]]
+        return [copies[0], *[first + drafts * each + more for drafts, more in enumerate(copies[1:])]]
+
+    def best_of(self, rounds: Sequence[float], rates: Acceptance) -> Choice:
+        """The length worth most where rounds of 0, 1, ... drafts take ``rounds`` seconds."""
         sure, kept = round(rates.sure * _STEPS), round(rates.sure * rates.rate_sure * _STEPS)
         if sure == _STEPS:
-            return self._most(_TOKENS[round(rates.rate_sure * _STEPS)], rounds[1:])
-        return self._stopped(rounds, sure, kept, rates)
-
-    def _stopped(self, rounds: Sequence[float], sure: int, kept: int, rates: Acceptance) -> Choice:
-        """``rounds``: seconds by drafts; ``sure`` and ``kept``: 64ths that go on, and go on right."""
+            return self._most(_TOKENS[kept], rounds[1:])
         first = rates.sure * rates.rate_sure + (1 - rates.sure) * rates.rate_unsure
         steps = [more - at for at, more in pairwise(rounds)]
         seconds = [rounds[whole] + part * steps[whole] for whole, part in _MADE[sure]]

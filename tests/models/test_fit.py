@@ -14,7 +14,7 @@ import torch
 import specee
 from specee.cli import main
 from specee.errors import CheckpointError
-from specee.fitting import pipeline, states
+from specee.fitting import pipeline, states, vocabulary
 from specee.fitting.corpus import Corpus
 from specee.fitting.pipeline import Plan, fit
 from specee.fitting.training import Training
@@ -101,6 +101,22 @@ def test_a_run_that_was_killed_comes_to_the_same_file(folder: Path, tmp_path: Pa
         fit(model, PLAN, output, tmp_path / "work")
     assert contents(output) == contents(whole)
     assert not list((tmp_path / "work" / "states").iterdir()), "what is large is not left behind"
+
+
+def test_a_run_that_goes_on_keeps_its_vocabulary(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What pays is measured, and measured otherwise the next time."""
+    model = specee.load(folder, threads=1)
+    fit(model, PLAN, tmp_path / "a", tmp_path / "work")
+
+    def few(*_: object) -> vocabulary.Vocabulary:
+        return vocabulary.Vocabulary(np.arange(5), 0.5)
+
+    monkeypatch.setattr(vocabulary, "choose", few)
+    assert fit(model, PLAN, tmp_path / "b", tmp_path / "work").vocabulary > 5
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert fit(model, PLAN, tmp_path / "c", tmp_path / "other").vocabulary == 5
 
 
 def test_another_plan_makes_another_file(folder: Path, tmp_path: Path) -> None:

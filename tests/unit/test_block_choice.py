@@ -69,7 +69,7 @@ def test_chains_by_an_exhaustive_search() -> None:
     for _ in range(200):
         first, each = rng.uniform(1e-5, 1e-3), rng.uniform(1e-6, 3e-4)
         rate = rng.randint(0, 64) / 64
-        found = objective.best_chain(first, each, Acceptance(1.0, rate, 0.0))
+        found = objective.best_of(objective.chain_seconds(first, each), Acceptance(1.0, rate, 0.0))
         values = []
         for length in range(1, LONGEST + 1):
             seconds = objective.seconds(0, 0.0, length) + first + (length - 1) * each
@@ -87,7 +87,7 @@ def test_stopped_chains_are_those_of_an_exit_layer_that_costs_as_much() -> None:
     rates = Acceptance(0.75, 0.9, 0.2)
     exit_draft = objective.best_stopped(1, 1.0, rates)
     each = 1e-4 + 2e-4
-    chain = objective.best_chain(each, each, rates)
+    chain = objective.best_of(objective.chain_seconds(each, each), rates)
     assert chain.length == exit_draft.length
     assert chain.value == pytest.approx(exit_draft.value, rel=0.02)  # one layer's rows are cheaper there
 

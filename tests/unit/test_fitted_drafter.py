@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from specee.backends.drafter_parts import matrix_bytes
 from specee.backends.protocol import (
     Backend,
     ChainCall,
@@ -87,6 +88,8 @@ def test_backends_draft_alike(
     made = [backend.drafter(parts, stored) for backend in backends]
     heads = [backend.draft_head(None, vocabulary, stored) for backend in backends]
     assert heads[0].bytes <= heads[1].bytes < 2 * heads[0].bytes, "the same, and padding to 16 rows"
+    counted = matrix_bytes(BASE, len(LAYERS), len(parts.gate), stored)
+    assert made[0].bytes == counted <= made[1].bytes < 1.5 * counted
     drawn, apart = 0, []
     for length in (2, 3, 17, 70):
         sequences = [

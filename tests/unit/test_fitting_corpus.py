@@ -64,15 +64,17 @@ def test_shards_are_the_same_in_every_run_and_texts_come_once(model: specee.Mode
     first, second = Corpus(tmp_path / "a", 7, 24), Corpus(tmp_path / "b", 7, 24)
     counts = [first.write_shard(writer(model)) for _ in range(3)]
     assert [second.write_shard(writer(model, width=9)) for _ in range(3)] == counts
-    for held_out in (True, False):
-        texts = as_lists(list(first.texts(held_out=held_out)))
-        assert texts == as_lists(list(second.texts(held_out=held_out)))
-    fitted, held = (as_lists(list(first.texts(held_out=kind))) for kind in (False, True))
+    assert first.written() == sum(counts)
+    fitted, held = map(as_lists, first.texts())
+    assert (fitted, held) == tuple(map(as_lists, second.texts()))
     both = [tuple(tokens) for tokens, _ in fitted + held]
     assert len(both) == len(set(both)) > len(fitted) > 20
     # A shard that is there twice has nothing new.
     (tmp_path / "a" / "corpus-7-00003.npz").write_bytes((tmp_path / "a" / "corpus-7-00000.npz").read_bytes())
-    assert as_lists(list(first.texts(held_out=False))) == fitted
+    assert as_lists(first.texts()[0]) == fitted
+    assert first.written() == sum(counts) + counts[0], (
+        "what was written counts, as it did when it was written"
+    )
     assert Corpus(tmp_path / "c", 8, 24).write_shard(writer(model)) != counts[0]
 
 
@@ -82,7 +84,7 @@ def test_a_damaged_shard_is_named(model: specee.Model, tmp_path: Path) -> None:
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(CheckpointError, match=path.name):
-        list(corpus.texts(held_out=False))
+        corpus.texts()
 
 
 def test_models_without_a_template_write_on(model: specee.Model, monkeypatch: pytest.MonkeyPatch) -> None:
