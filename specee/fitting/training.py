@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from specee.errors import CheckpointError
 from specee.fitting.batches import Batch
+from specee.fitting.distillation import distilled
 from specee.fitting.drafter import Drafter
 from specee.fitting.frozen import Frozen
 from specee.whole_file import write_whole
@@ -95,16 +96,9 @@ class Training:
     def _losses(self, batch: Batch) -> list[Tensor]:
         unrolled = self.done >= self._settings.later * self.batches
         outputs = self._outputs(batch, self._settings.steps if unrolled else 1)
-        with torch.no_grad():
-            wanted = torch.softmax(self._logits(batch.after[batch.counts]), -1)
-            places = torch.zeros(batch.counts.shape, dtype=torch.long)
-            places[batch.counts] = torch.arange(len(wanted))
-        losses = []
-        for step, output in enumerate(outputs):
-            counts = _from(batch.counts, step)
-            logs = torch.log_softmax(self._logits(output[counts]), -1)
-            losses.append(-(wanted[places[counts]] * logs).sum(-1).mean())
-        return losses
+        normed = [self._frozen.normed(output[batch.counts]) for output in outputs]
+        counts = [_from(batch.counts, step)[batch.counts] for step in range(len(outputs))]
+        return distilled(self._head, self._frozen.normed(batch.after[batch.counts]), normed, counts)
 
     def _outputs(self, batch: Batch, steps: int) -> list[Tensor]:
         outputs: list[Tensor] = self.drafter(
