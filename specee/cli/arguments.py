@@ -115,8 +115,8 @@ def _add_fit(commands: Any) -> None:
         "--work", type=Path, metavar="DIR",
         help="keeps texts and training, so that a run that was stopped goes on (default: in the cache)",
     )  # fmt: skip
-    _add_model(command)
-    command.set_defaults(run=_fit)
+    _add_model(command, speculator=False)
+    command.set_defaults(run=_fit, speculator="none")
 
 
 def _add_record(commands: Any) -> None:
@@ -163,7 +163,7 @@ def _add_replay(commands: Any) -> None:
     command.set_defaults(run=_replay)
 
 
-def _add_model(command: argparse.ArgumentParser) -> None:
+def _add_model(command: argparse.ArgumentParser, *, speculator: bool = True) -> None:
     group = command.add_argument_group("model")
     group.add_argument(
         "--model", help="Hugging Face folder, GGUF file or hub id (default: SmolLM2-135M-Instruct)"
@@ -174,11 +174,12 @@ def _add_model(command: argparse.ArgumentParser) -> None:
         choices=("auto", "fp32", "bf16", "packed", "int8", "int4"),
         help="how weights are stored (default: packed, as they are, for GGUF; else fp32 or bf16)",
     )
-    group.add_argument(
-        "--speculator",
-        metavar="FILE",
-        help="fitted parts to draft with, of specee fit, or none (default: the package's for this model)",
-    )
+    if speculator:
+        group.add_argument(
+            "--speculator",
+            metavar="FILE",
+            help="fitted parts to draft with, of specee fit, or none (default: the package's for this model)",
+        )
     group.add_argument("--kv-dtype", choices=("fp32", "bf16", "fp16"), help="format of the KV cache")
     group.add_argument(
         "--max-context", type=int, metavar="N", help="positions at most (default: the model's)"

@@ -15,9 +15,6 @@ _SHAPING = (*sorted(_SAMPLES), "repetition_penalty", "seed", "stop_strings", "ac
 
 def load_model(options: argparse.Namespace) -> specee.Model:
     """The model that the options ask for."""
-    more: dict[str, Any] = {"speculator": options.speculator} if options.speculator else {}
-    if options.speculator == "none":
-        more = {"speculator": False}
     return specee.load(
         options.model,
         weights=options.weights,
@@ -25,7 +22,7 @@ def load_model(options: argparse.Namespace) -> specee.Model:
         kv_dtype=options.kv_dtype,
         max_context=options.max_context,
         threads=options.threads,
-        **more,
+        speculator=False if options.speculator == "none" else options.speculator,
     )
 
 

@@ -13,16 +13,17 @@ FOLDER = Path(__file__).resolve().parent.parent / "speculators"
 """Each named for its model, with the shape of the model in its metadata."""
 
 
-def packaged_speculator(checkpoint: Checkpoint, folder: Path = FOLDER) -> Speculator | None:
+def packaged_speculator(checkpoint: Checkpoint, folder: Path | None = None) -> Speculator | None:
     """The file fitted to this model, whatever format its weights are in; None if there is none.
 
-    Raises CheckpointError for a damaged file.
+    ``folder``: None for :data:`FOLDER`. Raises CheckpointError for a damaged file.
     """
-    able = [path for path, said in _files(folder) if said.get("shape") == shape_of(checkpoint.config)]
+    shape = shape_of(checkpoint.config)
+    able = {path: said for path, said in _files(folder or FOLDER) if said.get("shape") == shape}
     if not able:
         return None  # the norms of other models need not be read
     mark = fingerprint(checkpoint.config, checkpoint.norms())
-    for path, said in _files(folder):
+    for path, said in able.items():
         if said.get("fingerprint") == mark:
             return read_speculator(path, checkpoint.config, mark)
     return None

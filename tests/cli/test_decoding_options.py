@@ -85,8 +85,20 @@ def test_unknown_acceptance_is_refused(capsys: pytest.CaptureFixture[str]) -> No
     assert "rejection" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("given", [[], ["--speculator", "adapters.safetensors"]])
-def test_the_speculator_is_passed_to_load_if_given(given: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("given", "loaded"),
+    [
+        (["generate", "x"], None),
+        (["generate", "x", "--speculator", "adapters.safetensors"], "adapters.safetensors"),
+        (["generate", "x", "--speculator", "none"], False),
+        (["fit", "--output", "made.safetensors"], False),
+    ],
+)
+def test_the_speculator_that_is_loaded(
+    given: list[str], loaded: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
     class LoadedError(Exception):
         pass
 
@@ -98,9 +110,15 @@ def test_the_speculator_is_passed_to_load_if_given(given: list[str], monkeypatch
 
     monkeypatch.setattr(specee, "load", load)
     with pytest.raises(LoadedError):
-        main(["generate", "x", *given])
-    assert said.get("speculator") == (given[1] if given else None)
-    assert ("speculator" in said) is bool(given)
+        main(given)
+    assert said["speculator"] is loaded or said["speculator"] == loaded
+    assert type(said["speculator"]) is type(loaded)
+
+
+def test_fit_makes_a_speculator_and_takes_none(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--output", "made.safetensors", "--speculator", "other.safetensors"])
+    assert "--speculator" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

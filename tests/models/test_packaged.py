@@ -34,7 +34,6 @@ def files(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     write_speculator(folder / "a.safetensors", Speculator(np.arange(80), {}, parts), "0" * 64, shape)
     (folder / "broken.safetensors").write_bytes(b"none of ours")
     monkeypatch.setattr(packaged, "FOLDER", folder)
-    monkeypatch.setattr(packaged.packaged_speculator, "__defaults__", (folder,))
     return folder
 
 

@@ -16,6 +16,7 @@ from specee.errors import CheckpointError
 from specee.models.checkpoint import Checkpoint, open_checkpoint
 from specee.models.speculator import Adapter, Speculator, fingerprint, read_speculator, write_speculator
 from specee.models.table import shapes
+from tests.random_drafter import random_parts
 from tests.random_model import BASE, CONFIGS, round_bf16
 from tests.tiny_models import tiny_folder, tiny_gguf, tiny_model
 
@@ -61,6 +62,60 @@ def test_what_is_written_is_read(parts: str, tmp_path: Path) -> None:
     write_speculator(path, speculator, PRINT)
     assert_equal(read_speculator(path, BASE, PRINT), speculator)
     assert [entry.name for entry in tmp_path.iterdir()] == ["parts.safetensors"]
+
+
+def drafter_file(tmp_path: Path, **changes: np.ndarray | None) -> Path:
+    """A file with a drafter, some of whose tensors are others, or missing."""
+    parts = random_parts(BASE, (1, BASE.num_layers), np.random.default_rng(7))
+    path = tmp_path / "drafter.safetensors"
+    write_speculator(path, Speculator(drafter=parts), PRINT)
+    tensors = st.load_file(path)
+    for name, array in changes.items():
+        if array is None:
+            del tensors[f"drafter.{name}"]
+        else:
+            tensors[f"drafter.{name}"] = array
+    st.save_file(tensors, path, METADATA)
+    return path
+
+
+def test_a_drafter_comes_back_in_half_precision(tmp_path: Path) -> None:
+    parts = random_parts(BASE, (1, BASE.num_layers), np.random.default_rng(7))
+    read = read_speculator(drafter_file(tmp_path), BASE, PRINT)
+    assert read.vocabulary is None
+    assert read.adapters == {}
+    assert read.drafter is not None
+    assert read.drafter.layers == (1, BASE.num_layers)
+    for (name, found), (_, wanted) in zip(read.drafter.arrays(), parts.arrays(), strict=True):
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, wanted.astype(np.float16).astype(np.float32), err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"fc": None}, ["drafter.fc", "missing"]),
+        ({"layers": None}, ["drafter.layers", "missing"]),
+        ({"layers": np.array([], np.int64)}, ["drafter.layers", "(0,)"]),
+        ({"layers": np.array([[1, 4]])}, ["drafter.layers", "(1, 2)"]),
+        ({"layers": np.array([1.0, 4.0], np.float32)}, ["drafter.layers", "F32"]),
+        ({"layers": np.array([4, 1])}, ["ascending"]),
+        ({"layers": np.array([0, 1])}, ["(0, 1)", "1.."]),
+        ({"layers": np.array([1, 99])}, ["(1, 99)", f"1..{BASE.num_layers}"]),
+        ({"layers": np.array([1])}, ["state_norms"]),
+        ({"q": np.zeros((3, 5), np.float16)}, ["drafter.q", "(3, 5)"]),
+        ({"gate": np.zeros((7, HIDDEN), np.float16)}, ["drafter.up"]),
+        ({"gate": np.zeros(HIDDEN, np.float16)}, ["drafter.gate"]),
+        ({"fuse": np.full((HIDDEN, 2 * HIDDEN), np.nan, np.float16)}, ["drafter.fuse", "NaN"]),
+        ({"embed_norm": np.full(HIDDEN, np.inf, np.float32)}, ["drafter.embed_norm", "infinite"]),
+        ({"v": np.zeros((BASE.kv_dim, HIDDEN), np.int64)}, ["drafter.v", "I64"]),
+        ({"extra": np.zeros(3, np.float16)}, ["drafter.extra", "no place"]),
+    ],
+)
+def test_a_drafter_that_is_not_whole(
+    changes: dict[str, np.ndarray | None], words: list[str], tmp_path: Path
+) -> None:
+    refuse(drafter_file(tmp_path, **changes), *words)
 
 
 def test_half_precision_and_short_integers_are_widened(tmp_path: Path) -> None:

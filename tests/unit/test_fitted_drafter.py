@@ -17,7 +17,7 @@ from specee.backends.protocol import (
     FittedDrafter,
     SequenceState,
 )
-from specee.errors import ConfigurationError, RowError
+from specee.errors import CapacityError, ConfigurationError, RowError
 from specee.types import Sampling
 from tests.engines import Engine, all_engines
 from tests.random_drafter import random_parts
@@ -245,5 +245,24 @@ def test_wrong_parts_are_refused(engine: Backend, rng: np.random.Generator) -> N
     other = Engine("reference").load(random_model(dataclasses.replace(BASE), seed=6))
     sequence = begun(engine, text(rng, 5))
     made = other.drafter(parts)
-    with pytest.raises((ConfigurationError, TypeError)):
+    with pytest.raises(ConfigurationError, match="a ReferenceDrafter "):
         engine.draft_chains(made, [call(made, sequence)])
+
+
+def test_a_column_is_of_one_drafter_and_of_one_sequence(
+    engine: Backend, drafter: FittedDrafter, rng: np.random.Generator
+) -> None:
+    one, other = begun(engine, text(rng, 9)), begun(engine, text(rng, 9))
+    column = drafter.column(one.capacity, "fp32")
+    with pytest.raises(RowError, match="twice"):
+        engine.draft_chains(drafter, [call(drafter, one, column), call(drafter, other, column)])
+    second = engine.drafter(random_parts(BASE, LAYERS, rng))
+    with pytest.raises(ConfigurationError, match="column"):
+        engine.draft_chains(second, [call(second, one, column)])
+    assert engine.draft_chains(drafter, [call(drafter, one, column)])[0][0], "it may be used all the same"
+
+
+@pytest.mark.parametrize("capacity", [0, -1])
+def test_a_column_has_room_for_something(drafter: FittedDrafter, capacity: int) -> None:
+    with pytest.raises(CapacityError, match=str(capacity)):
+        drafter.column(capacity, "fp32")
