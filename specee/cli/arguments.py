@@ -109,6 +109,10 @@ def _add_fit(commands: Any) -> None:
         help="times that each text is trained on (default: %(default)s)",
     )  # fmt: skip
     command.add_argument(
+        "--snapshots", type=int, default=0, metavar="N",
+        help="files left on the way, after a half of the training, a fourth, and so on (default: 0)",
+    )  # fmt: skip
+    command.add_argument(
         "--seed", type=int, default=0, metavar="S", help="of texts and training (default: 0)"
     )
     command.add_argument(

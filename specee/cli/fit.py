@@ -14,7 +14,7 @@ from specee.errors import BackendUnavailableError
 from specee.models.default_model import cache_folder
 
 if TYPE_CHECKING:
-    from specee.fitting.pipeline import Report
+    from specee.fitting.plan import Report
 
 _PERIOD = 10.0  # seconds between lines about the same stage
 
@@ -22,12 +22,13 @@ _PERIOD = 10.0  # seconds between lines about the same stage
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     try:
-        from specee.fitting.pipeline import Plan, fit
+        from specee.fitting.pipeline import fit
+        from specee.fitting.plan import Plan
     except ImportError as error:
         raise BackendUnavailableError(
             f'fitting needs torch ({error}): install it with pip install "specee[hf]"'
         ) from error
-    plan = Plan(options.tokens, options.seed, options.epochs)
+    plan = Plan(options.tokens, options.seed, options.epochs, snapshots=options.snapshots)
     check_writable(options.output, "--output")
     model = load_model(options)
     work: Path = options.work or cache_folder() / "fit" / options.output.stem
@@ -57,7 +58,7 @@ class Progress:
         self._stage, self._begin, self._first, self._told = "", 0.0, 0, 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """See :data:`specee.fitting.pipeline.Tell`."""
+        """See :data:`specee.fitting.plan.Tell`."""
         now = time.monotonic()
         if stage != self._stage:
             self._stage, self._begin, self._first, self._told = stage, now, done, 0.0

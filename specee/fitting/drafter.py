@@ -27,6 +27,9 @@ from specee.backends.reference_math import inverse_frequencies
 from specee.models.drafter_parts import DrafterParts
 from specee.types import ModelConfig
 
+_MATRICES = ("fuse", "fc", "q", "k", "v", "o", "gate", "up", "down")
+_PARTS = (*_MATRICES, "embed_norm", "fused_norm", "attn_norm", "mlp_norm")
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -114,11 +117,20 @@ class Drafter(nn.Module):
 
     def parts(self) -> DrafterParts:
         """The weights as a speculator file holds them."""
-        matrices = ("fuse", "fc", "q", "k", "v", "o", "gate", "up", "down")
-        norms = ("embed_norm", "fused_norm", "attn_norm", "mlp_norm")
-        arrays = {name: getattr(self, name).weight.detach().float().numpy() for name in (*matrices, *norms)}
+        arrays = {name: getattr(self, name).weight.detach().float().numpy() for name in _PARTS}
         state_norms = np.stack([each.detach().float().numpy() for each in self.state_norms.parameters()])
         return DrafterParts(self.shape.layers, state_norms=state_norms, **arrays)
+
+    @classmethod
+    def of(cls, parts: DrafterParts, config: ModelConfig) -> Drafter:
+        """The drafter that a speculator file holds, whose feed-forward part is as wide as the model's."""
+        drafter = cls(Shape(config, parts.layers))
+        with torch.no_grad():
+            for name in _PARTS:
+                getattr(drafter, name).weight.copy_(torch.from_numpy(getattr(parts, name)))
+            for each, norm in zip(drafter.state_norms.parameters(), parts.state_norms, strict=True):
+                each.copy_(torch.from_numpy(norm))
+        return drafter
 
 
 def _attend(q: Tensor, memory: Seq[tuple[Tensor, Tensor]]) -> Tensor:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from specee.errors import CheckpointError
 from specee.fitting.batches import Batch
@@ -62,7 +61,6 @@ class Training:
         self.losses: list[float] = []
         self._of = f"{of}; {settings}"
         self._frozen, self._settings = frozen, settings
-        self._vocabulary = vocabulary
         head = frozen.head[vocabulary]
         self._head = head.bfloat16() if settings.half else head
         self._optimizer = torch.optim.AdamW(
@@ -106,25 +104,8 @@ class Training:
         )
         return outputs
 
-    def _logits(self, states: Tensor) -> Tensor:
-        normed = self._frozen.normed(states).to(self._head.dtype)
-        return functional.linear(normed, self._head).float()
-
     def _precision(self) -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16, enabled=self._settings.half)
-
-    @torch.no_grad()
-    def agreement(self, batch: Batch, steps: int) -> tuple[list[int], list[int]]:
-        """By unrolled step: drafts that are the text's next token, and drafts in all."""
-        with self._precision():
-            outputs = self._outputs(batch, steps)
-            hits, total = [], []
-            for step, output in enumerate(outputs):
-                counts = _from(batch.counts, step)
-                best = self._vocabulary[self._logits(output[counts]).argmax(-1)]
-                hits.append(int((best == batch.right[counts]).sum()))
-                total.append(int(counts.sum()))
-        return hits, total
 
     def save(self, path: Path) -> None:
         """All that a resumed run needs. Raises OSError."""

@@ -14,9 +14,10 @@ import torch
 import specee
 from specee.cli import main
 from specee.errors import CheckpointError
-from specee.fitting import pipeline, states, vocabulary
+from specee.fitting import block, states, vocabulary
 from specee.fitting.corpus import Corpus
-from specee.fitting.pipeline import Plan, fit
+from specee.fitting.pipeline import fit
+from specee.fitting.plan import Plan
 from specee.fitting.training import Training
 from specee.models.speculator import fingerprint, read_speculator
 from tests.tiny_models import FAMILIES, tiny_folder
@@ -37,7 +38,7 @@ def contents(path: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
     with safetensors.safe_open(path, framework="numpy") as file:
         tensors = {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118
         said = json.loads(file.metadata()["fit"])
-    del said["report"]["seconds"]
+    said.get("report", {}).pop("seconds", None)
     return tensors, said
 
 
@@ -93,7 +94,7 @@ def test_a_run_that_was_killed_comes_to_the_same_file(folder: Path, tmp_path: Pa
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "_SAVE_EVERY", 2)
+        patch.setattr(block, "_SAVE_EVERY", 2)
         with pytest.raises(Killed):
             fit(model, PLAN, output, tmp_path / "work", kill)
         assert not output.exists()
@@ -125,6 +126,26 @@ def test_another_plan_makes_another_file(folder: Path, tmp_path: Path) -> None:
     for name, plan in (("a", PLAN), ("b", Plan(tokens=1500, batch_tokens=256, seed=1))):
         fit(model, plan, tmp_path / name, tmp_path / f"work-{name}")
     assert contents(tmp_path / "a")[0] != contents(tmp_path / "b")[0]
+
+
+def test_snapshots_are_left_on_the_way(folder: Path, tmp_path: Path) -> None:
+    model = specee.load(folder, threads=1)
+    plan = Plan(tokens=1500, batch_tokens=256, snapshots=2)
+    report = fit(model, plan, tmp_path / "made.safetensors", tmp_path / "work")
+    trained = sorted(int(path.stem.split("-")[1]) for path in tmp_path.glob("made-*.safetensors"))
+    assert len(trained) == 2
+    assert trained[0] == pytest.approx(report.tokens * 2 / 4, rel=0.2)
+    assert trained[1] == pytest.approx(report.tokens * 2 / 2, rel=0.2)
+    mark = fingerprint(model.config, model.checkpoint.norms())
+    found = [
+        read_speculator(tmp_path / f"made{which}.safetensors", model.config, mark)
+        for which in (f"-{trained[0]}", f"-{trained[1]}", "")
+    ]
+    assert [contents(tmp_path / f"made-{count}.safetensors")[1]["trained"] for count in trained] == trained
+    first, second, last = (one.drafter.q.tobytes() for one in found if one.drafter is not None)
+    assert len({first, second, last}) == 3
+    fit(model, PLAN, tmp_path / "plain.safetensors", tmp_path / "other")
+    assert contents(tmp_path / "made.safetensors")[0] == contents(tmp_path / "plain.safetensors")[0]
 
 
 def test_damaged_files_of_an_earlier_run_are_named(folder: Path, tmp_path: Path) -> None:

@@ -102,3 +102,16 @@ def test_a_chain_with_its_true_states_would_be_another(case: tuple[Drafter, Tens
     drafter, embeddings, states = case
     found = drafter(embeddings[None], drafter.fused(states)[None], 2)
     assert not torch.allclose(found[0][0, 1:], found[1][0, 1:], atol=1e-2)
+
+
+@torch.no_grad()
+def test_a_drafter_made_of_its_parts_is_the_same(case: tuple[Drafter, Tensor, Tensor]) -> None:
+    drafter, embeddings, states = case
+    again = Drafter.of(drafter.parts(), drafter.shape.config)
+    inputs = embeddings[None], drafter.fused(states[None])
+    for one, other in zip(
+        drafter(*inputs, 2), again(embeddings[None], again.fused(states[None]), 2), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    again.gate.weight.mul_(1.01)
+    assert not torch.equal(again(*inputs, 1)[0], drafter(*inputs, 1)[0])

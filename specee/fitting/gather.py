@@ -1,0 +1,81 @@
+"""The first stage: texts, as many as a plan asks for, and the draft vocabulary that pays for them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence as Seq
+
+from specee.backends.drafter_parts import matrix_bytes, stored_format
+from specee.errors import ConfigurationError
+from specee.fitting import vocabulary
+from specee.fitting.corpus import Corpus, Text
+from specee.fitting.plan import Run
+from specee.fitting.turns import turns_of
+from specee.fitting.vocabulary import Shares, Vocabulary
+from specee.fitting.writer import Writer
+from specee.models.blocks import row_bytes
+
+_LEAST_SHARD, _MOST_SHARD = 8, 256  # conversations
+_SHARD_SHARE = 2000  # tokens wished for, for one of them: a run that was stopped has lost a tenth at most
+_LEAST_TEXT = 3  # tokens: one to predict from true states
+
+
+def gather_texts(run: Run) -> tuple[list[Text], list[Text]]:
+    """Texts to fit on, and texts held out. Raises CheckpointError, ConfigurationError, OSError."""
+    wished = run.plan.tokens
+    shard = min(max(wished // _SHARD_SHARE, _LEAST_SHARD), _MOST_SHARD)
+    corpus = Corpus(run.work, run.plan.seed, shard)
+    _write(run, corpus)
+    everything, held_out = (
+        [text for text in kind if len(text.tokens) >= _LEAST_TEXT] for kind in corpus.texts()
+    )
+    fitted: list[Text] = []
+    count = 0
+    for text in everything:
+        if count >= wished:
+            break
+        fitted.append(text)
+        count += written([text])
+    return fitted, held_out or fitted[-1:]
+
+
+def written(texts: Seq[Text]) -> int:
+    """Tokens of the model's own."""
+    return sum(len(text.tokens) - text.begin for text in texts)
+
+
+def _write(run: Run, corpus: Corpus) -> None:
+    """Shards until there are tokens enough."""
+    model, wished = run.model, run.plan.tokens
+    count = corpus.written()
+    if count >= wished:
+        return
+    ends = frozenset(model.checkpoint.eos_token_ids)
+    writer = Writer(model.backend, model.tokenizer, turns_of(model.tokenizer), ends, kv_dtype=model.kv_dtype)
+    while count < wished:
+        run.tell("texts", count, wished)
+        added = corpus.write_shard(writer)
+        if added == 0:
+            raise ConfigurationError(
+                "the model writes no text by itself: it ends before it begins, and there is nothing to fit on"
+            )
+        count += added
+    run.tell("texts", wished, wished)
+
+
+def draft_vocabulary(run: Run, fitted: Seq[Text], held_out: Seq[Text]) -> Vocabulary:
+    """As large as pays on this machine; a run that goes on keeps to what it began with.
+
+    Raises CheckpointError, OSError.
+    """
+    config, backend = run.model.config, run.model.backend
+    often, unseen = (vocabulary.counted(texts, config.vocab_size) for texts in (fitted, held_out))
+    path = run.work / f"vocabulary-{run.plan.seed}-{zlib.crc32(often.tobytes()):08x}.npy"
+    if path.exists():
+        return vocabulary.of_ids(vocabulary.read(path), unseen)
+    stored, whole = stored_format(backend.weights), backend.draft_head(None, None).bytes
+    block = matrix_bytes(config, len(run.layers), config.intermediate_size, stored)
+    shares = Shares(block / whole, row_bytes(stored, config.hidden_size) / whole)
+    chosen = vocabulary.choose(often, unseen, run.model.latency.table(), config.num_layers, shares)
+    vocabulary.write(path, chosen.ids)
+    return chosen

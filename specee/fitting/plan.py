@@ -1,0 +1,79 @@
+"""What is to be fitted, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from specee.errors import ConfigurationError
+from specee.model import Model
+
+Tell = Callable[[str, int, int], None]
+"""Takes a stage's name, what is done, and what there is to do."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to fit.
+
+    ``tokens`` the model is to write for it, each of which is trained on ``epochs`` times; ``seed`` of texts
+    and of their order; ``layers`` whose states the drafter reads, None for two fifths, two thirds and all of
+    the model; ``steps`` unrolled in training; ``batch_tokens`` of a batch at most, padding included.
+    ``snapshots``: files that are left on the way, after a half of the training, a fourth, and so on.
+    """
+
+    tokens: int
+    seed: int = 0
+    epochs: int = 2
+    layers: tuple[int, ...] | None = None
+    steps: int = 2
+    batch_tokens: int = 1024
+    learning_rate: float = 1.5e-3
+    snapshots: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("tokens", 1),
+            ("epochs", 1),
+            ("steps", 1),
+            ("batch_tokens", 1),
+            ("snapshots", 0),
+        ):
+            if (number := getattr(self, name)) < least:
+                raise ConfigurationError(f"{name}={number}: allowed is {least} or more")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A plan for a model; ``work`` holds what is in between."""
+
+    model: Model
+    plan: Plan
+    work: Path
+    tell: Tell
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Those that the drafter reads: an early, a late and the last one, as EAGLE-3 has it."""
+        depth = self.model.config.num_layers
+        return self.plan.layers or tuple(sorted({max(1, 2 * depth // 5), max(1, 2 * depth // 3), depth}))
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of it, on texts that were held out.
+
+    ``agreement[i]``: how often the drafter's token after i of its own is the model's, the text so far being
+    right. ``coverage``: of the model's tokens by the draft vocabulary's ``vocabulary`` ids. ``losses``: of
+    the last batch, by unrolled step.
+    """
+
+    tokens: int
+    texts: int
+    vocabulary: int
+    coverage: float
+    layers: tuple[int, ...]
+    losses: list[float]
+    agreement: list[float]
+    seconds: float
