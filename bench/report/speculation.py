@@ -112,3 +112,22 @@ def overhead(result: dict[str, Any]) -> list[Table]:
     )
     title = f"Time outside native calls: {result['weights']}, {result['threads']} threads, {result['clock']}"
     return [Table(title, header, rows, f"median (min to max) over {result['runs']} runs of each policy")]
+
+
+def drafters(result: dict[str, Any]) -> list[Table]:
+    """How often fitted blocks are right, by what they were trained on."""
+    rows = [
+        (
+            found["file"],
+            f"{found['trained_tokens']:,}" if found["trained_tokens"] else "unknown",
+            f"{found['vocabulary']:,} ({percent(found['coverage'])})",
+            *(percent(share) for share in found["agreement"]),
+        )
+        for found in result["drafters"]
+    ]
+    chain = max((len(found["agreement"]) for found in result["drafters"]), default=0)
+    header = ("file", "trained on", "vocabulary", *(f"draft {step}" for step in range(1, chain + 1)))
+    title = (
+        f"Drafts that are right: {result['texts']} texts, {result['tokens']:,} tokens, {result['weights']}"
+    )
+    return [Table(title, header, rows, "a token counts as often as it was trained on")] if rows else []

@@ -250,6 +250,7 @@ _KINDS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "memory": _memory,
     "exactness": _exactness,
     "lossless": speculation.lossless,
+    "drafters": speculation.drafters,
     "overhead": speculation.overhead,
     "planted": contests.planted,
     "regret": contests.regret,
