@@ -23,6 +23,7 @@ from specee.errors import (
     SpeceeError,
     UnsupportedModelError,
 )
+from specee.fitting.entry import fit
 from specee.model import Model, load
 from specee.result import GenerationResult
 from specee.types import ModelConfig, Sampling
@@ -45,5 +46,6 @@ __all__ = [
     "SpeceeError",
     "UnsupportedModelError",
     "__version__",
+    "fit",
     "load",
 ]

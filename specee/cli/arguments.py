@@ -105,6 +105,10 @@ def _add_fit(commands: Any) -> None:
         help="that the model writes to be fitted on (default: %(default)s)",
     )  # fmt: skip
     command.add_argument(
+        "--corpus", type=Path, metavar="FILE",
+        help="JSON lines of texts or chats, to be fitted on instead (--tokens of them at most)",
+    )  # fmt: skip
+    command.add_argument(
         "--epochs", type=int, default=2, metavar="N",
         help="times that each text is trained on (default: %(default)s)",
     )  # fmt: skip

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from specee.cli.common import load_model
 from specee.cli.output_file import check_writable, written
-from specee.errors import BackendUnavailableError
-from specee.models.default_model import cache_folder
+from specee.fitting.entry import default_work, fit
 
 if TYPE_CHECKING:
     from specee.fitting.plan import Report
@@ -21,22 +20,24 @@ _PERIOD = 10.0  # seconds between lines about the same stage
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
-    try:
-        from specee.fitting.pipeline import fit
-        from specee.fitting.plan import Plan
-    except ImportError as error:
-        raise BackendUnavailableError(
-            f'fitting needs torch ({error}): install it with pip install "specee[hf]"'
-        ) from error
-    plan = Plan(options.tokens, options.seed, options.epochs, snapshots=options.snapshots)
     check_writable(options.output, "--output")
     model = load_model(options)
-    work: Path = options.work or cache_folder() / "fit" / options.output.stem
+    work: Path = options.work or default_work(options.output)
     print(
         f"work in {work}: what is there already is used, and a run that was stopped goes on", file=sys.stderr
     )
     with written(options.output, "--output"):
-        report = fit(model, plan, options.output, work, Progress())
+        report = fit(
+            model,
+            options.output,
+            tokens=options.tokens,
+            epochs=options.epochs,
+            seed=options.seed,
+            corpus=options.corpus,
+            snapshots=options.snapshots,
+            work=work,
+            tell=Progress(),
+        )
     print_report(report, options.output)
     return 0
 

@@ -44,7 +44,7 @@ def fit_block(
         vocabulary,
         len(order),
         Settings(plan.steps, learning_rate=plan.learning_rate),
-        f"layers {layers}, {len(vocabulary)} tokens, {len(order)} batches {_digest(order)}",
+        f"layers {layers}, {len(vocabulary)} tokens, {len(order)} batches {_digest(order, texts)}",
     )
     path = run.work / f"drafter-{plan.seed}.safetensors"
     if path.exists():
@@ -66,9 +66,12 @@ def fit_block(
     return training
 
 
-def _digest(order: Seq[Seq[int]]) -> str:
+def _digest(order: Seq[Seq[int]], texts: Seq[Text]) -> str:
     """What batches are of, in a few digits."""
-    return f"{zlib.crc32(json.dumps(order).encode()):08x}"
+    mark = zlib.crc32(json.dumps(order).encode())
+    for text in texts:
+        mark = zlib.crc32(text.tokens.tobytes(), mark)
+    return f"{mark:08x}"
 
 
 def begun(frozen: Frozen, layers: tuple[int, ...]) -> Drafter:

@@ -10,7 +10,7 @@ import io
 import random
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +23,7 @@ from specee.fitting.writer import Conversation, Wish, Writer
 from specee.types import Sampling
 from specee.whole_file import write_whole
 
-HELD_OUT = 32
-"""One in so many questions is kept from fitting."""
+_HELD_OUT = 32  # one in so many is kept from fitting
 # Temperatures that questions and answers are drawn with. Drafts are mostly asked for by greedy decoding.
 _QUESTIONS, _ANSWERS = (0.7, 1.0, 1.0), (0.0, 0.0, 0.6, 1.0)
 _MIN_P = 0.05  # drops what would be odd, at less cost than a sum over sorted tokens
@@ -75,9 +74,9 @@ class Corpus:
         held_out: list[Text] = []
         for index in range(self.shards):
             for one in self._read(index):
-                key = _key(one)
+                key = key_of(one.tokens[: one.answer])
                 if key not in seen:
-                    into = held_out if key % HELD_OUT == 0 else fitted
+                    into = held_out if is_held_out(key) else fitted
                     into.append(Text(np.array(one.tokens, np.int32), one.question))
                 seen.add(key)
         return fitted, held_out
@@ -136,6 +135,11 @@ def _packed(written: list[Conversation]) -> bytes:
     return content.getvalue()
 
 
-def _key(one: Conversation) -> int:
-    """Of all up to the answer, the same in every run."""
-    return zlib.crc32(np.array(one.tokens[: one.answer], np.int32).tobytes())
+def key_of(tokens: Sequence[int]) -> int:
+    """Of a question, the same in every run."""
+    return zlib.crc32(np.array(tokens, np.int32).tobytes())
+
+
+def is_held_out(key: int) -> bool:
+    """Whether what has that key is kept from fitting."""
+    return key % _HELD_OUT == 0

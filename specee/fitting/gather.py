@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence as Seq
+from pathlib import Path
 
 from specee.backends.drafter_parts import matrix_bytes, stored_format
 from specee.errors import ConfigurationError
 from specee.fitting import vocabulary
-from specee.fitting.corpus import Corpus, Text
+from specee.fitting.corpus import Corpus, Text, is_held_out, key_of
+from specee.fitting.own_texts import read_texts
 from specee.fitting.plan import Run
 from specee.fitting.turns import turns_of
 from specee.fitting.vocabulary import Shares, Vocabulary
@@ -23,12 +25,8 @@ _LEAST_TEXT = 3  # tokens: one to predict from true states
 def gather_texts(run: Run) -> tuple[list[Text], list[Text]]:
     """Texts to fit on, and texts held out. Raises CheckpointError, ConfigurationError, OSError."""
     wished = run.plan.tokens
-    shard = min(max(wished // _SHARD_SHARE, _LEAST_SHARD), _MOST_SHARD)
-    corpus = Corpus(run.work, run.plan.seed, shard)
-    _write(run, corpus)
-    everything, held_out = (
-        [text for text in kind if len(text.tokens) >= _LEAST_TEXT] for kind in corpus.texts()
-    )
+    both = _self_written(run) if run.plan.corpus is None else _of_file(run, Path(run.plan.corpus))
+    everything, held_out = ([text for text in kind if len(text.tokens) >= _LEAST_TEXT] for kind in both)
     fitted: list[Text] = []
     count = 0
     for text in everything:
@@ -36,7 +34,24 @@ def gather_texts(run: Run) -> tuple[list[Text], list[Text]]:
             break
         fitted.append(text)
         count += written([text])
+    if not fitted:
+        raise ConfigurationError(f"no text of {_LEAST_TEXT} tokens or more to fit on: give more texts")
     return fitted, held_out or fitted[-1:]
+
+
+def _self_written(run: Run) -> tuple[list[Text], list[Text]]:
+    shard = min(max(run.plan.tokens // _SHARD_SHARE, _LEAST_SHARD), _MOST_SHARD)
+    corpus = Corpus(run.work, run.plan.seed, shard)
+    _write(run, corpus)
+    return corpus.texts()
+
+
+def _of_file(run: Run, path: Path) -> tuple[list[Text], list[Text]]:
+    """Each text once."""
+    texts = {key_of(text.tokens.tolist()): text for text in read_texts(path, run.model.tokenizer)}
+    run.work.mkdir(parents=True, exist_ok=True)
+    held_out = {key: text for key, text in texts.items() if is_held_out(key)}
+    return [text for key, text in texts.items() if key not in held_out], list(held_out.values())
 
 
 def written(texts: Seq[Text]) -> int:

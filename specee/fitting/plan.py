@@ -17,10 +17,11 @@ Tell = Callable[[str, int, int], None]
 class Plan:
     """What to fit.
 
-    ``tokens`` the model is to write for it, each of which is trained on ``epochs`` times; ``seed`` of texts
-    and of their order; ``layers`` whose states the drafter reads, None for two fifths, two thirds and all of
-    the model; ``steps`` unrolled in training; ``batch_tokens`` of a batch at most, padding included.
-    ``snapshots``: files that are left on the way, after a half of the training, a fourth, and so on.
+    ``tokens`` the model is to write for it, or at most so many of the file ``corpus``, each of which is
+    trained on ``epochs`` times; ``seed`` of texts and of their order; ``layers`` whose states the drafter
+    reads, None for two fifths, two thirds and all of the model; ``steps`` unrolled in training;
+    ``batch_tokens`` of a batch at most, padding included. ``snapshots``: files that are left on the way,
+    after a half of the training, a fourth, and so on.
     """
 
     tokens: int
@@ -31,6 +32,7 @@ class Plan:
     batch_tokens: int = 1024
     learning_rate: float = 1.5e-3
     snapshots: int = 0
+    corpus: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (

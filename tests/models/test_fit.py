@@ -13,9 +13,10 @@ import torch
 
 import specee
 from specee.cli import main
-from specee.errors import CheckpointError
+from specee.errors import CheckpointError, ConfigurationError
 from specee.fitting import block, states, vocabulary
 from specee.fitting.corpus import Corpus
+from specee.fitting.own_texts import read_texts
 from specee.fitting.pipeline import fit
 from specee.fitting.plan import Plan
 from specee.fitting.training import Training
@@ -199,6 +200,63 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "--output" in capsys.readouterr().err
     assert main(["fit", "--model", str(folder), "--tokens", "0", "--output", str(output)]) == 2
     assert "tokens=0" in capsys.readouterr().err
+
+
+def test_texts_of_ones_own(folder: Path, tmp_path: Path) -> None:
+    """They are what is fitted on, each once, and another file is another run."""
+    model = specee.load(folder, threads=1)
+    corpus, work = tmp_path / "own.jsonl", tmp_path / "work"
+    words = ["The quick brown fox jumps over lazy dogs", "Numbers like 12 and 17 are primes or not"] * 2
+    lines = [json.dumps(word) for word in words] + [
+        json.dumps({"text": f"{word} {index}. " * 9}) for index in range(9) for word in words[:2]
+    ]
+    chat = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hello!"}]
+    corpus.write_text("\n".join([*lines, "", json.dumps({"messages": chat})]))
+    read = read_texts(corpus, model.tokenizer)
+    assert read[0].tokens.tolist() == model.tokenizer.encode(words[0])
+    assert read[-1].tokens.tolist() == model.tokenizer.apply_chat_template(
+        chat, add_generation_prompt=False, return_dict=False
+    )
+    assert max(len(text.tokens) for text in read) <= 512
+    report = specee.fit(model, tmp_path / "a.safetensors", tokens=100_000, corpus=corpus, work=work)
+    once = {tuple(text.tokens.tolist()) for text in read}
+    assert len(read) - len(once) == 2
+    assert sum(len(text) - 1 for text in once) * 0.8 < report.tokens <= sum(len(text) - 1 for text in once)
+    assert not list(work.glob("corpus*")), "the model writes none"
+    few = specee.fit(model, tmp_path / "b.safetensors", tokens=50, corpus=corpus, work=tmp_path / "few")
+    assert 50 <= few.tokens < report.tokens
+    corpus.write_text(corpus.read_text().replace("fox", "cat"))
+    with pytest.raises(CheckpointError, match="another run"):
+        specee.fit(model, tmp_path / "a.safetensors", tokens=100_000, corpus=corpus, work=work)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('"fine"\n{"txt": "wrong"}', "line 2.*neither"),
+        ("[1, 2]", "line 1.*neither"),
+        ('""', "line 1.*neither"),
+        ("no json", "line 1.*JSON"),
+        ('{"messages": [{"role": "nobody"}]}', "line 1"),
+        ("\n\n", "no text"),
+        (b"\xff\xfe", "cannot be read"),
+    ],
+)
+def test_wrong_texts_name_their_line(content: str | bytes, words: str, folder: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "own.jsonl"
+    corpus.write_bytes(content if isinstance(content, bytes) else content.encode())
+    tokenizer = specee.load(folder, threads=1).tokenizer
+    with pytest.raises(ConfigurationError, match=words):
+        read_texts(corpus, tokenizer)
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        read_texts(tmp_path / "missing.jsonl", tokenizer)
+
+
+def test_what_cannot_be_written_is_told_of_first(folder: Path, tmp_path: Path) -> None:
+    model = specee.load(folder, threads=1)
+    with pytest.raises(ConfigurationError, match="missing"):
+        specee.fit(model, tmp_path / "missing" / "made.safetensors", work=tmp_path / "work")
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_disk_without_room_takes_longer_and_gives_the_same(
