@@ -54,8 +54,8 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _ids(said: Any, tokenizer: Tokenizer) -> list[int]:
-    if isinstance(said, dict) and _are_messages(messages := said.get("messages")):
-        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=False, return_dict=False)
+    if isinstance(said, dict) and _are_messages(said.get("messages")):
+        ids = tokenizer.apply_chat_template(said["messages"], add_generation_prompt=False, return_dict=False)
         return list(ids)
     text = said.get("text") if isinstance(said, dict) else said
     if not isinstance(text, str) or not text:
