@@ -63,3 +63,22 @@ def test_every_policy_gives_the_tokens_of_plain_decoding(weights: Any, mode: str
             alone = model.generate([prompts[0]], policy=name + setting, **options)
             assert alone.tokens == plain[:1], name + setting
     assert accepted > TOKENS
+
+
+@pytest.mark.parametrize("weights", ["packed", "bf16"])
+def test_the_packaged_drafter_is_found_and_drafts_well(weights: Any) -> None:
+    """Far better than chance, of which a speculator for another model would be."""
+    model = specee.load(weights=weights)
+    options: dict[str, Any] = {"max_new_tokens": 96, "return_dict": True}
+    drafted = accepted = 0
+    for text in TEXTS.values():
+        prompt = model.encode(text)[-160:]
+        plain = model.generate([prompt], **options).tokens
+        for policy in ("drafter:threshold=0.0", "auto"):
+            result = model.generate([prompt], policy=policy, **options)
+            assert result.tokens == plain
+            if policy != "auto":
+                drafted += result.statistics.acceptance.drafted
+                accepted += result.statistics.acceptance.accepted
+    assert drafted > 100
+    assert accepted > 0.15 * drafted

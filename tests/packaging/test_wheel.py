@@ -35,6 +35,17 @@ def test_wheel_holds_every_module_the_extension_and_the_licence(built: Built) ->
     assert [n for n in names if n.endswith(".dist-info/licenses/LICENSE")]
 
 
+def test_both_hold_the_speculator_files(built: Built) -> None:
+    files = [p.relative_to(ROOT).as_posix() for p in (ROOT / "specee" / "speculators").glob("*.safetensors")]
+    assert "specee/speculators/smollm2-135m-instruct.safetensors" in files
+    with zipfile.ZipFile(built.wheel) as archive:
+        for name in files:
+            assert archive.read(name) == (ROOT / name).read_bytes()
+            assert archive.getinfo(name).file_size <= 16_000_000
+    with tarfile.open(built.sdist) as archive:
+        assert set(files) <= {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
+
+
 def test_sdist_holds_every_native_source(built: Built) -> None:
     with tarfile.open(built.sdist) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
