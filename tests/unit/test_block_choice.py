@@ -172,3 +172,23 @@ def test_exit_layers_where_they_are_better_than_the_block() -> None:
             draft = draft.otherwise
         found += isinstance(draft.source, ExitLayer)
     assert found > 12
+
+
+def shadow_share(world: World, steps: int) -> float:
+    """Of the time of so many steps more, as the world counts it."""
+    total = spent = 0.0
+    for _ in range(steps):
+        states = sum(len(shadow.layers) * (shadow.positions or 1) for shadow in world.step().shadows)
+        seconds = 2e-4 + states * 1e-5 if states else 0.0
+        spent += seconds
+        total += 3.2e-3 + seconds
+    return spent / total
+
+
+def test_while_the_block_drafts_hopeless_layers_are_looked_at_as_little_as_ever() -> None:
+    hopeless = Blocks(begun("auto", ModelView(LAYERS, drafter=2.0)), lambda *_: 0.3)
+    hopeless.steps(40)
+    assert shadow_share(hopeless, 600) < 0.012
+    good = World(begun("auto"), lambda layer, _: 0.95 if layer >= 8 else 0.3)
+    good.steps(40)
+    assert shadow_share(good, 600) > 0.015, "where a layer drafts, others may be better"
