@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import tempfile
 from pathlib import Path
+
+
+def check_possible(path: Path) -> None:
+    """Raise OSError if a file cannot be written there. Changes nothing."""
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EEXIST, "there is something that is no file", str(path))
+    with tempfile.TemporaryDirectory(prefix=".specee-", dir=target.parent):
+        pass
 
 
 def write_whole(path: Path, content: bytes) -> None:

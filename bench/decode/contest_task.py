@@ -79,7 +79,8 @@ def parser(doc: str | None, policies: Sequence[str], tokens: int = TOKENS) -> ar
     made = common.parser(doc, prompts=True)
     again = "may be given again; default: "
     made.add_argument("--weights", action="append", choices=WEIGHTS, help=again + "auto")
-    made.add_argument("--policy", action="append", help=again + " ".join(policies))
+    if policies:
+        made.add_argument("--policy", action="append", help=again + " ".join(policies))
     made.add_argument("--tokens", type=int, default=tokens, help="default: %(default)s")
     made.add_argument("--every", type=int, default=1, help="take every so many-th prompt of a file or all")
     made.add_argument("--most-prompts", type=int, help="take the first so many of these")

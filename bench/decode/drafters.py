@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import specee
 from specee.errors import ConfigurationError
 from specee.models import packaged
+from specee.models.checkpoint import Checkpoint
+from specee.models.drafter_parts import DrafterParts
 from specee.models.speculator import fingerprint, read_speculator
+from specee.types import ModelConfig
 
 from .. import options as common
 from ..progress import Meter
@@ -32,7 +36,7 @@ TOGETHER = 8  # prompts continued at a time
 CHAIN = 3
 
 
-def measure(task: Task, files: Sequence[Path]) -> dict[str, Any]:
+def measure(task: Task, named: Sequence[Path] = ()) -> dict[str, Any]:
     """Agreement by file. Raises ConfigurationError, CheckpointError for a file of another model."""
     import torch
 
@@ -43,9 +47,11 @@ def measure(task: Task, files: Sequence[Path]) -> dict[str, Any]:
 
     checkpoint = task.opened(())
     (weights,) = task.kinds(checkpoint)
+    mark = fingerprint(checkpoint.config, checkpoint.norms())
+    speculators = {path: _read(path, checkpoint.config, mark) for path in named or _own(checkpoint)}
     model = specee.load(task.model, weights=weights, backend="cpu", threads=task.threads, speculator=False)  # type: ignore[arg-type]
     prompts = task.texts(checkpoint, task.files)
-    meter = Meter(len(prompts) * (1 + len(files)), "text")
+    meter = Meter(len(prompts) * (1 + len(speculators)), "text")
     texts = []
     for chosen in chunks(0, len(prompts), TOGETHER):
         found = continued(model, prompts, chosen, "greedy", "autoregressive", task.tokens)
@@ -56,21 +62,17 @@ def measure(task: Task, files: Sequence[Path]) -> dict[str, Any]:
         meter.advance(len(chosen))
     frozen = read_frozen(model.checkpoint, model.backend.weights)
     judge = Judge(model.backend, frozen, texts)
-    mark = fingerprint(model.config, checkpoint.norms())
     drafters = []
-    for path in files:
-        speculator = read_speculator(path, model.config, mark)
-        if speculator.drafter is None or speculator.vocabulary is None:
-            raise ConfigurationError(f"{path} has no drafter block with a vocabulary: name files that have")
-        ids = torch.from_numpy(speculator.vocabulary)
-        agreement = judge.agreement(Drafter.of(speculator.drafter, model.config), ids, CHAIN)
+    for path, (block, vocabulary) in speculators.items():
+        ids = torch.from_numpy(vocabulary)
+        agreement = judge.agreement(Drafter.of(block, model.config), ids, CHAIN)
         written = np.concatenate([text.tokens[text.begin :] for text in texts])
         drafters.append(
             {
                 "file": path.name,
                 "trained_tokens": trained_tokens(path),
                 "vocabulary": len(ids),
-                "coverage": float(np.isin(written, speculator.vocabulary).mean()),
+                "coverage": float(np.isin(written, vocabulary).mean()),
                 "agreement": agreement,
             }
         )
@@ -85,6 +87,22 @@ def measure(task: Task, files: Sequence[Path]) -> dict[str, Any]:
         "tokens": sum(len(text.tokens) - text.begin for text in texts),
         "drafters": sorted(drafters, key=lambda one: one["trained_tokens"] or 0),
     }
+
+
+def _own(checkpoint: Checkpoint) -> list[Path]:
+    path = packaged.packaged_file(checkpoint)
+    if path is None:
+        raise ConfigurationError(
+            f"no speculator file comes with the package for {checkpoint.source}: name one"
+        )
+    return [path]
+
+
+def _read(path: Path, config: ModelConfig, mark: str) -> tuple[DrafterParts, npt.NDArray[np.int64]]:
+    speculator = read_speculator(path, config, mark)
+    if speculator.drafter is None or speculator.vocabulary is None:
+        raise ConfigurationError(f"{path} has no drafter block with a vocabulary: name files that have")
+    return speculator.drafter, speculator.vocabulary
 
 
 def trained_tokens(path: Path) -> int | None:
@@ -104,8 +122,7 @@ def main() -> None:
     if len(set(options.weights or ["auto"])) > 1:
         parser.error("--weights: states of one format are read, name one")
     task = contest_task.task(options)
-    files = options.speculator or sorted(packaged.FOLDER.glob("*.safetensors"))
-    common.finish(options, "drafters", measure(task, files))
+    common.finish(options, "drafters", measure(task, options.speculator or ()))
 
 
 if __name__ == "__main__":

@@ -18,16 +18,27 @@ inline constexpr ptrdiff_t kBridge = 48 * 1024;
 // Of the next product, in a step without weights: a quarter of a second-level cache of 1 MiB.
 inline constexpr ptrdiff_t kIdle = 256 * 1024;
 
+// Weights that a tile multiplies, for a stream that may be null. `rows` are the product's, not the tile's.
+struct FetchShare {
+  WeightStream* stream;
+  ptrdiff_t bytes;
+  int rows;
+
+  FetchShare times(int count) const { return {stream, count * bytes, rows}; }
+};
+
 // What one loop fetches. Its state is the loop's own, and in registers; the stream learns of it in done().
 class LoopFetch {
  public:
-  // While `bytes` of weights are multiplied with some rows in `steps` equal steps. `stream` may be null.
-  LoopFetch(WeightStream* stream, ptrdiff_t bytes, int steps, int rows) {
+  // While a share of weights is multiplied in `steps` equal steps.
+  LoopFetch(const FetchShare& share, int steps) {
+    WeightStream* stream = share.stream;
     if (stream == nullptr) return;
+    const ptrdiff_t bytes = share.bytes;
     const specee::WeightRun& run = stream->runs[stream->current];
     const ptrdiff_t ahead = run.bytes - stream->left + kBridge;
     stream->left -= bytes;
-    if (rows < kManyRows) return;
+    if (share.rows < kManyRows) return;
     if (stream->left < kBridge && stream->current + 1 < stream->count) {
       per_step_ = static_cast<uintptr_t>(2 * bytes / steps);
       start(stream->runs[stream->current + 1], stream->fetched_next, kBridge);

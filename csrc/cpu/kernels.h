@@ -61,9 +61,9 @@ static constexpr QuantRecord quant_record(int k) {
   return {units * kUnit, units * (kUnit + 4), units * (kUnit + 8), units * (kUnit + 16)};
 }
 
-// The weights that one member reads in a pass, product by product. Hardware prefetchers follow a product's
-// weights, but not from one product to the next: kernels fetch the beginning of the next one at the end of
-// theirs, and attention, which reads no weights, that of the one behind it (fetch_impl.h).
+// The weights that one member reads in a pass, product by product. Hardware prefetchers follow them alone
+// while few rows are multiplied; with many, kernels fetch their own and the beginning of the next product's,
+// and attention, which reads no weights, always that of the one behind it (fetch_impl.h).
 struct WeightRun {
   uintptr_t begin;  // an address
   ptrdiff_t bytes;

@@ -73,8 +73,8 @@ inline void tile_part(const char* w, ptrdiff_t block_bytes, const typename Forma
 
 template <class Format, int R, int B>
 inline void tile(const char* w, ptrdiff_t block_bytes, const typename Format::Input* x, ptrdiff_t x_stride,
-                 int steps, WeightStream* stream, ptrdiff_t bytes, TileOut out) {
-  LoopFetch fetch(stream, bytes, (steps + kFetchEvery - 1) / kFetchEvery, R);
+                 int steps, const FetchShare& share, TileOut out) {
+  LoopFetch fetch(share, (steps + kFetchEvery - 1) / kFetchEvery);
   Vec acc[B][R];
   for (int b = 0; b < B; ++b)
     for (int r = 0; r < R; ++r) acc[b][r] = vzero();
@@ -93,27 +93,27 @@ inline void tile(const char* w, ptrdiff_t block_bytes, const typename Format::In
 
 template <class Format, int R, int B>
 inline int tile_run(int b, const char* w, int blocks, const typename Format::Input* x, ptrdiff_t x_stride,
-                    int steps, WeightStream* stream, ptrdiff_t bytes, TileOut out) {
+                    int steps, const FetchShare& share, TileOut out) {
   const ptrdiff_t block_bytes = steps * Format::kStepBytes;
   for (; b + B <= blocks; b += B) {
     const ptrdiff_t offset = b * block_bytes;
-    tile<Format, R, B>(w + offset, block_bytes, x, x_stride, steps, stream, B * bytes, out + b);
+    tile<Format, R, B>(w + offset, block_bytes, x, x_stride, steps, share.times(B), out + b);
   }
   return b;
 }
 
 template <class Format, int R>
 void row_tile(const char* w, int blocks, const typename Format::Input* x, ptrdiff_t x_stride, int steps,
-              WeightStream* stream, ptrdiff_t bytes, TileOut out) {
+              const FetchShare& share, TileOut out) {
   constexpr int B = tile_blocks(R);
-  int b = tile_run<Format, R, B>(0, w, blocks, x, x_stride, steps, stream, bytes, out);
-  if constexpr (B > 2) b = tile_run<Format, R, 2>(b, w, blocks, x, x_stride, steps, stream, bytes, out);
-  if constexpr (B > 1) tile_run<Format, R, 1>(b, w, blocks, x, x_stride, steps, stream, bytes, out);
+  int b = tile_run<Format, R, B>(0, w, blocks, x, x_stride, steps, share, out);
+  if constexpr (B > 2) b = tile_run<Format, R, 2>(b, w, blocks, x, x_stride, steps, share, out);
+  if constexpr (B > 1) tile_run<Format, R, 1>(b, w, blocks, x, x_stride, steps, share, out);
 }
 
 template <class Format>
-using RowTile = void (*)(const char*, int, const typename Format::Input*, ptrdiff_t, int, WeightStream*,
-                         ptrdiff_t, TileOut);
+using RowTile = void (*)(const char*, int, const typename Format::Input*, ptrdiff_t, int, const FetchShare&,
+                         TileOut);
 
 // One entry per row count, 1..R.
 template <class Format, int R>
@@ -149,7 +149,7 @@ void linear(const LinearCall& call) {
       const int rows = (call.rows - row + tiles - t - 1) / (tiles - t);  // rows shared evenly among tiles
       float out[kGroupBlocks][kTileRows][kLanes];
       RowTiles<Format, kTileRows>::pick(rows)(w, blocks, x + row * call.x_stride, call.x_stride, steps,
-                                              call.stream, block_bytes / tiles, out);
+                                              {call.stream, block_bytes / tiles, call.rows}, out);
       finish<kTileRows>(call, out, block, blocks, row, rows);
       row += rows;
     }

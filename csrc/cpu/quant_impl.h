@@ -163,13 +163,13 @@ inline QFloats add_unit(const QuantUnit<Format::kGroups>& unit, const char* row,
   return acc;
 }
 
-// R rows of one block. `bytes`: of weights that the stream (may be null) takes to be multiplied meanwhile.
+// R rows of one block.
 template <class Format, int R>
-void quant_tile(const char* block, int units, const QuantRows& x, WeightStream* stream, ptrdiff_t bytes,
+void quant_tile(const char* block, int units, const QuantRows& x, const FetchShare& share,
                 float (*out)[kLanes]) {
   constexpr specee::QuantLayout layout = specee::quant_layout(Format::kType);
   constexpr int units_together = layout.block / kUnit;
-  LoopFetch fetch(stream, bytes, units * (kLanes / kQuantLanes), R);
+  LoopFetch fetch(share, units * (kLanes / kQuantLanes));
   for (int lane = 0; lane < kLanes; lane += kQuantLanes) {
     const char* header = block;
     QFloats acc[R];
@@ -187,7 +187,7 @@ void quant_tile(const char* block, int units, const QuantRows& x, WeightStream* 
   fetch.done();
 }
 
-using QuantTile = void (*)(const char*, int, const QuantRows&, WeightStream*, ptrdiff_t, float (*)[kLanes]);
+using QuantTile = void (*)(const char*, int, const QuantRows&, const FetchShare&, float (*)[kLanes]);
 
 // One entry per row count, 1..R.
 template <class Format, int R>
@@ -213,8 +213,8 @@ void linear_quant(const LinearCall& call) {
       const QuantTile tile = QuantTiles<Format, kQuantRows>::pick(rows);
       float out[2][kQuantRows][kLanes];
       for (int b = 0; b < group; ++b)
-        tile(static_cast<const char*>(call.weights) + (block + b) * call.block_bytes, units, x, call.stream,
-             call.block_bytes / tiles, out[b]);
+        tile(static_cast<const char*>(call.weights) + (block + b) * call.block_bytes, units, x,
+             {call.stream, call.block_bytes / tiles, call.rows}, out[b]);
       finish<kQuantRows>(call, out, block, group, row, rows);
       row += rows;
     }

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from specee.cli.common import load_model
-from specee.cli.output_file import check_writable, written
+from specee.cli.output_file import check_writable
+from specee.errors import ConfigurationError
 from specee.fitting.entry import default_work, fit
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     print(
         f"work in {work}: what is there already is used, and a run that was stopped goes on", file=sys.stderr
     )
-    with written(options.output, "--output"):
+    try:
         report = fit(
             model,
             options.output,
@@ -38,6 +39,11 @@ def run(options: argparse.Namespace) -> int:
             work=work,
             tell=Progress(),
         )
+    except OSError as error:
+        raise ConfigurationError(
+            f"--work {work} or --output {options.output}: cannot be written ({error}); give names in folders "
+            "that you may write to, on a disk with room"
+        ) from error
     print_report(report, options.output)
     return 0
 
@@ -46,8 +52,8 @@ def print_report(report: Report, output: Path) -> None:
     """What came of it."""
     chain = ", ".join(f"{share:.0%}" for share in report.agreement)
     print(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB) in {report.seconds / 60:.1f} minutes")
-    print(f"texts       {report.texts}, {report.tokens} tokens that the model wrote")
-    print(f"vocabulary  {report.vocabulary} tokens, which cover {report.coverage:.1%} of what it writes")
+    print(f"texts       {report.texts}, {report.tokens} tokens to fit on")
+    print(f"vocabulary  {report.vocabulary} tokens, which cover {report.coverage:.1%} of texts held out")
     print(f"drafter     reads layers {', '.join(map(str, report.layers))}")
     print(f"agreement   {chain} of the first, second, ... draft of a chain, on texts held out")
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,12 +12,8 @@ from specee.errors import ConfigurationError
 
 def check_writable(path: Path, option: str) -> None:
     """Raise ConfigurationError, which names ``option``, if ``path`` cannot be written. Changes nothing."""
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        raise ConfigurationError(f"{option} {path}: there is something that is no file; give another name")
     try:
-        with tempfile.TemporaryDirectory(prefix=".specee-", dir=target.parent):
-            pass
+        whole_file.check_possible(path)
     except OSError as error:
         raise _cannot(path, option, error) from error
 

@@ -28,8 +28,8 @@ def fit_block(
 ) -> Training:
     """A block that drafts ids of ``vocabulary``, begun with the model's last layer.
 
-    Goes on with what is in the work folder; ``seen`` is called after every batch. Raises CheckpointError,
-    OSError.
+    Goes on with what is in the work folder; ``seen`` is called at the beginning and after every batch.
+    Raises CheckpointError, OSError.
     """
     plan, layers = run.plan, run.layers
     torch.manual_seed(plan.seed)
@@ -59,6 +59,7 @@ def fit_block(
         chosen = order[index]
         return batches.load([texts[i] for i in chosen], states.of(chosen), read)
 
+    seen(training)  # of a run that was stopped just then
     for done in training.run(batch, _SAVE_EVERY, path):
         run.tell("drafter", done, len(order))
         seen(training)

@@ -55,13 +55,13 @@ class Corpus:
             count += 1
         return count
 
-    def write_shard(self, writer: Writer) -> int:
-        """The next shard; returns the tokens that the model wrote in it. Raises OSError."""
+    def write_shard(self, writer: Writer) -> bool:
+        """The first that is missing; whether there is any text in it. Raises OSError."""
         index = self.shards
         self.folder.mkdir(parents=True, exist_ok=True)
         written = [one for one in writer.write(wishes(self.seed, index, self._shard)) if one is not None]
         write_whole(self._path(index), _packed(written))
-        return _count(written)
+        return bool(written)
 
     def written(self) -> int:
         """Tokens that the model wrote in all shards. Raises CheckpointError."""
@@ -74,7 +74,9 @@ class Corpus:
         held_out: list[Text] = []
         for index in range(self.shards):
             for one in self._read(index):
-                key = key_of(one.tokens[: one.answer])
+                # A text that was gone on with has no question.
+                chat = one.answer > one.question
+                key = key_of(one.tokens[: one.answer] if chat else one.tokens)
                 if key not in seen:
                     into = held_out if is_held_out(key) else fitted
                     into.append(Text(np.array(one.tokens, np.int32), one.question))
@@ -82,7 +84,7 @@ class Corpus:
         return fitted, held_out
 
     def _path(self, index: int) -> Path:
-        return self.folder / f"corpus-{self.seed}-{index:05d}.npz"
+        return self.folder / f"corpus-{self.seed}-{self._shard}-{index:05d}.npz"
 
     def _read(self, index: int) -> list[Conversation]:
         path = self._path(index)

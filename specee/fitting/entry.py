@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from specee.errors import BackendUnavailableError, ConfigurationError
 from specee.model import Model
 from specee.models.default_model import cache_folder
+from specee.whole_file import check_possible
 
 if TYPE_CHECKING:
     from specee.fitting.plan import Report, Tell
@@ -40,7 +41,8 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
     al., 2025; Magpie, Xu et al., 2024)
 
     Raises BackendUnavailableError without torch, ConfigurationError, CheckpointError for a damaged file in
-    ``work``, OSError.
+    ``work``, CapacityError where the context is shorter than texts (512 positions do), OutOfMemoryError,
+    NumericalError, OSError where ``work`` cannot be written.
     """
     try:
         from specee.fitting.pipeline import fit as fit_plan
@@ -53,8 +55,13 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
         tokens, seed, epochs, snapshots=snapshots, corpus=None if corpus is None else os.fspath(corpus)
     )
     path = Path(output)
-    if not path.parent.is_dir():
-        raise ConfigurationError(f"output {path}: its folder does not exist; make it first, or name another")
+    try:
+        check_possible(path)
+    except OSError as error:
+        raise ConfigurationError(
+            f"output {path}: cannot be written ({error.strerror or error}); give a name in a folder that "
+            "exists and that you may write to"
+        ) from error
     folder = default_work(path) if work is None else Path(work)
     return fit_plan(model, plan, path, folder, tell or (lambda *_: None))
 

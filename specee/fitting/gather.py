@@ -9,8 +9,8 @@ from pathlib import Path
 from specee.backends.drafter_parts import matrix_bytes, stored_format
 from specee.errors import ConfigurationError
 from specee.fitting import vocabulary
-from specee.fitting.corpus import Corpus, Text, is_held_out, key_of
-from specee.fitting.own_texts import read_texts
+from specee.fitting.corpus import Corpus, Text, is_held_out
+from specee.fitting.own_texts import read_documents
 from specee.fitting.plan import Run
 from specee.fitting.turns import turns_of
 from specee.fitting.vocabulary import Shares, Vocabulary
@@ -20,6 +20,8 @@ from specee.models.blocks import row_bytes
 _LEAST_SHARD, _MOST_SHARD = 8, 256  # conversations
 _SHARD_SHARE = 2000  # tokens wished for, for one of them: a run that was stopped has lost a tenth at most
 _LEAST_TEXT = 3  # tokens: one to predict from true states
+_LEAST_TEXTS = 2
+_JUDGED = 30  # tokens to fit on, for one that is held out and looked at
 
 
 def gather_texts(run: Run) -> tuple[list[Text], list[Text]]:
@@ -34,9 +36,22 @@ def gather_texts(run: Run) -> tuple[list[Text], list[Text]]:
             break
         fitted.append(text)
         count += written([text])
-    if not fitted:
-        raise ConfigurationError(f"no text of {_LEAST_TEXT} tokens or more to fit on: give more texts")
-    return fitted, held_out or fitted[-1:]
+    if len(fitted) + bool(held_out) < _LEAST_TEXTS:
+        raise ConfigurationError(
+            f"{len(fitted)} texts of {_LEAST_TEXT} tokens or more to fit on: two are needed, one of them to "
+            "judge by; give more"
+        )
+    return fitted, _held_out(held_out, wished // _JUDGED) or [fitted.pop()]
+
+
+def _held_out(texts: Seq[Text], tokens: int) -> list[Text]:
+    """As many as are needed."""
+    found: list[Text] = []
+    for text in texts:
+        if found and written(found) >= tokens:
+            break
+        found.append(text)
+    return found
 
 
 def _self_written(run: Run) -> tuple[list[Text], list[Text]]:
@@ -47,11 +62,13 @@ def _self_written(run: Run) -> tuple[list[Text], list[Text]]:
 
 
 def _of_file(run: Run, path: Path) -> tuple[list[Text], list[Text]]:
-    """Each text once."""
-    texts = {key_of(text.tokens.tolist()): text for text in read_texts(path, run.model.tokenizer)}
+    """Each document once, as a whole in one or the other."""
     run.work.mkdir(parents=True, exist_ok=True)
-    held_out = {key: text for key, text in texts.items() if is_held_out(key)}
-    return [text for key, text in texts.items() if key not in held_out], list(held_out.values())
+    fitted: list[Text] = []
+    held_out: list[Text] = []
+    for document in read_documents(path, run.model.tokenizer):
+        (held_out if is_held_out(document.key) else fitted).extend(document.pieces)
+    return fitted, held_out
 
 
 def written(texts: Seq[Text]) -> int:
@@ -69,12 +86,11 @@ def _write(run: Run, corpus: Corpus) -> None:
     writer = Writer(model.backend, model.tokenizer, turns_of(model.tokenizer), ends, kv_dtype=model.kv_dtype)
     while count < wished:
         run.tell("texts", count, wished)
-        added = corpus.write_shard(writer)
-        if added == 0:
+        if not corpus.write_shard(writer):
             raise ConfigurationError(
                 "the model writes no text by itself: it ends before it begins, and there is nothing to fit on"
             )
-        count += added
+        count = corpus.written()  # also of what is behind a shard that was missing
     run.tell("texts", wished, wished)
 
 

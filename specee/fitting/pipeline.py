@@ -34,7 +34,9 @@ def fit(model: Model, plan: Plan, output: Path, work: Path, tell: Tell = lambda 
     Raises ConfigurationError, CheckpointError for a damaged file in ``work``, OSError.
     """
     begin = time.monotonic()
-    run = Run(model, plan, work, tell)
+    mark = fingerprint(model.config, model.checkpoint.norms())
+    own = f"{mark[:16]}-{model.backend.weights}-{model.kv_dtype or 'default'}"
+    run = Run(model, plan, work / own, tell)
     fitted, held_out = gather_texts(run)
     chosen = draft_vocabulary(run, fitted, held_out)
     ids = torch.from_numpy(chosen.ids)
@@ -46,7 +48,7 @@ def fit(model: Model, plan: Plan, output: Path, work: Path, tell: Tell = lambda 
             if training.done == training.batches >> index:
                 trained = tokens * plan.epochs * training.done // training.batches
                 beside = output.with_name(f"{output.stem}-{trained}{output.suffix}")
-                _write(run, beside, chosen, training, {"trained": trained})
+                _write(run, mark, beside, chosen, training, {"trained": trained})
 
     training = fit_block(run, frozen, ids, fitted, snapshot)
     judge = Judge(model.backend, frozen, held_out, model.kv_dtype)
@@ -63,17 +65,18 @@ def fit(model: Model, plan: Plan, output: Path, work: Path, tell: Tell = lambda 
         seconds=time.monotonic() - begin,
     )
     notes = {"trained": tokens * plan.epochs, "report": asdict(report)}
-    _write(run, output, chosen, training, notes)
+    _write(run, mark, output, chosen, training, notes)
     return report
 
 
-def _write(run: Run, path: Path, chosen: Vocabulary, training: Training, notes: dict[str, object]) -> None:
+def _write(
+    run: Run, mark: str, path: Path, chosen: Vocabulary, training: Training, notes: dict[str, object]
+) -> None:
     """The file, which also says of what model it is and how it was made."""
-    model = run.model
-    made = {"plan": asdict(run.plan), "specee": __version__, "torch": torch.__version__, **notes}
+    made = {"plan": run.plan.said(), "specee": __version__, "torch": torch.__version__, **notes}
     write_speculator(
         path,
         Speculator(chosen.ids, {}, training.drafter.parts()),
-        fingerprint(model.config, model.checkpoint.norms()),
-        {"shape": shape_of(model.config), "fit": json.dumps(made)},
+        mark,
+        {"shape": shape_of(run.model.config), "fit": json.dumps(made)},
     )

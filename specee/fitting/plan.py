@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from specee.errors import ConfigurationError
@@ -45,10 +45,15 @@ class Plan:
             if (number := getattr(self, name)) < least:
                 raise ConfigurationError(f"{name}={number}: allowed is {least} or more")
 
+    def said(self) -> dict[str, object]:
+        """For the file's notes; of a corpus its name alone."""
+        corpus = None if self.corpus is None else Path(self.corpus).name
+        return {**asdict(self), "corpus": corpus}
+
 
 @dataclass(frozen=True)
 class Run:
-    """A plan for a model; ``work`` holds what is in between."""
+    """A plan for a model; ``work`` holds what is in between, of this model as it is run alone."""
 
     model: Model
     plan: Plan
@@ -67,8 +72,8 @@ class Report:
     """What came of it, on texts that were held out.
 
     ``agreement[i]``: how often the drafter's token after i of its own is the model's, the text so far being
-    right. ``coverage``: of the model's tokens by the draft vocabulary's ``vocabulary`` ids. ``losses``: of
-    the last batch, by unrolled step.
+    right. ``coverage``: of the texts' tokens by the draft vocabulary's ``vocabulary`` ids. ``losses``: of
+    the last batch, by unrolled step. ``seconds``: since this run, or what went on with it, began.
     """
 
     tokens: int

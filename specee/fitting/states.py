@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from specee.backends.protocol import Backend
+from specee.errors import CheckpointError
 from specee.types import KVDtype
 from specee.whole_file import write_whole
 
@@ -22,6 +23,7 @@ _CHUNK = 64  # texts whose states are in one file
 _TOGETHER = 8  # texts that pass a layer together
 _SPARE = 1 << 30  # bytes of a disk that are left alone
 _MOST = np.finfo(np.float16).max
+_MOST_OPEN = 256  # files: systems allow a thousand or so
 
 
 def hidden_states(
@@ -44,6 +46,14 @@ def hidden_states(
     return np.split(found, np.cumsum(lengths)[:-1])
 
 
+def _read(path: Path) -> Halves:
+    try:
+        whole: Halves = np.load(path, mmap_mode="r")
+    except (ValueError, OSError, EOFError) as error:
+        raise CheckpointError(f"{path}: no complete file of states ({error}). Delete it.") from error
+    return whole
+
+
 class StoredStates:
     """States of many texts, computed once and kept in ``folder``, a file for some texts.
 
@@ -64,8 +74,9 @@ class StoredStates:
         self._opened: dict[int, list[Halves]] = {}
         needed = 2 * len(self._layers) * backend.config.hidden_size * sum(map(len, texts))
         folder.mkdir(parents=True, exist_ok=True)
-        self.stored = needed + _SPARE < shutil.disk_usage(folder).free
         self.chunks = -(-len(texts) // _CHUNK)
+        there = sum(path.stat().st_size for path in map(self._path, range(self.chunks)) if path.exists())
+        self.stored = needed - there + _SPARE < shutil.disk_usage(folder).free
 
     def compute(self, tell: Callable[[int, int], None]) -> None:
         """All that is not there yet; ``tell`` hears how many files there are of how many. Raises OSError."""
@@ -77,16 +88,16 @@ class StoredStates:
                 write_whole(self._path(chunk), content.getvalue())
 
     def of(self, indices: Seq[int]) -> list[Halves]:
-        """States of these texts: (tokens, layers, hidden_size) each."""
+        """States of these texts: (tokens, layers, hidden_size) each. Raises CheckpointError."""
         if not self.stored:
             return self._computed(indices)
         return [self._chunk(index // _CHUNK)[index % _CHUNK] for index in indices]
 
     def remove(self) -> None:
-        """Delete the files."""
+        """Delete the files, also those that a run of another plan has left."""
         self._opened.clear()
-        for chunk in range(self.chunks):
-            self._path(chunk).unlink(missing_ok=True)
+        for path in self._folder.glob("states-*.npy"):
+            path.unlink(missing_ok=True)
 
     def _range(self, chunk: int) -> range:
         return range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, len(self._texts)))
@@ -100,7 +111,9 @@ class StoredStates:
 
     def _chunk(self, chunk: int) -> list[Halves]:
         if chunk not in self._opened:
-            whole: Halves = np.load(self._path(chunk), mmap_mode="r")
+            if len(self._opened) >= _MOST_OPEN:
+                self._opened.clear()
+            whole = _read(self._path(chunk))
             lengths = [len(self._texts[index]) for index in self._range(chunk)]
             self._opened[chunk] = np.split(whole, np.cumsum(lengths)[:-1])
         return self._opened[chunk]

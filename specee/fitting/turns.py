@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import NamedTuple
 
 from specee.errors import ConfigurationError
@@ -17,6 +18,11 @@ class Turns(NamedTuple):
     between: str
 
 
+def fixed_date(pattern: str) -> str:
+    """What templates that tell the date are told, so that a run may go on another day."""
+    return datetime(2025, 1, 1).strftime(pattern)
+
+
 def turns_of(tokenizer: Tokenizer) -> Turns:
     """Of the tokenizer's chat template; without one a text is written on from its beginning, in one turn.
 
@@ -25,7 +31,7 @@ def turns_of(tokenizer: Tokenizer) -> Turns:
     if tokenizer.chat_template is None:
         return Turns("", "")
     message = {"role": "user", "content": _MARK}
-    text = tokenizer.apply_chat_template([message], tokenize=False)
+    text = tokenizer.apply_chat_template([message], tokenize=False, strftime_now=fixed_date)
     parts = text.split(_MARK)
     if len(parts) != 2:
         raise ConfigurationError(

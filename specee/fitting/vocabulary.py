@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from specee.errors import CheckpointError
 from specee.fitting.corpus import Text
 from specee.policies import Latency
 from specee.policies.chain_cost import ChainCost
-from specee.policies.objective import Acceptance, Objective
+from specee.policies.objective import Objective
 from specee.whole_file import write_whole
 
 Tokens = npt.NDArray[np.int64]
@@ -58,10 +58,15 @@ def choose(fitted: Tokens, held_out: Tokens, latency: Latency, layers: int, shar
         vocabulary = of_ids(order[:size], held_out)
         cost = ChainCost(shares.block + size * shares.row)
         cost.begin(latency)
-        rounds = objective.chain_seconds(cost.first, cost.each)
-        rates = Acceptance(1.0, _RIGHT * vocabulary.coverage, 0.0)
-        found.append((objective.best_of(rounds, rates).value, vocabulary))
+        found.append((_worth(objective.chain_seconds(cost.first, cost.each), vocabulary), vocabulary))
     return max(found, key=lambda one: one[0])[1]
+
+
+def _worth(rounds: Sequence[float], vocabulary: Vocabulary) -> float:
+    """Tokens a second at the best length; what policies plan with is rounded, and sizes differ by less."""
+    rate = _RIGHT * vocabulary.coverage
+    tokens = np.cumsum(rate ** np.arange(len(rounds)))
+    return float((tokens / rounds).max())
 
 
 def of_ids(ids: Tokens, held_out: Tokens) -> Vocabulary:

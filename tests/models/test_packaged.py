@@ -32,7 +32,6 @@ def files(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     shape = {"shape": shape_of(checkpoint.config)}
     write_speculator(folder / "b.safetensors", Speculator(np.arange(90), {}, parts), mark, shape)
     write_speculator(folder / "a.safetensors", Speculator(np.arange(80), {}, parts), "0" * 64, shape)
-    (folder / "broken.safetensors").write_bytes(b"none of ours")
     monkeypatch.setattr(packaged, "FOLDER", folder)
     return folder
 
@@ -82,6 +81,16 @@ def test_false_is_none_and_a_file_of_ones_own_comes_first(files: Path, source: P
     own = specee.load(source, speculator=Speculator(np.arange(50)), threads=1)
     assert own.heads.view.drafter is None
     assert own.heads.view.adapted
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1"])
+def test_what_is_no_speculator_file_is_named(content: bytes, files: Path, source: Path) -> None:
+    """Silence would look like a model for which there is none."""
+    (files / "broken.safetensors").write_bytes(content)
+    model = specee.load(source, threads=1)
+    with pytest.raises(CheckpointError, match=r"broken\.safetensors"):
+        model.generate([1, 2, 3], policy="auto", max_new_tokens=4)
+    assert len(model.generate([1, 2, 3], max_new_tokens=4)) == 7
 
 
 def test_a_damaged_file_is_named(files: Path, source: Path) -> None:

@@ -62,20 +62,23 @@ def test_what_is_beside_a_conversation_does_not_change_it(model: specee.Model) -
 
 def test_shards_are_the_same_in_every_run_and_texts_come_once(model: specee.Model, tmp_path: Path) -> None:
     first, second = Corpus(tmp_path / "a", 7, 24), Corpus(tmp_path / "b", 7, 24)
-    counts = [first.write_shard(writer(model)) for _ in range(3)]
-    assert [second.write_shard(writer(model, width=9)) for _ in range(3)] == counts
-    assert first.written() == sum(counts)
+    assert all(first.write_shard(writer(model)) for _ in range(3))
+    assert all(second.write_shard(writer(model, width=9)) for _ in range(3))
+    written = first.written()
+    assert written == second.written() > 100
     fitted, held = map(as_lists, first.texts())
     assert (fitted, held) == tuple(map(as_lists, second.texts()))
     both = [tuple(tokens) for tokens, _ in fitted + held]
     assert len(both) == len(set(both)) > len(fitted) > 20
     # A shard that is there twice has nothing new.
-    (tmp_path / "a" / "corpus-7-00003.npz").write_bytes((tmp_path / "a" / "corpus-7-00000.npz").read_bytes())
-    assert as_lists(first.texts()[0]) == fitted
-    assert first.written() == sum(counts) + counts[0], (
-        "what was written counts, as it did when it was written"
+    (tmp_path / "a" / "corpus-7-24-00003.npz").write_bytes(
+        (tmp_path / "a" / "corpus-7-24-00000.npz").read_bytes()
     )
-    assert Corpus(tmp_path / "c", 8, 24).write_shard(writer(model)) != counts[0]
+    assert as_lists(first.texts()[0]) == fitted
+    assert written < first.written() < 2 * written, "what was written counts, as it did when it was written"
+    other = Corpus(tmp_path / "c", 8, 24)
+    other.write_shard(writer(model))
+    assert as_lists(other.texts()[0]) != fitted[: len(other.texts()[0])]
 
 
 def test_a_damaged_shard_is_named(model: specee.Model, tmp_path: Path) -> None:
@@ -96,6 +99,30 @@ def test_models_without_a_template_write_on(model: specee.Model, monkeypatch: py
     assert alone.tokens[0] == model.tokenizer.bos_token_id
     assert (alone.question, alone.answer) == (1, 1)
     assert list(opened.tokens[: opened.question]) == model.tokenizer.encode("The quick")
+
+
+def test_texts_without_a_question_are_told_apart_as_a_whole(
+    model: specee.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are a hundred ways to begin, and any number of texts."""
+    monkeypatch.setattr(model.tokenizer, "chat_template", None)
+    corpus = Corpus(tmp_path, 0, 400)
+    corpus.write_shard(writer(model, width=16))
+    fitted, held_out = corpus.texts()
+    assert len(fitted) + len(held_out) > 200
+    assert len(held_out) > 2
+
+
+def test_a_shard_that_was_deleted_is_written_again(model: specee.Model, tmp_path: Path) -> None:
+    corpus = Corpus(tmp_path, 0, 8)
+    for _ in range(3):
+        corpus.write_shard(writer(model))
+    whole = tuple(map(as_lists, corpus.texts()))
+    (tmp_path / "corpus-0-8-00001.npz").unlink()
+    assert corpus.shards == 1
+    corpus.write_shard(writer(model))
+    assert corpus.shards == 3
+    assert tuple(map(as_lists, corpus.texts())) == whole
 
 
 def test_a_template_that_changes_the_words_is_refused(
