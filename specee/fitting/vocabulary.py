@@ -58,7 +58,7 @@ def choose(fitted: Tokens, held_out: Tokens, latency: Latency, layers: int, shar
         vocabulary = of_ids(order[:size], held_out)
         cost = ChainCost(shares.block + size * shares.row)
         cost.begin(latency)
-        found.append((_worth(objective.chain_seconds(cost.first, cost.each), vocabulary), vocabulary))
+        found.append((_worth(cost.times(objective).seconds, vocabulary), vocabulary))
     return max(found, key=lambda one: one[0])[1]
 
 

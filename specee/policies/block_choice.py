@@ -39,8 +39,7 @@ class BlockChoice:
         """The length worth most, and its value."""
         if self._evidence.weight(now) < _ENOUGH:
             self._evidence = _fresh(now)
-        evidence, cost = self._evidence, self._cost
-        rounds = objective.chain_seconds(cost.first, cost.each)
+        evidence, rounds = self._evidence, self._cost.times(objective)
         plain = objective.best_of(rounds, Acceptance(1.0, evidence.rate, 0.0))
         stopped = objective.best_of(rounds, evidence.acceptance)
         if stopped.value > plain.value:

@@ -6,10 +6,12 @@ The first draft of a chain finds the block's weights in memory, later ones in th
 from __future__ import annotations
 
 from specee.policies.latency import Latency
+from specee.policies.objective import Objective, RoundTimes
 from specee.policies.plans import DrafterBlock, Outcome
 
 _LATER = 0.5  # of what the first takes, until chains have been seen
 _RATE = 0.1  # of the newest deviation that is believed
+_CHANGE = 0.03  # of either, before plans are made with it
 _FAR = 0.5  # parts of what was expected: a round that is farther off was disturbed
 
 
@@ -20,12 +22,23 @@ class ChainCost:
         self._share = share
         self.first = self.each = 0.0
         """Seconds of the first draft of a chain, and of each one after it."""
+        self._planned = 0.0, 0.0  # what plans are made with
+        self._times: tuple[Objective, RoundTimes] | None = None
 
     def begin(self, latency: Latency) -> None:
         """A guess, where there is none yet."""
         if self.first == 0:
             self.first = self._share * latency.head_seconds(1) + latency.call
             self.each = _LATER * self.first
+
+    def times(self, objective: Objective) -> RoundTimes:
+        """Of rounds with a chain."""
+        first, each = self._planned
+        if abs(self.first - first) > _CHANGE * first or abs(self.each - each) > _CHANGE * each:
+            self._planned, self._times = (self.first, self.each), None
+        if self._times is None or self._times[0] is not objective:
+            self._times = objective, objective.chain_times(*self._planned)
+        return self._times[1]
 
     def learn(self, outcome: Outcome) -> None:
         """From a round in which nothing else drafted; chains of several sequences are made together."""

@@ -48,6 +48,7 @@ class DraftChoice:
         self._lookup = lookup
         self._block = block
         self._value = 0.0  # of what is drafted, copies aside; 0 if nothing is
+        self._exits_draft = False  # whether that is an exit layer: only then others are likely to be better
         self._sampled = sampled
         self._budget = ShadowBudget()
         self._drafting: tuple[bool, ExitPlan] | None = None
@@ -74,6 +75,7 @@ class DraftChoice:
             if chain.value > value:
                 length = min(chain.length, room)
                 draft, value = Draft(view.id, DrafterBlock(), length, chain.stop_below), chain.value
+        self._exits_draft = draft is not None and type(draft.source) is ExitLayer
         self._value = 0.0 if draft is None else value
         if self._lookup is not None:
             copies, choice = self._lookup
@@ -146,7 +148,7 @@ class DraftChoice:
 
     def note(self, seconds: float, shadow: float) -> None:
         """How long the round took, and its shadow tokens in that time."""
-        self._budget.note(seconds, shadow, drafting=self._value > 0)
+        self._budget.note(seconds, shadow, drafting=self._exits_draft)
 
     def _exit(self, objective: Objective) -> tuple[bool, ExitPlan] | None:
         best: tuple[bool, ExitPlan] | None = None

@@ -53,6 +53,25 @@ _MADE = [tuple([(int(made), made % 1) for made in sums]) for sums in _SUMS]
 _TOKENS = [tuple([1 + step / _STEPS * made for made in sums]) for step, sums in enumerate(_SUMS)]
 
 
+class RoundTimes:
+    """``seconds`` of rounds of 0, 1, ... drafts."""
+
+    __slots__ = ("_stopped", "seconds")
+
+    def __init__(self, seconds: Sequence[float]) -> None:
+        self.seconds = seconds
+        self._stopped: dict[int, list[float]] = {}
+
+    def stopped(self, sure: int) -> list[float]:
+        """Of rounds of 1, 2, ... drafts at most, of which ``sure`` 64ths go on to the next one."""
+        found = self._stopped.get(sure)
+        if found is None:
+            steps = [more - at for at, more in pairwise(self.seconds)]
+            found = [self.seconds[whole] + part * steps[whole] for whole, part in _MADE[sure]]
+            self._stopped[sure] = found
+        return found
+
+
 class Objective:
     """Of one latency table, for ``sequences`` that step together and draft alike."""
 
@@ -64,7 +83,7 @@ class Objective:
         self._turn, self._step = 2 * latency.call + latency.turn, latency.step + latency.call
         self._latency = latency
         self._best: dict[tuple[int, float, int], Choice] = {}
-        self._rounds: dict[tuple[int, float], list[float]] = {}
+        self._rounds: dict[tuple[int, float], RoundTimes] = {}
         self.plain = layers * self._layer[1] + self._head[1] + self._step
         """Seconds of a step of plain decoding."""
 
@@ -78,21 +97,22 @@ class Objective:
         Layer 0 is a source that needs neither, whatever ``head`` is. Up to the exit layer one row remains to
         be verified, the newest draft's; above it, all of them and the token before.
         """
-        rounds, whole = self._whole(layer, head), int(drafts)
+        rounds, whole = self._whole(layer, head).seconds, int(drafts)
         if drafts == whole:
             return rounds[whole]
         return rounds[whole] + (drafts - whole) * (rounds[whole + 1] - rounds[whole])
 
-    def _whole(self, layer: int, head: float) -> list[float]:
-        """Seconds of rounds of 0, 1, ... LONGEST drafts."""
+    def _whole(self, layer: int, head: float) -> RoundTimes:
+        """Of rounds of 0, 1, ... LONGEST drafts."""
         found = self._rounds.get((layer, head))
         if found is None:
             each = layer * self._layer[1] + head * self._head[1] + self._turn if layer else 0.0
             below, deep = layer * self._layer[1] + self._step, self.layers - layer
-            found = self._rounds[layer, head] = [
+            seconds = [
                 below + drafts * each + deep * self._layer[drafts + 1] + self._head[drafts + 1]
                 for drafts in range(LONGEST + 1)
             ]
+            found = self._rounds[layer, head] = RoundTimes(seconds)
         return found
 
     def best(self, layer: int, head: float, rate: float) -> Choice:
@@ -100,27 +120,26 @@ class Objective:
         key = (layer, head, round(rate * _STEPS))
         choice = self._best.get(key)
         if choice is None:
-            choice = self._best[key] = self._most(_TOKENS[key[2]], self._whole(layer, head)[1:])
+            choice = self._best[key] = self._most(_TOKENS[key[2]], self._whole(layer, head).seconds[1:])
         return choice
 
     def best_stopped(self, layer: int, head: float, rates: Acceptance) -> Choice:
         """The same where drafting stops after a draft that is not sure."""
         return self.best_of(self._whole(layer, head), rates)
 
-    def chain_seconds(self, first: float, each: float) -> list[float]:
-        """Rounds of 0, 1, ... LONGEST drafts that need no layer: ``first`` seconds, then ``each``."""
-        copies = self._whole(0, 0.0)
-        return [copies[0], *[first + drafts * each + more for drafts, more in enumerate(copies[1:])]]
+    def chain_times(self, first: float, each: float) -> RoundTimes:
+        """Of rounds of 0, 1, ... LONGEST drafts that need no layer: ``first`` seconds, then ``each``."""
+        copies = self._whole(0, 0.0).seconds
+        chains = [first + drafts * each + more for drafts, more in enumerate(copies[1:])]
+        return RoundTimes([copies[0], *chains])
 
-    def best_of(self, rounds: Sequence[float], rates: Acceptance) -> Choice:
-        """The length worth most where rounds of 0, 1, ... drafts take ``rounds`` seconds."""
+    def best_of(self, rounds: RoundTimes, rates: Acceptance) -> Choice:
+        """The length worth most, drafting stopping after a draft that is not sure."""
         sure, kept = round(rates.sure * _STEPS), round(rates.sure * rates.rate_sure * _STEPS)
         if sure == _STEPS:
-            return self._most(_TOKENS[kept], rounds[1:])
+            return self._most(_TOKENS[kept], rounds.seconds[1:])
         first = rates.sure * rates.rate_sure + (1 - rates.sure) * rates.rate_unsure
-        steps = [more - at for at, more in pairwise(rounds)]
-        seconds = [rounds[whole] + part * steps[whole] for whole, part in _MADE[sure]]
-        return self._most([1 + first * made for made in _SUMS[kept]], seconds)
+        return self._most([1 + first * made for made in _SUMS[kept]], rounds.stopped(sure))
 
     def _most(self, tokens: Sequence[float], seconds: Sequence[float]) -> Choice:
         """All lengths: where more rows cost a step at once, the value may rise again after it has fallen."""

@@ -6,7 +6,17 @@ import random
 
 import pytest
 
-from specee.policies import DrafterBlock, ExitLayer, Latency, ModelView, NgramLookup, Outcome, Round, Times
+from specee.policies import (
+    DrafterBlock,
+    ExitLayer,
+    Latency,
+    ModelView,
+    NgramLookup,
+    Outcome,
+    Round,
+    Times,
+    make_policy,
+)
 from specee.policies.block_choice import BlockChoice
 from specee.policies.chain_cost import ChainCost
 from specee.policies.objective import LONGEST, Acceptance, Objective
@@ -69,7 +79,7 @@ def test_chains_by_an_exhaustive_search() -> None:
     for _ in range(200):
         first, each = rng.uniform(1e-5, 1e-3), rng.uniform(1e-6, 3e-4)
         rate = rng.randint(0, 64) / 64
-        found = objective.best_of(objective.chain_seconds(first, each), Acceptance(1.0, rate, 0.0))
+        found = objective.best_of(objective.chain_times(first, each), Acceptance(1.0, rate, 0.0))
         values = []
         for length in range(1, LONGEST + 1):
             seconds = objective.seconds(0, 0.0, length) + first + (length - 1) * each
@@ -87,7 +97,7 @@ def test_stopped_chains_are_those_of_an_exit_layer_that_costs_as_much() -> None:
     rates = Acceptance(0.75, 0.9, 0.2)
     exit_draft = objective.best_stopped(1, 1.0, rates)
     each = 1e-4 + 2e-4
-    chain = objective.best_of(objective.chain_seconds(each, each), rates)
+    chain = objective.best_of(objective.chain_times(each, each), rates)
     assert chain.length == exit_draft.length
     assert chain.value == pytest.approx(exit_draft.value, rel=0.02)  # one layer's rows are cheaper there
 
@@ -192,3 +202,24 @@ def test_while_the_block_drafts_hopeless_layers_are_looked_at_as_little_as_ever(
     good = World(begun("auto"), lambda layer, _: 0.95 if layer >= 8 else 0.3)
     good.steps(40)
     assert shadow_share(good, 600) > 0.015, "where a layer drafts, others may be better"
+
+
+def test_where_every_layer_has_a_draft_head_the_models_own_is_left_alone() -> None:
+    everywhere = tuple([(layer, 0.2) for layer in range(1, LAYERS)])
+    for adapted, kinds in ((everywhere, {True}), (everywhere[3:9], {True, False}), ((), {False})):
+        needs = make_policy("auto").begin(ModelView(LAYERS, adapted))
+        assert {source.adapted for source in needs.sources if isinstance(source, ExitLayer)} == kinds
+    assert len(make_policy("auto").begin(ModelView(LAYERS, everywhere)).shadow_layers) <= 17
+
+
+def test_costs_that_hardly_change_are_planned_with_as_before() -> None:
+    cost, objective = begun_cost(), Objective(LATENCY, LAYERS)
+    before = cost.times(objective)
+    cost.learn(outcome(1, 1.02 * cost.first))
+    assert cost.times(objective) is before
+    assert cost.times(Objective(LATENCY, LAYERS)) is not before
+    for _ in range(60):
+        cost.learn(outcome(1, 2 * 0.9 * cost.first))
+    now = cost.times(objective).seconds
+    assert now == pytest.approx(objective.chain_times(cost.first, cost.each).seconds, rel=0.03)
+    assert now[1] > 1.2 * before.seconds[1]
