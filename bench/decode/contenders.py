@@ -6,7 +6,8 @@ A contender is named ``library[:part...]``, the parts in any order::
     transformers[:lookup | :early-exit[:LAYER]][:fp32]   plain and bf16 unless said otherwise
     llama.cpp                                            the same GGUF file
 
-Settings are those of :func:`specee.policies.make_policy`, as in ``specee:packed:layerskip:exit_layer=27``.
+The first ``auto`` is a kind of weights: the policy is ``specee:packed:auto``. Settings are those of
+:func:`specee.policies.make_policy`, as in ``specee:packed:layerskip:exit_layer=27``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 from specee.errors import BackendUnavailableError, ConfigurationError
 from specee.integrations.stopwatch import Stopwatch
 from specee.models.checkpoint import Checkpoint, open_checkpoint
-from specee.policies import ModelView, make_policy, policy_names
+from specee.policies import make_policy, policy_names
 
 from . import rounds
 from .rounds import Rounds
@@ -139,7 +140,7 @@ def _ours(name: str, parts: list[str], setting: Setting) -> Contender:
     model = specee.load(setting.source, weights=weights, backend="cpu", threads=setting.threads)
     backend: Any = model.backend
     # A wrong exit layer is found before anything is timed.
-    make_policy(policy).begin(ModelView(backend.config.num_layers))
+    model.check_policy(policy)
 
     def run(prompt: list[int], tokens: int, clock: Stopwatch) -> Rounds:
         result = model.generate(

@@ -11,11 +11,11 @@ from typing import Any
 
 from specee.errors import ConfigurationError
 from specee.models.checkpoint import Checkpoint, open_checkpoint
-from specee.policies import ModelView, make_policy
 
 from .. import options as common
 from .. import prompts
 from .contenders import WEIGHTS
+from .policy_check import check_policies
 
 TOKENS = 128
 DIFFERENT = 1
@@ -44,8 +44,7 @@ class Task:
         checkpoint = open_checkpoint(self.model)
         if checkpoint.tokenizer is None:
             raise ConfigurationError(f"{checkpoint.source} has no tokenizer: the prompts are texts")
-        for policy in policies:
-            make_policy(policy).begin(ModelView(checkpoint.config.num_layers))
+        check_policies(policies, checkpoint)
         return checkpoint
 
     def texts(self, checkpoint: Checkpoint, files: Sequence[Path], *, raw: bool = False) -> list[list[int]]:

@@ -25,13 +25,13 @@ from typing import Any
 import specee
 from specee.errors import ConfigurationError
 from specee.models.checkpoint import Checkpoint, open_checkpoint
-from specee.policies import ModelView, make_policy
 
 from .. import machine, prompts
 from .. import options as common
 from ..progress import Meter
 from .batches import MODES, chunks, continued
 from .contenders import WEIGHTS
+from .policy_check import check_policies, has_drafter
 from .resume import Settings, State, Tokens
 from .tally import Tally
 
@@ -82,7 +82,7 @@ class Task:
             self.state.save(now=False)
 
 
-def default_policies(layers: int) -> list[str]:
+def default_policies(layers: int, *, drafter: bool = False) -> list[str]:
     """Every policy that drafts; untrained layers draft best at nine tenths of the depth and over."""
     exit_layer = max(1, min(layers - 1, round(0.9 * layers)))
     return [
@@ -92,6 +92,7 @@ def default_policies(layers: int) -> list[str]:
         "prompt-lookup",
         "del",
         "auto",
+        *(["drafter"] if drafter else []),
     ]
 
 
@@ -118,9 +119,9 @@ def measure(
     checkpoint = open_checkpoint(model)
     if checkpoint.tokenizer is None:
         raise ConfigurationError(f"{checkpoint.source} has no tokenizer: the prompts are texts")
-    policies = list(dict.fromkeys(policies or default_policies(checkpoint.config.num_layers)))
-    for policy in policies:
-        make_policy(policy).begin(ModelView(checkpoint.config.num_layers))
+    layers = checkpoint.config.num_layers
+    policies = list(dict.fromkeys(policies or default_policies(layers, drafter=has_drafter(checkpoint))))
+    check_policies(policies, checkpoint)
     texts = prompts.encoded(checkpoint.tokenizer, files)[:most_prompts]
     settings = _settings(checkpoint, texts, tokens, backend, threads)
     end = float("inf") if minutes is None else time.monotonic() + 60 * minutes

@@ -19,7 +19,7 @@ from typing import Any
 
 import specee
 from specee.errors import ConfigurationError
-from specee.policies import ModelView, Policy, make_policy
+from specee.policies import Policy
 
 from .. import options as common
 from .. import prompts
@@ -93,9 +93,10 @@ def measure(
         )
     loaded = specee.load(model, weights=weights, backend="cpu", threads=threads)  # type: ignore[arg-type]
     layers = loaded.config.num_layers
-    chosen = list(dict.fromkeys(policies or [PLAIN, *default_policies(layers)]))
+    drafter = loaded.heads.drafter is not None
+    chosen = list(dict.fromkeys(policies or [PLAIN, *default_policies(layers, drafter=drafter)]))
     for policy in chosen:
-        make_policy(policy).begin(ModelView(layers))
+        loaded.check_policy(policy)
     texts = prompts.encoded(loaded.tokenizer, files)[:most_prompts]
     found: dict[str, list[Spent]] = {policy: [] for policy in chosen}
     with watched(loaded.backend, time.thread_time if cpu_time else time.perf_counter) as clock:
