@@ -56,7 +56,8 @@ class DraftHeads:
         else:
             layers = range(1, self._layers)
         adapted = tuple([(layer, self.share(layer)) for layer in layers])
-        return ModelView(self._layers, adapted, self.drafter_share)
+        trimmed = self._plain is not None and not self._adapted
+        return ModelView(self._layers, adapted, self.drafter_share, trimmed)
 
     @property
     def drafter_share(self) -> float | None:

@@ -87,8 +87,7 @@ class Measured:
         step = -(-model.layers // _MOST_LAYERS) if self._sampled else 1
         own = tuple([(layer, 1.0) for layer in range(step, model.layers, step)])
         adapted = model.adapted
-        if True in self._kinds and len(adapted) == model.layers - 1:
-            # Where every layer has a draft head, the model's own is dearer and hardly better.
+        if True in self._kinds and model.trimmed:  # the own head is dearer, and hardly better
             own, adapted = (), tuple([pair for pair in adapted if pair[0] % step == 0])
         kinds = {kind: adapted if kind else own for kind in self._kinds}
         self._heads = {kind: heads for kind, heads in kinds.items() if heads}

@@ -17,12 +17,14 @@ class ModelView(NamedTuple):
 
     ``layers`` counts its layers; ``adapted`` has a pair for each layer that can draft with ``adapted=True``:
     the layer, and the bytes of its draft head over those of the model's own. ``drafter`` is what a draft of
-    the speculator's block reads, its head included, over the same; None where there is no block.
+    the speculator's block reads, its head included, over the same; None where there is no block. ``trimmed``:
+    whether every layer's draft head is the model's own, trimmed to a draft vocabulary, without adapters.
     """
 
     layers: int
     adapted: tuple[tuple[int, float], ...] = ()
     drafter: float | None = None
+    trimmed: bool = False
 
 
 class Needs(NamedTuple):

@@ -78,9 +78,11 @@ def test_plain_decoding_does_not_wait_for_it(
 def test_false_is_none_and_a_file_of_ones_own_comes_first(files: Path, source: Path) -> None:
     without = specee.load(source, speculator=False, threads=1)
     assert without.heads.view.drafter is None
+    assert not without.heads.view.trimmed
     own = specee.load(source, speculator=Speculator(np.arange(50)), threads=1)
     assert own.heads.view.drafter is None
     assert own.heads.view.adapted
+    assert own.heads.view.trimmed
 
 
 @pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1"])

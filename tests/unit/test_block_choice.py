@@ -204,12 +204,18 @@ def test_while_the_block_drafts_hopeless_layers_are_looked_at_as_little_as_ever(
     assert shadow_share(good, 600) > 0.015, "where a layer drafts, others may be better"
 
 
-def test_where_every_layer_has_a_draft_head_the_models_own_is_left_alone() -> None:
+def test_where_the_models_own_head_is_trimmed_it_is_not_drafted_with_whole() -> None:
     everywhere = tuple([(layer, 0.2) for layer in range(1, LAYERS)])
-    for adapted, kinds in ((everywhere, {True}), (everywhere[3:9], {True, False}), ((), {False})):
-        needs = make_policy("auto").begin(ModelView(LAYERS, adapted))
+    for adapted, trimmed, kinds in (
+        (everywhere, True, {True}),
+        (everywhere, False, {True, False}),  # adapters may be worse than the model's own head
+        (everywhere[3:9], False, {True, False}),
+        ((), False, {False}),
+    ):
+        needs = make_policy("auto").begin(ModelView(LAYERS, adapted, trimmed=trimmed))
         assert {source.adapted for source in needs.sources if isinstance(source, ExitLayer)} == kinds
-    assert len(make_policy("auto").begin(ModelView(LAYERS, everywhere)).shadow_layers) <= 17
+    needs = make_policy("auto").begin(ModelView(LAYERS, everywhere, trimmed=True))
+    assert len(needs.shadow_layers) <= 17
 
 
 def test_costs_that_hardly_change_are_planned_with_as_before() -> None:
