@@ -12,6 +12,18 @@ from specee.types import ModelConfig, RopeConfig
 
 _ACTIVATIONS = ("silu", "swish")
 
+_LARGEST = 1 << 24  # what the engine counts with
+_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_layers",
+    "num_heads",
+    "num_kv_heads",
+    "head_dim",
+    "max_position",
+)
+
 
 def read_config(values: Mapping[str, Any], where: str) -> tuple[Family, ModelConfig]:
     """Family and shape from the content of a config.json.
@@ -49,11 +61,21 @@ def read_config(values: Mapping[str, Any], where: str) -> tuple[Family, ModelCon
 
 
 def check_heads(config: ModelConfig, where: str) -> None:
-    """Raise CheckpointError if the head counts do not divide or the head size is odd."""
+    """Raise CheckpointError if the head counts do not divide, the head size is odd, or a size is absurd."""
+    for name in _SIZES:
+        if not 1 <= (size := getattr(config, name)) <= _LARGEST:
+            raise CheckpointError(
+                f"{where}: {name} is {size}; allowed is 1 to {_LARGEST}. The file is damaged; fetch it again."
+            )
     if config.num_heads % config.num_kv_heads:
         raise CheckpointError(
             f"{where}: {config.num_heads} query heads cannot share {config.num_kv_heads} key-value heads; "
             "the first must be a multiple of the second."
+        )
+    if config.q_dim > _LARGEST:
+        raise CheckpointError(
+            f"{where}: {config.num_heads} query heads of size {config.head_dim} are {config.q_dim} wide; "
+            f"allowed is {_LARGEST}. The file is damaged; fetch it again."
         )
     if config.head_dim % 2:
         raise CheckpointError(
