@@ -49,6 +49,16 @@ class Drafter:
     def set_part(self, name: str, values: npt.NDArray[np.generic], format: str) -> None: ...
     def check_complete(self) -> None: ...
 
+class ExitPredictors:
+    def set(
+        self,
+        layer: int,
+        first: npt.NDArray[np.float32],
+        first_bias: npt.NDArray[np.float32],
+        second: npt.NDArray[np.float32],
+        second_bias: float,
+    ) -> None: ...
+
 class Engine:
     def __init__(
         self, config: ModelConfig, formats: Mapping[tuple[str, int], str], isa: str, threads: int
@@ -98,6 +108,25 @@ class Engine:
         calls: Seq[tuple[Sequence, DrafterColumn, int, float, Sampling]],
         head: DraftHead | None,
     ) -> list[tuple[list[int], list[float]]]: ...
+    def exit_predictors(self, candidates: int, width: int) -> ExitPredictors: ...
+    def leave_early(
+        self,
+        drafter: Drafter,
+        predictors: ExitPredictors,
+        calls: Seq[tuple[Sequence, DrafterColumn, int, Seq[int], float, Sampling]],
+        head: DraftHead | None,
+        confirm: bool,
+    ) -> tuple[list[tuple[int, int, float]], float, float, float]: ...
+    def rank(
+        self,
+        drafter: Drafter,
+        calls: Seq[tuple[Sequence, DrafterColumn, int]],
+        k: int,
+        head: DraftHead | None,
+    ) -> list[list[int]]: ...
+    def score(
+        self, work: _Work, layers: Seq[int], candidates: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float32]: ...
 
 def compiled_isas() -> list[str]: ...
 def supported_isas() -> list[str]: ...

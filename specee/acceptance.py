@@ -40,12 +40,13 @@ class Tree(Protocol):
 class Walk(NamedTuple):
     """``tokens`` to emit, and the accepted nodes on the way, one for each of the first tokens.
 
-    ``end`` is what the walk's ``ended`` said of the last token.
+    ``end`` is what the walk's ``ended`` said of the last token. ``exits``: see :class:`.Round`.
     """
 
     tokens: tuple[int, ...]
     path: tuple[int, ...]
     end: FinishReason | None
+    exits: tuple[int, ...] = ()
 
 
 def walk(

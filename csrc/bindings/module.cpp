@@ -12,6 +12,7 @@
 #include "bindings/buffers.h"
 #include "bindings/busy.h"
 #include "bindings/drafter.h"
+#include "bindings/early_exit.h"
 #include "bindings/errors.h"
 #include "bindings/ops.h"
 #include "bindings/parse.h"
@@ -355,6 +356,7 @@ PYBIND11_MODULE(_cpu, m) {
   bind_sequence(m);
   bind_engine(m);
   bind_drafter(m);
+  bind_early_exit(m);
   bind_ops(m);
   m.def("compiled_isas", &compiled_isas, "Instruction sets in this build, slowest first");
   m.def("supported_isas", &supported_isas, "Those of compiled_isas() that this processor runs");

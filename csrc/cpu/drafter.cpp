@@ -17,7 +17,13 @@ std::unique_ptr<DrafterColumn> Drafter::column(int capacity, Dtype dtype) {
 std::vector<Chain> Drafter::draft(const std::vector<ChainCall>& calls, const DraftHead* head) {
   check(calls);
   std::vector<State> states(calls.size(), State(static_cast<size_t>(model_.hidden_size)));
-  catch_up(calls, states);
+  std::vector<Spot> spots;
+  std::vector<State*> newest;
+  for (size_t i = 0; i < calls.size(); ++i) {
+    spots.push_back({calls[i].sequence, calls[i].column, calls[i].sequence->length() - 1});
+    newest.push_back(&states[i]);
+  }
+  catch_up(spots, newest);
   std::vector<Chain> chains(calls.size());
   std::vector<size_t> open(calls.size());
   std::iota(open.begin(), open.end(), size_t{0});
@@ -57,8 +63,7 @@ void Drafter::check(const std::vector<ChainCall>& calls) const {
 void Drafter::check(const ChainCall& call) const {
   const Sequence& sequence = *call.sequence;
   const int newest = sequence.length() - 1;
-  if (call.column->owner_ != this)
-    throw ConfigurationError("a column of another drafter: make columns with this one's column()");
+  check_owner(*call.column);
   if (call.length < 1)
     throw RowError("a chain of " + std::to_string(call.length) + " drafts: give 1 or more");
   if (!sequence.speculative().empty())
@@ -75,11 +80,16 @@ void Drafter::check(const ChainCall& call) const {
                    std::to_string(newest) + ": make it as long as the sequence");
 }
 
+void Drafter::check_owner(const DrafterColumn& column) const {
+  if (column.owner_ != this)
+    throw ConfigurationError("a column of another drafter: make columns with this one's column()");
+}
+
 // Lets go of what is not the text's any more, and begins anew behind a gap.
-void Drafter::follow(const ChainCall& call) const {
-  const Sequence& sequence = *call.sequence;
-  DrafterColumn& column = *call.column;
-  const int last = sequence.length() - 1;
+void Drafter::follow(const Spot& spot) const {
+  const Sequence& sequence = *spot.sequence;
+  DrafterColumn& column = *spot.column;
+  const int last = spot.last;
   const int able = last - sequence.kept() + 1;  // the first position whose states before it are kept
   int same = 0;
   while (same < column.length() && column.first_ + same < last &&
@@ -93,26 +103,26 @@ void Drafter::follow(const ChainCall& call) const {
 }
 
 // The newest position is made anew each time: what it gives is where drafts begin.
-void Drafter::catch_up(const std::vector<ChainCall>& calls, std::vector<State>& newest) {
+void Drafter::catch_up(const std::vector<Spot>& spots, const std::vector<State*>& newest) {
   std::vector<DrafterBlock::Row> rows;
   State unused(static_cast<size_t>(model_.hidden_size));
-  for (size_t i = 0; i < calls.size(); ++i) {
-    const Sequence& sequence = *calls[i].sequence;
-    DrafterColumn& column = *calls[i].column;
-    follow(calls[i]);
-    const int last = sequence.length() - 1;
+  for (size_t i = 0; i < spots.size(); ++i) {
+    const auto& [source, target, last] = spots[i];
+    const Sequence& sequence = *source;
+    DrafterColumn& column = *target;
+    follow(spots[i]);
+    column.tail_ = {};  // what was guessed makes room
     for (int position = column.first_ + column.length(); position <= last; ++position) {
       std::vector<const float*> states;
       for (const int layer : block_.layers()) states.push_back(sequence.kept_state(position - 1, layer));
       rows.push_back({&column.cache_, position - column.first_, sequence.row(position).token,
-                      std::move(states), nullptr, position == last ? newest[i].data() : unused.data()});
+                      std::move(states), nullptr, position == last ? newest[i]->data() : unused.data()});
     }
   }
   block_.run(rows);
-  for (const ChainCall& call : calls)  // now that their keys and values are there
-    for (int position = call.column->first_ + call.column->length(); position < call.sequence->length();
-         ++position)
-      call.column->tokens_.push_back(call.sequence->row(position).token);
+  for (const Spot& spot : spots)  // now that their keys and values are there
+    for (int position = spot.column->first_ + spot.column->length(); position <= spot.last; ++position)
+      spot.column->tokens_.push_back(spot.sequence->row(position).token);
 }
 
 // The next token of each chain that is open, from the block's state behind it.

@@ -7,6 +7,7 @@
 
 #include "cpu/drafter_block.h"
 #include "cpu/drawing.h"
+#include "cpu/head.h"
 #include "cpu/sequence.h"
 
 namespace specee {
@@ -30,6 +31,14 @@ class DrafterColumn {
   KvCache cache_;
   int first_ = 1;
   std::vector<int> tokens_;  // of the positions that are there: what they were made for
+  // What the block gave from the newest of them on, and for guessed positions behind it: kept between the
+  // calls of rank(), whose texts grow by a token at a time.
+  struct Tail {
+    int base = -1;  // position of the first
+    std::vector<int> tokens;
+    std::vector<std::vector<float>> states;
+  };
+  Tail tail_;
 };
 
 // One chain of drafts to make.
@@ -44,6 +53,13 @@ struct ChainCall {
 struct Chain {
   std::vector<int64_t> tokens;
   std::vector<float> confidences;
+};
+
+// A row to guess the next token of.
+struct RankCall {
+  Sequence* sequence;
+  DrafterColumn* column;
+  int slot;
 };
 
 class Drafter {
@@ -64,12 +80,30 @@ class Drafter {
   // ConfigurationError for a column of another drafter.
   std::vector<Chain> draft(const std::vector<ChainCall>& calls, const DraftHead* head);
 
+  // The k likeliest tokens after each row, the likeliest first, lower id first among equals. Columns catch up
+  // as far as there are true states; from there on the block goes on from what it gave itself, along the
+  // row's path. Before anything changes, throws RowError for a row that is complete, where no state is kept
+  // before the first position that is not, and as draft() does.
+  std::vector<std::vector<int>> rank(const std::vector<RankCall>& calls, int k, const DraftHead* head,
+                                     Head& heads);
+
  private:
   using State = std::vector<float>;  // hidden_size
+  // A column, and the newest position of its sequence that has a true state before it.
+  struct Spot {
+    const Sequence* sequence;
+    DrafterColumn* column;
+    int last;
+  };
   void check(const std::vector<ChainCall>& calls) const;
   void check(const ChainCall& call) const;
-  void catch_up(const std::vector<ChainCall>& calls, std::vector<State>& newest);
-  void follow(const ChainCall& call) const;
+  void check_owner(const DrafterColumn& column) const;
+  void check(const std::vector<RankCall>& calls) const;
+  void check(const RankCall& call) const;
+  void catch_up(const std::vector<Spot>& spots, const std::vector<State*>& newest);
+  void follow(const Spot& spot) const;
+  void resume(const std::vector<RankCall>& calls, const std::vector<std::vector<int>>& texts);
+  void extend(const std::vector<RankCall>& calls, const std::vector<std::vector<int>>& texts);
   void draw(const std::vector<ChainCall>& calls, const std::vector<size_t>& open,
             const std::vector<State>& states, const DraftHead* head, std::vector<Chain>& chains);
 

@@ -24,6 +24,8 @@ Engine::Engine(const ModelConfig& config, const WeightTypes& types, const std::s
       head_(config_.vocab_size, head_stream_, threads),
       drawing_(config_.vocab_size, kernels_, pool_, head_stream_),
       shadow_(kernels_, pool_, head_stream_),
+      scoring_(config_, weights_, kernels_, pool_),
+      exit_check_(kernels_, pool_, scoring_),
       draft_heads_(config_, weights_.head()) {}
 
 void Engine::check_capacity(int64_t capacity) const {
@@ -224,7 +226,7 @@ void Engine::check_topk(int64_t k) const {
 void Engine::topk(const Work& work, int k, int64_t* ids, float* values) {
   check_topk(k);
   const std::lock_guard<std::mutex> lock(mutex_);
-  head_.topk(finite_states(work), k, ids, values);
+  head_.topk(finite_states(work), nullptr, k, ids, values);
 }
 
 std::vector<Draw> Engine::draws(const Work& work, const std::vector<Sampling>& sampling) const {

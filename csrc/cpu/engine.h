@@ -10,8 +10,10 @@
 #include "cpu/draft_head.h"
 #include "cpu/drafter.h"
 #include "cpu/drawing.h"
+#include "cpu/exit_check.h"
 #include "cpu/forward.h"
 #include "cpu/head.h"
+#include "cpu/scoring.h"
 #include "cpu/sequence.h"
 #include "cpu/shadow.h"
 #include "cpu/weights.h"
@@ -23,6 +25,26 @@ struct WorkItem {
   std::vector<int> slots;
 };
 using Work = std::vector<WorkItem>;
+
+// A row to take through the layers until a predictor says that it may leave.
+struct ExitCall {
+  Sequence* sequence;
+  DrafterColumn* column;
+  int slot;
+  std::vector<int> layers;  // to check, ascending
+  float threshold;          // chance above which the row leaves
+  Sampling sampling;
+};
+
+struct Exit {
+  int layer = 0;  // where the row left, 0 if it did not
+  int64_t token = -1;
+  float confidence = 0.0f;  // chance that this is the final token, by the predictor
+};
+
+struct ExitSeconds {
+  double draft = 0.0, layers = 0.0, head = 0.0;
+};
 
 // Calls may come from several threads, each with sequences of its own.
 class Engine {
@@ -71,8 +93,20 @@ class Engine {
   // Of this engine's drafter and sequences: Drafter::draft().
   std::vector<Chain> draft_chains(Drafter& drafter, const std::vector<ChainCall>& calls,
                                   const DraftHead* head);
+  // A set of predictors without any yet. Do not let it outlive the engine.
+  std::unique_ptr<ExitPredictors> exit_predictors(int candidates, int width);
+  // See specee/backends/protocol.py; the other arguments: advance()'s and draft_chains()'.
+  std::vector<Exit> leave_early(Drafter& drafter, const ExitPredictors& predictors,
+                                const std::vector<ExitCall>& calls, const DraftHead* head, bool confirm,
+                                const std::function<void()>& between, ExitSeconds& seconds);
+  std::vector<std::vector<int>> rank(Drafter& drafter, const std::vector<RankCall>& calls, int k,
+                                     const DraftHead* head);
+  // From the kept states of the rows: rows x layers x k logits of the row's k candidates.
+  void score(const Work& work, const std::vector<int>& layers,
+             const std::vector<std::vector<int>>& candidates, float* out);
 
  private:
+  friend class EarlyExit;
   struct Member {
     Sequence* sequence;
     int slot;
@@ -100,6 +134,8 @@ class Engine {
   Head head_;
   Drawing drawing_;
   Shadow shadow_;
+  Scoring scoring_;
+  ExitCheck exit_check_;
   DraftHeads draft_heads_;
   std::mutex mutex_;  // one call at a time: buffers are shared
 };

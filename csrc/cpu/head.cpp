@@ -40,11 +40,13 @@ void Head::logits(const std::vector<const float*>& hidden, const DraftHead* head
   });
 }
 
-void Head::topk(const std::vector<const float*>& hidden, int k, int64_t* ids, float* values) {
+void Head::topk(const std::vector<const float*>& hidden, const DraftHead* head, int k, int64_t* ids,
+                float* values) {
+  const std::vector<int>* tokens = head != nullptr ? head->ids() : nullptr;
   const size_t rows = hidden.size(), wanted = static_cast<size_t>(k);
   std::vector<std::vector<Scored>> best(rows * members_);
   for (std::vector<Scored>& list : best) list.reserve(wanted);  // nothing may throw in a team
-  stream_.run(hidden, nullptr, [&](int member, const HeadPiece& p) {
+  stream_.run(hidden, head, [&](int member, const HeadPiece& p) {
     for (int r = 0; r < p.rows; ++r)
       for (int i = 0; i < p.columns; ++i)
         offer(best[static_cast<size_t>(member) * rows + static_cast<size_t>(p.row + r)], wanted,
@@ -56,7 +58,8 @@ void Head::topk(const std::vector<const float*>& hidden, int k, int64_t* ids, fl
       for (const Scored& candidate : best[member * rows + r]) offer(merged, wanted, candidate);
     std::sort(merged.begin(), merged.end(), better);
     for (size_t i = 0; i < merged.size(); ++i) {
-      ids[r * wanted + i] = merged[i].token;
+      const int column = merged[i].token;
+      ids[r * wanted + i] = tokens != nullptr ? (*tokens)[static_cast<size_t>(column)] : column;
       values[r * wanted + i] = merged[i].value;
     }
   }

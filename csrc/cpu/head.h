@@ -15,7 +15,9 @@ class Head {
   // head does not have.
   void logits(const std::vector<const float*>& hidden, const DraftHead* head, float* out);
   // ids and values are rows x k, best first, lower id first among equals.
-  void topk(const std::vector<const float*>& hidden, int k, int64_t* ids, float* values);
+  // The head must have so many.
+  void topk(const std::vector<const float*>& hidden, const DraftHead* head, int k, int64_t* ids,
+            float* values);
 
  private:
   const size_t vocab_size_;

@@ -8,13 +8,28 @@ from collections.abc import Sequence as Seq
 import numpy as np
 
 from specee import _cpu, env
-from specee.backends.cpu_drafter import CpuDrafter, native_calls
+from specee.backends.cpu_drafter import CpuDrafter, native_calls, native_column
+from specee.backends.cpu_exits import CpuExits
 from specee.backends.draft_parts import checked_adapter, checked_vocabulary
 from specee.backends.drafter_parts import stored_rows
 from specee.backends.memory import check_room
-from specee.backends.protocol import ChainCall, DraftFormat, DraftHead, FittedDrafter, Floats, Ints, Work
+from specee.backends.protocol import (
+    ChainCall,
+    DraftFormat,
+    DraftHead,
+    Exit,
+    ExitCall,
+    Exits,
+    FittedDrafter,
+    FittedExits,
+    Floats,
+    Ints,
+    RankCall,
+    Work,
+)
 from specee.errors import ConfigurationError, RowError
 from specee.models.drafter_parts import DrafterParts
+from specee.models.exit_parts import ExitParts
 from specee.models.formats import made_formats
 from specee.models.speculator import Adapter
 from specee.models.table import Key, Slab
@@ -251,13 +266,63 @@ class CpuBackend:
         self, drafter: FittedDrafter, calls: Seq[ChainCall], head: DraftHead | None = None
     ) -> list[tuple[list[int], list[float]]]:
         """See :meth:`.Backend.draft_chains`."""
-        if not isinstance(drafter, CpuDrafter):
+        block = _native_drafter(drafter)
+        sequences = _sequences(calls)
+        return self._engine.draft_chains(block, native_calls(sequences, calls), _native_head(head))
+
+    def rank(
+        self, drafter: FittedDrafter, calls: Seq[RankCall], k: int, head: DraftHead | None = None
+    ) -> list[list[int]]:
+        """See :meth:`.Backend.rank`."""
+        columns = [native_column(call.column) for call in calls]
+        slots = [call.slot for call in calls]
+        native = list(zip(_sequences(calls), columns, slots, strict=True))
+        return self._engine.rank(_native_drafter(drafter), native, k, _native_head(head))
+
+    def score(self, work: Work, layers: Seq[int], candidates: Ints) -> Floats:
+        """See :meth:`.Backend.score`."""
+        return self._engine.score(_native(work), layers, np.ascontiguousarray(candidates, np.int64))
+
+    def exit_predictors(self, parts: ExitParts) -> CpuExits:
+        """See :meth:`.Backend.exit_predictors`."""
+        return CpuExits(self._engine, parts, self.config)
+
+    def leave_early(
+        self,
+        drafter: FittedDrafter,
+        predictors: FittedExits,
+        calls: Seq[ExitCall],
+        head: DraftHead | None = None,
+        *,
+        confirm: bool,
+    ) -> Exits:
+        """See :meth:`.Backend.leave_early`."""
+        if not isinstance(predictors, CpuExits):
             raise ConfigurationError(
-                f"got a {type(drafter).__name__} where the cpu backend needs its own drafters; make them "
-                "with this backend's drafter()"
+                f"got {type(predictors).__name__} where the cpu backend needs its own exit predictors; make "
+                "them with this backend's exit_predictors()"
             )
-        sequences = [native for native, _ in _native([(call.sequence, ()) for call in calls])]
-        return self._engine.draft_chains(drafter.native, native_calls(sequences, calls), _native_head(head))
+        native = [
+            (sequence, native_column(call.column), call.slot, call.layers, call.threshold, call.sampling)
+            for sequence, call in zip(_sequences(calls), calls, strict=True)
+        ]
+        exits, *seconds = self._engine.leave_early(
+            _native_drafter(drafter), predictors.native, native, _native_head(head), confirm
+        )
+        return Exits([Exit(*each) for each in exits], *seconds)
+
+
+def _native_drafter(drafter: FittedDrafter) -> _cpu.Drafter:
+    if not isinstance(drafter, CpuDrafter):
+        raise ConfigurationError(
+            f"got a {type(drafter).__name__} where the cpu backend needs its own drafters; make them "
+            "with this backend's drafter()"
+        )
+    return drafter.native
+
+
+def _sequences(calls: Seq[ChainCall] | Seq[RankCall] | Seq[ExitCall]) -> list[_cpu.Sequence]:
+    return [native for native, _ in _native([(call.sequence, ()) for call in calls])]
 
 
 def _native(work: Work) -> list[tuple[_cpu.Sequence, Seq[int]]]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from specee import _cpu
 from specee.backends.drafter_parts import checked_parts, stored_rows
-from specee.backends.protocol import ChainCall, DraftFormat
+from specee.backends.protocol import ChainCall, DraftFormat, FittedColumn
 from specee.errors import ConfigurationError
 from specee.models.drafter_parts import DrafterParts
 from specee.types import KVDtype, ModelConfig, Sampling
@@ -47,12 +47,17 @@ class CpuDrafter:
 
 def native_calls(sequences: Seq[_cpu.Sequence], calls: Seq[ChainCall]) -> list[NativeCall]:
     """As the engine takes them. Raises ConfigurationError for a column of another backend."""
-    found: list[NativeCall] = []
-    for sequence, call in zip(sequences, calls, strict=True):
-        if not isinstance(call.column, _cpu.DrafterColumn):
-            raise ConfigurationError(
-                f"got a {type(call.column).__name__} where the cpu backend needs its own columns; make them "
-                "with its drafter's column()"
-            )
-        found.append((sequence, call.column, call.length, call.stop_below, call.sampling))
-    return found
+    return [
+        (sequence, native_column(call.column), call.length, call.stop_below, call.sampling)
+        for sequence, call in zip(sequences, calls, strict=True)
+    ]
+
+
+def native_column(column: FittedColumn) -> _cpu.DrafterColumn:
+    """The column, if it is one of this backend's. Raises ConfigurationError."""
+    if not isinstance(column, _cpu.DrafterColumn):
+        raise ConfigurationError(
+            f"got a {type(column).__name__} where the cpu backend needs its own columns; make them "
+            "with its drafter's column()"
+        )
+    return column

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from specee.models.drafter_parts import DrafterParts
+from specee.models.exit_parts import ExitParts
 from specee.models.speculator import Adapter
 from specee.types import KVDtype, ModelConfig, RowInfo, Sampling, WeightFormat
 
@@ -150,6 +151,61 @@ class ChainCall(NamedTuple):
     sampling: Sampling
 
 
+class RankCall(NamedTuple):
+    """A row, by its slot, to guess the next token of."""
+
+    sequence: SequenceState
+    column: FittedColumn
+    slot: int
+
+
+class FittedExits(Protocol):
+    """Predictors of :meth:`Backend.exit_predictors`; belong to the backend that made them."""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Those that have one, ascending."""
+
+    @property
+    def candidates(self) -> int:
+        """Tokens that each row is judged by."""
+
+
+class ExitCall(NamedTuple):
+    """A row, by its slot, to take through layers until a predictor lets it go.
+
+    ``layers``: those to check, ascending; none takes the row to the last one. ``threshold``: a row leaves
+    where the predictor's chance is above it. ``sampling`` draws its token.
+    """
+
+    sequence: SequenceState
+    column: FittedColumn
+    slot: int
+    layers: Seq[int]
+    threshold: float
+    sampling: Sampling
+
+
+class Exit(NamedTuple):
+    """Where a row left, 0 if it did not; the token after it, and the predictor's chance that it is final.
+
+    A row that went through all layers has the last one and a chance of 1.
+    """
+
+    layer: int
+    token: int
+    confidence: float
+
+
+class Exits(NamedTuple):
+    """What came of each call, and the seconds spent on candidates, in layers with predictors, in the head."""
+
+    exits: list[Exit]
+    draft: float
+    layers: float
+    head: float
+
+
 Work = Seq[tuple[SequenceState, Seq[int]]]
 """Rows of several sequences: (sequence, slots) pairs; results are concatenated in this order.
 
@@ -274,4 +330,47 @@ class Backend(Protocol):
         drafts. All positions of a sequence but the newest must be complete, the newest untouched, and the
         state before it kept (:meth:`SequenceState.keep`, the drafter's layers among those kept). Raises
         RowError before anything changes; ConfigurationError for parts of another backend.
+        """
+
+    def rank(
+        self, drafter: FittedDrafter, calls: Seq[RankCall], k: int, head: DraftHead | None = None
+    ) -> list[list[int]]:
+        """The k likeliest tokens after each row by the block, likeliest first, lower id first among equals.
+
+        A column catches up with the complete positions of its sequence, as in :meth:`draft_chains`; from
+        there the block goes on from what it gave itself, along the path to the row, which is not complete and
+        may be committed or speculative. Raises RowError before anything changes where no state is kept before
+        the first position that is not complete, where all are complete, and for a k that is not 1 to as many
+        tokens as the head has; ConfigurationError for parts of another backend.
+        """
+
+    def score(self, work: Work, layers: Seq[int], candidates: Ints) -> Floats:
+        """Logits of a few candidates of each row, from kept states: (rows, layers, k), merged scoring.
+
+        ``candidates`` (rows, k) token ids, 1 to 16, distinct in a row. A logit has the bits that it has in
+        :meth:`logits`. Only the candidates' rows of the head are read. Raises RowError.
+        """
+
+    def exit_predictors(self, parts: ExitParts) -> FittedExits:
+        """Predictors for use with :meth:`leave_early`. Raises ConfigurationError if they do not fit."""
+
+    def leave_early(
+        self,
+        drafter: FittedDrafter,
+        predictors: FittedExits,
+        calls: Seq[ExitCall],
+        head: DraftHead | None = None,
+        *,
+        confirm: bool,
+    ) -> Exits:
+        """Take rows through layers until predictors let them go (SpecEE, T1).
+
+        Candidates are :meth:`rank`'s. At each layer that a call names, the predictor sees their logits, their
+        softmax and how it changed; rows that want other layers are checked there. Where its chance is above
+        the threshold, with ``confirm`` the token is drawn by the whole head, and the row leaves if it is
+        among the candidates; a row that never leaves goes through all layers. Without, the row leaves with
+        the likeliest candidate (with the noise of its position where sampling has some, penalties aside), and
+        one that never leaves stays at the last layer checked. Rows wait where they left; rows before them
+        come along as in :meth:`advance`. Raises what :meth:`rank` and :meth:`advance` raise, RowError for
+        layers without a predictor or out of order.
         """

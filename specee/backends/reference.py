@@ -16,10 +16,24 @@ import torch
 from torch import Tensor
 
 from specee.backends.drafter_parts import stored_rows
-from specee.backends.protocol import ChainCall, DraftFormat, DraftHead, FittedDrafter, Floats, Ints, Work
+from specee.backends.protocol import (
+    ChainCall,
+    DraftFormat,
+    DraftHead,
+    Exit,
+    ExitCall,
+    Exits,
+    FittedDrafter,
+    FittedExits,
+    Floats,
+    Ints,
+    RankCall,
+    Work,
+)
 from specee.backends.reference_chain import ReferenceChain
 from specee.backends.reference_draft import ReferenceDraftHead, make_draft_head
 from specee.backends.reference_drafter import ReferenceDrafter
+from specee.backends.reference_exits import ExitRow, ReferenceExits, behind_row, checked_block
 from specee.backends.reference_math import (
     Matrix,
     attend,
@@ -34,6 +48,7 @@ from specee.backends.reference_weights import ReferenceWeights
 from specee.errors import CapacityError, ConfigurationError, NumericalError, RowError
 from specee.models.blocks import row_bytes, widen
 from specee.models.drafter_parts import DrafterParts
+from specee.models.exit_parts import MOST_CANDIDATES, ExitParts
 from specee.models.formats import made_formats
 from specee.models.speculator import Adapter
 from specee.models.table import Key, Slab
@@ -265,6 +280,98 @@ class ReferenceBackend:
             return token, float(_confidences(logits, np.array([token]))[0])
 
         return draw
+
+    @torch.no_grad()
+    def rank(
+        self, drafter: FittedDrafter, calls: Seq[RankCall], k: int, head: DraftHead | None = None
+    ) -> list[list[int]]:
+        """The k likeliest tokens after each row by the block. Raises RowError, ConfigurationError."""
+        named = [sequence for sequence, _ in self._named([(call.sequence, (call.slot,)) for call in calls])]
+        if any(one.column is other.column for one, other in combinations(calls, 2)):
+            raise RowError("a drafter's column appears twice in one call: give each sequence one of its own")
+        own = self._own_head(head)
+        tokens = self.config.vocab_size if own is None or own.ids is None else len(own.ids)
+        if not 1 <= k <= tokens:
+            raise RowError(f"the {k} likeliest tokens: allowed are 1..{tokens}, as many as the head has")
+        pairs = [checked_block(drafter, call.column, self.config) for call in calls]
+        found = []
+        for sequence, (block, column), call in zip(named, pairs, calls, strict=True):
+            state = behind_row(block, column, sequence, call.slot, self._table.embedding)
+            logits = self._logits(state.cpu().numpy()[None], head)[0]
+            found.append(np.argsort(-logits, kind="stable")[:k].tolist())
+        return found
+
+    def score(self, work: Work, layers: Seq[int], candidates: Ints) -> Floats:
+        """Logits of a few candidates by each kept state: (rows, layers, k). Raises RowError."""
+        rows = [(sequence, row) for sequence, own in self._named(work) for row in own]
+        ids = np.asarray(candidates)
+        if ids.ndim != 2 or len(ids) != len(rows) or not 1 <= ids.shape[1] <= MOST_CANDIDATES:
+            raise RowError(
+                f"candidates of shape {ids.shape} for {len(rows)} rows: allowed is "
+                f"(rows, 1..{MOST_CANDIDATES})"
+            )
+        if any(len(set(row)) < len(row) for row in ids.tolist()):
+            raise RowError("a candidate is given twice for one row; give each token once")
+        if ids.size and not 0 <= ids.min() <= ids.max() < self.config.vocab_size:
+            raise RowError(f"a candidate is outside the vocabulary: ids are 0..{self.config.vocab_size - 1}")
+        states = [
+            sequence.kept_state(row.slot, layer).cpu().numpy() for sequence, row in rows for layer in layers
+        ]
+        stacked = np.array(states, np.float32).reshape(len(states), self.config.hidden_size)
+        logits = self._logits(stacked, None).reshape(len(rows), len(layers), self.config.vocab_size)
+        return np.take_along_axis(logits, ids[:, None, :], axis=2)
+
+    def exit_predictors(self, parts: ExitParts) -> ReferenceExits:
+        """Predictors of early exits. Raises ConfigurationError."""
+        return ReferenceExits(parts, self.config)
+
+    def leave_early(
+        self,
+        drafter: FittedDrafter,
+        predictors: FittedExits,
+        calls: Seq[ExitCall],
+        head: DraftHead | None = None,
+        *,
+        confirm: bool,
+    ) -> Exits:
+        """Rows through layers until predictors let them go, one after the other."""
+        if not isinstance(predictors, ReferenceExits) or predictors.config is not self.config:
+            raise ConfigurationError(
+                f"{type(predictors).__name__} of another backend or model: make predictors with this "
+                "backend's exit_predictors()"
+            )
+        self._named([(call.sequence, (call.slot,)) for call in calls])
+        for call in calls:
+            predictors.check(call.layers)
+        checked = [call for call in calls if call.layers]
+        ranks = [RankCall(call.sequence, call.column, call.slot) for call in checked]
+        candidates = iter(self.rank(drafter, ranks, predictors.candidates, head))
+        rows = [ExitRow(call, next(candidates) if call.layers else []) for call in calls]
+        return Exits([self._leave(row, predictors, confirm) for row in rows], 0.0, 0.0, 0.0)
+
+    def _leave(self, row: ExitRow, predictors: ReferenceExits, confirm: bool) -> Exit:
+        call, last = row.call, self.config.num_layers
+        work = [(call.sequence, [call.slot])]
+        info = call.sequence.row(call.slot)
+        for layer in call.layers:
+            if layer < info.done:
+                continue
+            self.advance(work, layer)
+            logits = self.logits(work)[0]
+            chance = predictors.chance(layer, row.features(logits[row.candidates]))
+            if chance <= call.threshold:
+                continue
+            token = (
+                int(self.sample(work, [call.sampling])[0])
+                if confirm
+                else row.choose(self.config.vocab_size, info.position + 1)
+            )
+            if token in row.candidates:
+                return Exit(layer, token, chance)
+        if not confirm:
+            return Exit(0, -1, 0.0)
+        self.advance(work, last)
+        return Exit(last, int(self.sample(work, [call.sampling])[0]), 1.0)
 
 
 class _Layer:

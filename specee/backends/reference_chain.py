@@ -55,7 +55,7 @@ class ReferenceChain:
 
     def run(self, embed: Embed, draw: Draw) -> tuple[list[int], list[float]]:
         """Tokens and confidences."""
-        state = self._catch_up(embed)
+        state = catch_up(self._drafter, self._column, self._sequence, self._last, embed)
         text = [self._sequence.row(slot).token for slot in range(self._last + 1)]
         tokens: list[int] = []
         confidences: list[float] = []
@@ -69,21 +69,23 @@ class ReferenceChain:
         self._column.cut(self._column.length)  # drafts left keys and values, and no tokens
         return tokens, confidences
 
-    def _catch_up(self, embed: Embed) -> Tensor:
-        """What the block gives for the newest position, with all before it that can be had in the column."""
-        column, sequence = self._column, self._sequence
-        tokens = [sequence.row(slot).token for slot in range(column.first, self._last)]
-        same = 0
-        while same < min(len(tokens), column.length) and tokens[same] == column.tokens[same]:
-            same += 1
-        column.cut(same)
-        able = self._last - sequence.kept + 1
-        if column.first + same < able or column.first > self._last:
-            column.cut(0)
-            column.first = able
-        for position in range(column.first + column.length, self._last + 1):
-            states = [sequence.kept_state(position - 1, layer) for layer in self._drafter.layers]
-            token = sequence.row(position).token
-            state = self._drafter.row(column, position, embed(token), self._drafter.fused(states))
-            column.tokens.append(token)
-        return state
+
+def catch_up(
+    drafter: ReferenceDrafter, column: ReferenceColumn, sequence: ReferenceSequence, last: int, embed: Embed
+) -> Tensor:
+    """What the block gives for position ``last``, with all before it that can be had in the column."""
+    tokens = [sequence.row(slot).token for slot in range(column.first, last)]
+    same = 0
+    while same < min(len(tokens), column.length) and tokens[same] == column.tokens[same]:
+        same += 1
+    column.cut(same)
+    able = last - sequence.kept + 1
+    if column.first + same < able or column.first > last:
+        column.cut(0)
+        column.first = able
+    for position in range(column.first + column.length, last + 1):
+        states = [sequence.kept_state(position - 1, layer) for layer in drafter.layers]
+        token = sequence.row(position).token
+        state = drafter.row(column, position, embed(token), drafter.fused(states))
+        column.tokens.append(token)
+    return state

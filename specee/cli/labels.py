@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from specee.policies import DrafterBlock, ExitLayer, NgramLookup
+from specee.policies import DrafterBlock, ExitLayer, NgramLookup, PredictedExit
 
 SHARES = {
     "draft": "draft",
@@ -23,4 +23,6 @@ def source_label(source: Any) -> str:
         return f"exit layer {source.layer}" + (", adapted" if source.adapted else "")
     if isinstance(source, DrafterBlock):
         return "drafter"
+    if isinstance(source, PredictedExit):
+        return f"exit predictors over {source.threshold:g}"
     return "prompt lookup" if isinstance(source, NgramLookup) else type(source).__name__

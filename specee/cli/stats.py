@@ -29,7 +29,7 @@ def statistics_lines(statistics: Statistics, cost: Cost) -> list[str]:
     """All tables; no lines if there was no step. ``cost`` says what a draft of a source costs."""
     if not statistics.steps:
         return []
-    lines = [*_steps(statistics), *_drafts(statistics, cost)]
+    lines = [*_steps(statistics), *_drafts(statistics, cost), *_exits(statistics)]
     return lines + [line for table in (_histogram, _over_time, _shares) for line in table(statistics)]
 
 
@@ -50,6 +50,14 @@ def _drafts(statistics: Statistics, cost: Cost) -> Iterator[str]:
     yield f"drafts  {_accepted(whole)}"
     for source, share in statistics.by_source.items():
         yield f"        {source_label(source):<{width}}  {_accepted(share)}, each for {_price(cost(source))}"
+
+
+def _exits(statistics: Statistics) -> Iterator[str]:
+    """Where rows left by predictors."""
+    counts = statistics.exit_layers
+    if counts:
+        mean = sum(layer * count for layer, count in counts.items()) / sum(counts.values())
+        yield f"exits   at layer {mean:.1f} in the mean, {min(counts)} to {max(counts)}"
 
 
 def _price(cost: DraftCost) -> str:

@@ -9,7 +9,7 @@ from specee.backends.protocol import Backend
 from specee.clock import Clock
 from specee.drafting.heads import DraftHeads
 from specee.drafting.tree import DraftTree
-from specee.policies import DraftCost, DrafterBlock, DraftSource, ExitLayer, NgramLookup
+from specee.policies import DraftCost, DrafterBlock, DraftSource, ExitLayer, NgramLookup, PredictedExit
 
 
 class States(NamedTuple):
@@ -44,12 +44,16 @@ class Drafter(Protocol):
 
 def built_in(backend: Backend, heads: DraftHeads) -> dict[type[DraftSource], Drafter]:
     """A drafter for each kind of source."""
+    from specee.drafting.columns import Columns
     from specee.drafting.drafter_block import BlockDrafter
     from specee.drafting.exit_layer import ExitLayerDrafter
+    from specee.drafting.predicted_exit import PredictedExitDrafter
     from specee.drafting.prompt_lookup import PromptLookupDrafter
 
+    columns = Columns(heads)
     return {
         ExitLayer: ExitLayerDrafter(backend, heads),
         NgramLookup: PromptLookupDrafter(),
-        DrafterBlock: BlockDrafter(backend, heads),
+        DrafterBlock: BlockDrafter(backend, heads, columns),
+        PredictedExit: PredictedExitDrafter(backend, heads, columns),
     }

@@ -5,46 +5,43 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from dataclasses import replace
 
-from specee.backends.protocol import Backend, ChainCall, FittedColumn, FittedDrafter
+from specee.backends.protocol import Backend, ChainCall
 from specee.clock import Clock
+from specee.drafting.columns import WINDOW, Columns
 from specee.drafting.drafter import States
 from specee.drafting.heads import DraftHeads
 from specee.drafting.tree import DraftTree
-from specee.errors import ConfigurationError
 from specee.policies import DraftCost, DraftSource
 from specee.types import Sampling
-
-WINDOW = 512
-"""Positions whose states are kept for it: a longer prompt it knows from there on."""
 
 
 class BlockDrafter:
     """A column of keys and values for each sequence, which follows its text by itself."""
 
-    def __init__(self, backend: Backend, heads: DraftHeads) -> None:
+    def __init__(self, backend: Backend, heads: DraftHeads, columns: Columns) -> None:
         self._backend = backend
         self._heads = heads
-        self._columns: dict[int, FittedColumn] = {}
+        self._columns = columns
 
     def check(self, source: DraftSource) -> None:
         """See :meth:`.Drafter.check`."""
-        self._block()
+        _ = self._columns.block
 
     def cost(self, source: DraftSource) -> DraftCost:
         """See :meth:`.Drafter.cost`: the block's weights and its head's, counted as the model's head."""
-        self._block()
+        _ = self._columns.block
         return DraftCost(0, self._heads.drafter_share or 0.0)
 
     def reads(self, source: DraftSource) -> States:
         """See :meth:`.Drafter.reads`."""
-        return States(self._block().layers, WINDOW)
+        return States(self._columns.block.layers, WINDOW)
 
     def draft(self, trees: Seq[DraftTree], clock: Clock) -> None:
         """See :meth:`.Drafter.draft`. A text whose states are not known yet gets nothing."""
         able = [tree for tree in trees if tree.open and self._known(tree)]
         if able:
             calls = [self._call(tree) for tree in able]
-            arguments = self._block(), calls, self._heads.drafter_head
+            arguments = self._columns.block, calls, self._heads.drafter_head
             chains = clock.timed("draft", self._backend.draft_chains, *arguments)
             for tree, (tokens, confidences) in zip(able, chains, strict=True):
                 tree.chain(tokens, confidences)
@@ -58,22 +55,11 @@ class BlockDrafter:
         return before >= 0 and tree.state.kept > 0 and tree.state.row(before).done == layers
 
     def _call(self, tree: DraftTree) -> ChainCall:
-        sequence = tree.draft.sequence
-        if sequence not in self._columns:
-            self._columns[sequence] = self._block().column(tree.state.capacity, "fp16")
-        return ChainCall(
-            tree.state, self._columns[sequence], tree.draft.length, tree.draft.stop_below, _drawn(tree)
-        )
-
-    def _block(self) -> FittedDrafter:
-        if self._heads.drafter is None:
-            raise ConfigurationError(
-                "no drafter block is loaded: load a speculator file that has one, or use another policy"
-            )
-        return self._heads.drafter
+        column = self._columns.of(tree.draft.sequence, tree.state)
+        return ChainCall(tree.state, column, tree.draft.length, tree.draft.stop_below, drawn(tree))
 
 
-def _drawn(tree: DraftTree) -> Sampling:
+def drawn(tree: DraftTree) -> Sampling:
     """Classical rejection gets the likeliest tokens, which are no draws: it may keep any such draft."""
     if not tree.rejection:
         return tree.sampling

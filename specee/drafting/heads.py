@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 
+import numpy as np
+
 from specee.backends.drafter_parts import stored_format
-from specee.backends.protocol import Backend, DraftHead, FittedDrafter
+from specee.backends.protocol import Backend, DraftHead, FittedDrafter, FittedExits
 from specee.errors import ConfigurationError
 from specee.models.speculator import Speculator
-from specee.policies import ModelView
+from specee.policies import ExitView, ModelView
+from specee.types import WeightFormat
 
 
 class DraftHeads:
@@ -27,12 +30,18 @@ class DraftHeads:
         """The speculator's block, None without one."""
         self.drafter_head: DraftHead | None = None
         """What the block's drafts are read off with."""
+        self.exits: FittedExits | None = None
+        """The speculator's exit predictors, None without."""
+        self._exit_view: ExitView | None = None
         if speculator is None:
             return
         if speculator.drafter is not None:
             stored = stored_format(backend.weights)
             self.drafter = backend.drafter(speculator.drafter, stored)
             self.drafter_head = backend.draft_head(None, speculator.vocabulary, stored)
+        if speculator.exits is not None:
+            self.exits = backend.exit_predictors(speculator.exits)
+            self._exit_view = _exit_view(speculator, backend.weights)
         if speculator.vocabulary is not None:
             self._plain = backend.draft_head(None, speculator.vocabulary)
         for layer, adapter in speculator.adapters.items():
@@ -57,7 +66,7 @@ class DraftHeads:
             layers = range(1, self._layers)
         adapted = tuple([(layer, self.share(layer)) for layer in layers])
         trimmed = self._plain is not None and not self._adapted
-        return ModelView(self._layers, adapted, self.drafter_share, trimmed)
+        return ModelView(self._layers, adapted, self.drafter_share, trimmed, self._exit_view)
 
     @property
     def drafter_share(self) -> float | None:
@@ -80,3 +89,16 @@ class DraftHeads:
                 "load a speculator file that has one, or draft with adapted=False"
             )
         return head
+
+
+def _exit_view(speculator: Speculator, weights: WeightFormat) -> ExitView | None:
+    """Losses count for the weights that they were measured with alone."""
+    parts, measured = speculator.exits, speculator.calibration
+    if parts is None:
+        return None
+    shares = tuple(parts.exits.tolist())
+    if measured is None or measured.weights != weights:
+        return ExitView(parts.layers, shares)
+    means = measured.losses.mean(axis=1, dtype=np.float64)
+    thresholds = tuple(measured.thresholds.tolist())
+    return ExitView(parts.layers, shares, thresholds, tuple(means.tolist()), measured.losses.shape[1])

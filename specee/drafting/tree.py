@@ -20,7 +20,7 @@ class DraftTree:
     ``slots[i]`` is the row of node i. ``text`` is the sequence's text up to node 0; ``sampling`` draws its
     tokens; ``ends`` are tokens after which there is nothing to draft. ``distributions[i]``, filled where
     classical rejection sampling needs it, is what node i was drawn from, (vocab_size,), None for a choice
-    without chance.
+    without chance. ``exits``: layers where a predictor let rows go, for a source that has some.
     """
 
     __slots__ = (
@@ -30,6 +30,7 @@ class DraftTree:
         "distributions",
         "draft",
         "ends",
+        "exits",
         "parents",
         "rejection",
         "sampling",
@@ -59,6 +60,7 @@ class DraftTree:
         self.tokens = [text[-1]]
         self.parents = [-1]
         self.confidences: list[float] = []
+        self.exits: list[int] = []
         self.distributions: list[Doubles | None] = [None]
         self._children: dict[tuple[int, int], int] = {}
         self._open = draft.length > 0

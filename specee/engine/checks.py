@@ -11,14 +11,17 @@ from specee.errors import CapacityError, ConfigurationError
 from specee.policies import (
     Draft,
     DraftSource,
+    Leave,
+    LeaveEarly,
     ModelView,
     Needs,
     NextToken,
     Plan,
     Policy,
+    PredictedExit,
     Speculate,
 )
-from specee.policies.checks import check_shadows, checked_needs
+from specee.policies.checks import check_layers, check_shadows, checked_needs
 
 
 def get_ready(policy: Policy, model: ModelView, drafters: Mapping[type[DraftSource], Drafter]) -> Needs:
@@ -54,9 +57,11 @@ def check_plan(
     named twice, a negative length, a source or a shadow's layer that is not there; CapacityError for drafts
     that outgrow the sequence's budget.
     """
-    if not isinstance(plan, (NextToken, Speculate)):
-        raise ConfigurationError(f"a plan of type {type(plan).__name__}: allowed are NextToken and Speculate")
-    named = plan.sequences if isinstance(plan, NextToken) else [d.sequence for d in plan.drafts]
+    if not isinstance(plan, (NextToken, Speculate, LeaveEarly)):
+        raise ConfigurationError(
+            f"a plan of type {type(plan).__name__}: allowed are NextToken, Speculate and LeaveEarly"
+        )
+    named = _named(plan)
     if not _fit(named, sequences):
         running = [index for index, sequence in sequences.items() if sequence.finish_reason is None]
         raise ConfigurationError(
@@ -64,9 +69,18 @@ def check_plan(
         )
     if isinstance(plan, Speculate):
         for draft in plan.drafts:
-            _check_draft(draft, sequences[draft.sequence], drafters)
+            _check_draft(draft, sequences[draft.sequence], drafters, model)
+    if isinstance(plan, LeaveEarly):
+        for leave in plan.leaves:
+            _check_leave(leave, sequences[leave.sequence], model)
     if plan.shadows:
         check_shadows(plan.shadows, sequences, model, kept)
+
+
+def _named(plan: Plan) -> Seq[int]:
+    if isinstance(plan, NextToken):
+        return plan.sequences
+    return [each.sequence for each in (plan.drafts if isinstance(plan, Speculate) else plan.leaves)]
 
 
 def _fit(named: Seq[int], sequences: Mapping[int, ActiveSequence]) -> bool:
@@ -77,8 +91,27 @@ def _fit(named: Seq[int], sequences: Mapping[int, ActiveSequence]) -> bool:
     return len(named) == 1 or len(named) == len(set(named)) > 0
 
 
+def _check_leave(leave: Leave, sequence: ActiveSequence, model: ModelView) -> None:
+    if model.exits is None:
+        raise ConfigurationError(
+            "early exits without exit predictors: load a speculator file that has some (specee fit), or use "
+            "another policy"
+        )
+    check_layers(leave.layers, leave.threshold, model.exits)
+    if leave.waiting < 0:
+        raise ConfigurationError(f"at most {leave.waiting} rows waiting: allowed are 0 or more")
+    if sequence.judged:
+        raise ConfigurationError(
+            f"sequence {sequence.id} has processors or acceptance='rejection', which early exits without "
+            "verification do not know: use another policy, or mode='lossless'"
+        )
+
+
 def _check_draft(
-    draft: Draft, sequence: ActiveSequence, drafters: Mapping[type[DraftSource], Drafter]
+    draft: Draft,
+    sequence: ActiveSequence,
+    drafters: Mapping[type[DraftSource], Drafter],
+    model: ModelView,
 ) -> None:
     if draft.length < 0:
         raise ConfigurationError(f"a speculation length of {draft.length}: allowed are 0 or more")
@@ -88,13 +121,15 @@ def _check_draft(
             f"tokens: a round emits one token more than its drafts, so at most {sequence.remaining - 1} fit"
         )
     drafter_of(draft.source, drafters).check(draft.source)
+    if draft.layers and isinstance(draft.source, PredictedExit):
+        check_layers(draft.layers, draft.source.threshold, model.exits)
     if draft.otherwise is not None:
         if draft.otherwise.sequence != draft.sequence:
             raise ConfigurationError(
                 f"drafts for sequence {draft.sequence}, and otherwise for sequence "
                 f"{draft.otherwise.sequence}: allowed is the same one"
             )
-        _check_draft(draft.otherwise, sequence, drafters)
+        _check_draft(draft.otherwise, sequence, drafters, model)
 
 
 def drafter_of(source: DraftSource, drafters: Mapping[type[DraftSource], Drafter]) -> Drafter:

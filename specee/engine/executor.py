@@ -11,10 +11,22 @@ from specee.backends.protocol import Backend
 from specee.clock import Clock
 from specee.drafting import Drafter, DraftHeads, DraftTree
 from specee.engine.checks import check_plan, drafter_of
+from specee.engine.leaving import Leaving
 from specee.engine.sequence import ActiveSequence
 from specee.engine.shadows import Shadows
 from specee.engine.verify import Pair, next_tokens, verify
-from specee.policies import Draft, DraftCost, DraftSource, NextToken, NgramLookup, Outcome, Plan, Round
+from specee.policies import (
+    Draft,
+    DraftCost,
+    DraftSource,
+    LeaveEarly,
+    NextToken,
+    NgramLookup,
+    Outcome,
+    Plan,
+    Round,
+    Speculate,
+)
 
 # What stands in for the source where nothing is drafted.
 _NONE = NgramLookup()
@@ -43,6 +55,7 @@ class Executor:
         self._kept = kept
         self._sound: object = _NO_PLAN  # the latest plan, if it passes its checks again as long as it fits
         self._shadows = Shadows(backend, sequences, heads, kept)
+        self._leaving = Leaving(backend, heads)
 
     def run(self, plan: Plan, clock: Clock) -> list[Done]:
         """Draft, verify, and decide what stays; that is for the caller to commit.
@@ -53,6 +66,8 @@ class Executor:
         if plan is not self._sound or not self._fits(plan):
             check_plan(plan, self._sequences, self._drafters, self._model, self._kept)
             self._sound = plan
+        if isinstance(plan, LeaveEarly):
+            return self._leaving.run(plan, self._sequences, clock)
         if isinstance(plan, NextToken):
             plain = [self._sequences[index] for index in plan.sequences]
             if True not in [sequence.judged for sequence in plain]:
@@ -67,9 +82,11 @@ class Executor:
             done.append((sequence, tree, walk(tree, targets[index], sequence.end_after)))
         return done
 
-    def ended(self) -> None:
-        """A sequence is over: plans that name it are not sound any more."""
+    def ended(self, sequence: ActiveSequence | None = None) -> None:
+        """A sequence is over: plans that name it are not sound any more, and rows that wait are completed."""
         self._sound = _NO_PLAN
+        if sequence is not None:
+            self._leaving.complete(sequence)
 
     def look(self, plan: Plan, outcome: Outcome, clock: Clock) -> Outcome:
         """See the shadows of a plan that has been committed with that outcome."""
@@ -83,7 +100,7 @@ class Executor:
 
     def _fits(self, plan: Plan) -> bool:
         """Whether a plan that did so before certainly fits what its sequences may still be given."""
-        if isinstance(plan, NextToken):
+        if not isinstance(plan, Speculate):
             return True
         for draft in plan.drafts:
             if draft.otherwise is not None or draft.length >= self._sequences[draft.sequence].remaining:
@@ -117,7 +134,7 @@ def _next_tokens(backend: Backend, sequences: Seq[ActiveSequence], clock: Clock)
     ]
 
 
-def _drafts(plan: Plan) -> Seq[Draft]:
+def _drafts(plan: NextToken | Speculate) -> Seq[Draft]:
     if isinstance(plan, NextToken):
         return [Draft(sequence, _NONE, 0) for sequence in plan.sequences]
     return plan.drafts
@@ -138,6 +155,6 @@ def outcome_of(done: Seq[Done], clock: Clock) -> Outcome:
 
 def _round(sequence: ActiveSequence, tree: DraftTree | None, done: Walk) -> Round:
     if tree is None or not tree.drafted:
-        return Round(sequence.id, done.tokens)
-    confidences = tuple(tree.confidences)
-    return Round(sequence.id, done.tokens, tree.draft.source, tree.drafted, len(done.path), confidences)
+        return Round(sequence.id, done.tokens, exits=done.exits)
+    sure, exits = tuple(tree.confidences), tuple(tree.exits)
+    return Round(sequence.id, done.tokens, tree.draft.source, tree.drafted, len(done.path), sure, exits)

@@ -127,7 +127,7 @@ class Generation:
             committed[sequence.id] = walk.tokens
             if walk.end is not None:
                 self._running.remove(sequence)
-                self._executor.ended()
+                self._executor.ended(sequence)
         return committed
 
     def _restore(self) -> None:

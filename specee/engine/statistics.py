@@ -90,6 +90,12 @@ class Statistics:
         return {source: _sum(found[source]) for source in sorted(found, key=_by_depth)}
 
     @property
+    def exit_layers(self) -> dict[int, int]:
+        """How many rows left at each layer by a predictor, the last layer for those that none let go."""
+        counts = Counter(layer for entry in self.rounds() for layer in entry.exits)
+        return dict(sorted(counts.items()))
+
+    @property
     def later_tokens(self) -> int:
         """Tokens emitted after the first step: those that :attr:`seconds` were spent on."""
         return sum(len(entry.tokens) for step in self.steps[1:] for entry in step)

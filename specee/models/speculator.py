@@ -4,7 +4,8 @@ The file is one safetensors file. Metadata: ``format`` "specee-speculator", ``ve
 ``fingerprint`` of the model it was fitted to. Tensors, none of them required: ``vocabulary`` (tokens,), I64
 or I32; for each exit layer ``adapters.{layer}.norm`` (hidden,), ``.down`` (width, hidden), ``.up`` (hidden,
 width), F32, BF16 or F16; ``drafter.{part}``, the same types, for each part of :class:`.DrafterParts`, with
-the layers it reads in ``drafter.layers``, I64 or I32.
+the layers it reads in ``drafter.layers``, I64 or I32; ``exits.{part}`` likewise for :class:`.ExitParts`; and
+``calibration.thresholds`` and ``.losses`` of :class:`.Calibration`, whose weights are metadata.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy.typing as npt
 from specee.errors import CheckpointError
 from specee.models.blocks import FLOATS, widen
 from specee.models.drafter_parts import DrafterParts
+from specee.models.exit_parts import Calibration, ExitParts
 from specee.models.table import shapes
 from specee.types import ModelConfig
 from specee.whole_file import write_whole
@@ -33,6 +35,10 @@ _FORMAT, _VERSION = "specee-speculator", "1"
 _INTEGERS = {"I64": "<i8", "I32": "<i4"}
 _PARTS = tuple(field.name for field in fields(DrafterParts) if field.name != "layers")
 _DRAFTER = {"drafter.layers", *(f"drafter.{part}" for part in _PARTS)}
+_EXIT_PARTS = tuple(field.name for field in fields(ExitParts) if field.name != "layers")
+_EXITS = {"exits.layers", *(f"exits.{part}" for part in _EXIT_PARTS)}
+_CALIBRATION = {"calibration.thresholds", "calibration.losses"}
+_WEIGHTS = "calibration.weights"  # metadata
 _PART = re.compile(r"adapters\.(0|[1-9]\d*)\.(norm|down|up)")
 _SHAPE = (
     "vocab_size",
@@ -74,11 +80,15 @@ class Speculator:
 
     ``vocabulary``: ids that drafts may have (tokens,), None for all. ``adapters``: by the exit layer, counted
     from 1, whose hidden state they take. ``drafter``: a block that drafts without the model's layers.
+    ``exits``: predictors of early exits, which need the block; ``calibration``: what they were measured to
+    cost in approximate decoding.
     """
 
     vocabulary: Ints | None = None
     adapters: Mapping[int, Adapter] = field(default_factory=dict)
     drafter: DrafterParts | None = None
+    exits: ExitParts | None = None
+    calibration: Calibration | None = None
 
 
 def fingerprint(config: ModelConfig, norms: Iterable[tuple[str, int, Floats]]) -> str:
@@ -124,19 +134,21 @@ def read_speculator(path: Path, config: ModelConfig, fingerprint: str) -> Specul
     1..num_layers - 1, wrong shapes or types, values that are not finite, ids outside the vocabulary or
     repeated.
     """
-    return _Contents(path, _checked_tensors(path, fingerprint), config).speculator()
+    tensors, metadata = _checked_tensors(path, fingerprint)
+    return _Contents(path, tensors, metadata, config).speculator()
 
 
-def _checked_tensors(path: Path, fingerprint: str) -> dict[str, Any]:
-    """dtype, shape and data of each tensor, by name, of a file whose metadata are right."""
+def _checked_tensors(path: Path, fingerprint: str) -> tuple[dict[str, Any], Mapping[str, str]]:
+    """dtype, shape and data of each tensor, by name, of a file whose metadata are right; and those."""
     import safetensors
 
     try:
         # Opening validates the whole header against the size of the file; nothing else is read yet, since
         # this may be any file.
         with safetensors.safe_open(path, framework="numpy") as file:
-            _check_metadata(path, file.metadata() or {}, fingerprint)
-        return dict(safetensors.deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
+            metadata = file.metadata() or {}
+            _check_metadata(path, metadata, fingerprint)
+        return dict(safetensors.deserialize(path.read_bytes())), metadata  # type: ignore[no-untyped-call]
     except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path}: no complete speculator file ({error}). Check the path, or make the file again."
@@ -164,12 +176,15 @@ def _check_metadata(path: Path, metadata: Mapping[str, str], fingerprint: str) -
 class _Contents:
     """The tensors of a file on their way into a Speculator."""
 
-    def __init__(self, path: Path, tensors: dict[str, Any], config: ModelConfig) -> None:
-        self._path, self._tensors, self._config = path, tensors, config
+    def __init__(
+        self, path: Path, tensors: dict[str, Any], metadata: Mapping[str, str], config: ModelConfig
+    ) -> None:
+        self._path, self._tensors, self._metadata, self._config = path, tensors, metadata, config
 
     def speculator(self) -> Speculator:
         """Every tensor, checked."""
-        names = sorted(name for name in self._tensors if name != "vocabulary" and name not in _DRAFTER)
+        known = {"vocabulary", *_DRAFTER, *_EXITS, *_CALIBRATION}
+        names = sorted(name for name in self._tensors if name not in known)
         parts = {name: _PART.fullmatch(name) for name in names}
         if unknown := [name for name in names if parts[name] is None]:
             raise self._error(f"tensor {unknown[0]!r} has no place in a speculator file")
@@ -179,17 +194,45 @@ class _Contents:
             raise self._error(f"an adapter for layer {wrong[0]}: exit layers of this model are 1 to {last}")
         vocabulary = self._vocabulary() if "vocabulary" in self._tensors else None
         adapters = {layer: self._adapter(layer) for layer in layers}
-        return Speculator(vocabulary, adapters, self._drafter() if self._tensors.keys() & _DRAFTER else None)
+        there = self._tensors.keys()
+        return Speculator(
+            vocabulary,
+            adapters,
+            self._drafter() if there & _DRAFTER else None,
+            self._exits() if there & _EXITS else None,
+            self._calibration() if there & _CALIBRATION else None,
+        )
 
     def _drafter(self) -> DrafterParts:
-        _, layers, shape = self._raw("drafter.layers", _INTEGERS)
-        if len(shape) != 1 or layers.size == 0:
-            raise self._error(f"tensor 'drafter.layers' has shape {shape}; it must be layers in a row")
-        arrays = {part: self._floats(f"drafter.{part}") for part in _PARTS}
-        drafter = DrafterParts(tuple(layers.tolist()), **arrays)
+        layers = self._layers("drafter.layers")
+        drafter = DrafterParts(layers, **{part: self._floats(f"drafter.{part}") for part in _PARTS})
         if (wrong := drafter.misfit(self._config)) is not None:
             raise self._error(f"drafter.{wrong}")
         return drafter
+
+    def _exits(self) -> ExitParts:
+        if not self._tensors.keys() & _DRAFTER:
+            raise self._error("exit predictors without a drafter block, whose candidates they judge")
+        layers = self._layers("exits.layers")
+        exits = ExitParts(layers, **{part: self._floats(f"exits.{part}") for part in _EXIT_PARTS})
+        if (wrong := exits.misfit(self._config)) is not None:
+            raise self._error(f"exits.{wrong}")
+        return exits
+
+    def _calibration(self) -> Calibration:
+        thresholds, losses = (self._floats(f"calibration.{part}") for part in ("thresholds", "losses"))
+        if _WEIGHTS not in self._metadata or not self._tensors.keys() & _EXITS:
+            raise self._error("a calibration without predictors, or without the weights it was made with")
+        calibration = Calibration(thresholds, losses, self._metadata[_WEIGHTS])
+        if (wrong := calibration.misfit()) is not None:
+            raise self._error(f"calibration: {wrong}")
+        return calibration
+
+    def _layers(self, name: str) -> tuple[int, ...]:
+        _, layers, shape = self._raw(name, _INTEGERS)
+        if len(shape) != 1 or layers.size == 0:
+            raise self._error(f"tensor {name!r} has shape {shape}; it must be layers in a row")
+        return tuple(layers.tolist())
 
     def _adapter(self, layer: int) -> Adapter:
         adapter = Adapter(*(self._floats(f"adapters.{layer}.{part}") for part in ("norm", "down", "up")))
@@ -228,7 +271,7 @@ class _Contents:
         """Type, elements in one dimension, and shape of a tensor."""
         if name not in self._tensors:
             raise self._error(
-                f"tensor {name!r} is missing: an adapter has norm, down and up, a drafter all its parts"
+                f"tensor {name!r} is missing: an adapter has norm, down and up, other things all their parts"
             )
         tensor = self._tensors[name]
         if tensor["dtype"] not in dtypes:
@@ -243,10 +286,12 @@ class _Contents:
 def write_speculator(
     path: Path, speculator: Speculator, fingerprint: str, notes: Mapping[str, str] | None = None
 ) -> None:
-    """Write a file that :func:`read_speculator` reads, arrays float32 and int64, a drafter's float16.
+    """Write a file that :func:`read_speculator` reads.
 
-    ``notes``: more metadata, of how it was made; nothing depends on them.
-    See :func:`.write_whole`. Raises OSError.
+    Arrays are float32 and int64, those of a drafter and of predictors float16.
+
+    ``notes``: more metadata, of how it was made; nothing depends on them. See :func:`.write_whole`.
+    Raises OSError.
     """
     from safetensors.numpy import save
 
@@ -260,5 +305,14 @@ def write_speculator(
         tensors["drafter.layers"] = np.array(speculator.drafter.layers, np.int64)
         for name, array in speculator.drafter.arrays():
             tensors[f"drafter.{name}"] = np.ascontiguousarray(array, np.float16)
+    if speculator.exits is not None:
+        tensors["exits.layers"] = np.array(speculator.exits.layers, np.int64)
+        for name, array in speculator.exits.arrays():
+            tensors[f"exits.{name}"] = np.ascontiguousarray(array, np.float16)
+    calibration = speculator.calibration
+    if calibration is not None:
+        tensors["calibration.thresholds"] = np.ascontiguousarray(calibration.thresholds, np.float32)
+        tensors["calibration.losses"] = np.ascontiguousarray(calibration.losses, np.float32)
+        notes = {**(notes or {}), _WEIGHTS: calibration.weights}
     metadata = {**(notes or {}), "format": _FORMAT, "version": _VERSION, "fingerprint": fingerprint}
     write_whole(path, save(tensors, metadata))

@@ -6,7 +6,7 @@ from collections.abc import Collection, Container, Sequence
 from typing import Any
 
 from specee.errors import ConfigurationError
-from specee.policies.plans import ExitLayer, ModelView, Needs, NgramLookup, Shadow
+from specee.policies.plans import ExitLayer, ExitView, ModelView, Needs, NgramLookup, Shadow
 
 
 def checked_needs(needs: Any, policy: object, model: ModelView) -> Needs:
@@ -57,6 +57,16 @@ def check_exit_layer(source: ExitLayer, layers: int) -> None:
         raise ConfigurationError(
             f"exit layer {source.layer} of a model of {layers} layers: allowed are 1..{layers - 1}; "
             "the last layer is where tokens are verified"
+        )
+
+
+def check_layers(layers: Sequence[int], threshold: float, exits: ExitView | None) -> None:
+    """Raise ConfigurationError where predictors are to be asked that are not there, or with no threshold."""
+    known = () if exits is None else exits.layers
+    if list(layers) != sorted(set(layers)) or not set(layers) <= set(known) or not 0 <= threshold <= 1:
+        raise ConfigurationError(
+            f"early exits at layers {tuple(layers)} over a threshold of {threshold}: allowed are layers that "
+            f"the speculator has exit predictors for, ascending ({known or 'none is loaded'}), and 0 to 1"
         )
 
 

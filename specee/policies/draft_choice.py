@@ -125,7 +125,7 @@ class DraftChoice:
         if isinstance(entry.source, DrafterBlock):
             if self._block is not None:
                 self._block.learn(matches, confidences, self._now)
-        elif entry.source is not None and self._sampled:  # else among the shadows
+        elif isinstance(entry.source, ExitLayer) and self._sampled:  # else among the shadows
             exits = self._exits[entry.source.adapted]
             exits.learn(entry.source.layer, matches, confidences, self._now)
 

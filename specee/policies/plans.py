@@ -12,6 +12,22 @@ from typing import NamedTuple, Protocol, TypeAlias
 from specee.policies.latency import Latency
 
 
+class ExitView(NamedTuple):
+    """What a policy sees of exit predictors.
+
+    ``layers`` that have one, ascending; ``shares`` of the tokens held out in fitting that left first at each.
+    ``thresholds``, the most careful one first, with the mean of ``losses``, the share of tokens that are not
+    the full model's, over so many ``generations`` of approximate decoding; empty where nothing was measured
+    with the model's weights in their format.
+    """
+
+    layers: tuple[int, ...]
+    shares: tuple[float, ...]
+    thresholds: tuple[float, ...] = ()
+    losses: tuple[float, ...] = ()
+    generations: int = 0
+
+
 class ModelView(NamedTuple):
     """What a policy sees of the model.
 
@@ -19,12 +35,14 @@ class ModelView(NamedTuple):
     the layer, and the bytes of its draft head over those of the model's own. ``drafter`` is what a draft of
     the speculator's block reads, its head included, over the same; None where there is no block. ``trimmed``:
     whether every layer's draft head is the model's own, trimmed to a draft vocabulary, without adapters.
+    ``exits``: the speculator's exit predictors, None without.
     """
 
     layers: int
     adapted: tuple[tuple[int, float], ...] = ()
     drafter: float | None = None
     trimmed: bool = False
+    exits: ExitView | None = None
 
 
 class Needs(NamedTuple):
@@ -102,7 +120,18 @@ class DrafterBlock:
     """
 
 
-DraftSource: TypeAlias = ExitLayer | NgramLookup | DrafterBlock
+@dataclass(frozen=True)
+class PredictedExit:
+    """Draft with as many layers as it takes until an exit predictor is sure of the token: SpecEE, verified.
+
+    ``threshold``: of its chance. The token is the likeliest of the block's candidates by the layer where the
+    row leaves; where none is sure, drafting ends. (Xu et al., ISCA 2025)
+    """
+
+    threshold: float = 0.5
+
+
+DraftSource: TypeAlias = ExitLayer | NgramLookup | DrafterBlock | PredictedExit
 """Where drafts come from; :mod:`specee.drafting` has what each stands for."""
 
 
@@ -122,6 +151,7 @@ class Draft(NamedTuple):
     Drafting ends early after a token whose confidence is under ``stop_below`` (that token is still
     verified) and after one that ends the text. ``otherwise`` is what to draft, for the same sequence, where
     the source has nothing to offer; a draft of length 0 asks for nothing, and turns to nothing else.
+    ``layers``, ascending: where the predictors of :class:`PredictedExit` are asked; for no other source.
     """
 
     sequence: int
@@ -129,6 +159,7 @@ class Draft(NamedTuple):
     length: int
     stop_below: float = 0.0
     otherwise: Draft | None = None
+    layers: tuple[int, ...] = ()
 
 
 class Shadow(NamedTuple):
@@ -159,7 +190,30 @@ class Speculate(NamedTuple):
     shadows: tuple[Shadow, ...] = ()
 
 
-Plan: TypeAlias = NextToken | Speculate
+class Leave(NamedTuple):
+    """The next token from the first of ``layers`` where a predictor's chance is over ``threshold``.
+
+    Rows wait where they left, at most ``waiting`` of them before the newest one, which then goes through all
+    layers and takes them along.
+    """
+
+    sequence: int
+    layers: tuple[int, ...]
+    threshold: float
+    waiting: int = 16
+
+
+class LeaveEarly(NamedTuple):
+    """Approximate decoding, SpecEE as published: tokens may leave at a layer before the last, unverified.
+
+    Keys and values of every layer are still those of the emitted text, computed later.
+    """
+
+    leaves: tuple[Leave, ...]
+    shadows: tuple[Shadow, ...] = ()
+
+
+Plan: TypeAlias = NextToken | Speculate | LeaveEarly
 """Every kind of plan; a union as policies grow."""
 
 
@@ -168,7 +222,9 @@ class Round(NamedTuple):
 
     ``tokens`` were emitted, the first ``accepted`` of them drafted before, the last one (if there is one
     more) drawn by the full model. ``drafted`` tokens were proposed and verified, with ``confidences`` in the
-    order they were drafted. ``source`` is None where nothing was drafted.
+    order they were drafted. ``source`` is None where nothing was drafted. ``exits``: the layers where a
+    predictor let rows go, of the drafted tokens, or of the emitted one in approximate decoding (the last
+    layer where none did).
     """
 
     sequence: int
@@ -177,6 +233,7 @@ class Round(NamedTuple):
     drafted: int = 0
     accepted: int = 0
     confidences: tuple[float, ...] = ()
+    exits: tuple[int, ...] = ()
 
 
 class ShadowTokens(NamedTuple):

@@ -16,6 +16,7 @@ from specee.policies.layerskip import LayerSkip
 from specee.policies.layerskip_adaptive import LayerSkipAdaptive
 from specee.policies.plans import Policy
 from specee.policies.prompt_lookup import PromptLookup
+from specee.policies.specee import SpecEE
 from specee.policies.threshold import Threshold
 
 _POLICIES: dict[str, Callable[..., Policy]] = {
@@ -28,6 +29,7 @@ _POLICIES: dict[str, Callable[..., Policy]] = {
             LayerSkip,
             LayerSkipAdaptive,
             PromptLookup,
+            SpecEE,
             Threshold,
         )
     },
@@ -77,9 +79,14 @@ def _settings(name: str, said: str) -> dict[str, Any]:
                 f"those of {name} are: {allowed}"
             )
         try:
-            found[key] = ast.literal_eval(value.capitalize() if value in ("true", "false") else value)
+            found[key] = value if isinstance(known[key].default, str) else _value(value)
         except (ValueError, SyntaxError) as error:
             raise ConfigurationError(
                 f"policy {name}: {key}={value!r} is no value: give a number, true or false"
             ) from error
     return found
+
+
+def _value(text: str) -> Any:
+    """Raises ValueError, SyntaxError."""
+    return ast.literal_eval(text.capitalize() if text in ("true", "false") else text)

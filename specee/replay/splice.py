@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from specee.errors import ConfigurationError
-from specee.policies import Draft, ExitLayer, Latency, NextToken
+from specee.policies import Draft, ExitLayer, Latency, Speculate
 from specee.replay.result import Replay, ReplayedRound
 from specee.replay.statics import Statics
 from specee.replay.trace import Text, Trace
@@ -96,7 +96,7 @@ def recoveries(run: Replay, spliced: Spliced, latency: Latency | None = None) ->
 
 
 def _exit(entry: ReplayedRound) -> Draft | None:
-    draft = None if isinstance(entry.plan, NextToken) else entry.plan.drafts[0]
+    draft = entry.plan.drafts[0] if isinstance(entry.plan, Speculate) else None
     while draft is not None and draft.length and not isinstance(draft.source, ExitLayer):
         draft = draft.otherwise
     return draft if draft is not None and draft.length else None

@@ -1,0 +1,137 @@
+#include "bindings/early_exit.h"
+
+#include <pybind11/stl.h>
+
+#include <tuple>
+#include <utility>
+
+#include "bindings/buffers.h"
+#include "bindings/busy.h"
+#include "bindings/parse.h"
+#include "bindings/sampling.h"
+#include "cpu/engine.h"
+
+namespace py = pybind11;
+
+namespace specee {
+namespace {
+
+// The predictors keep their engine alive.
+py::object make_predictors(const py::object& self, int candidates, int width) {
+  py::object made = py::cast(self.cast<Engine&>().exit_predictors(candidates, width));
+  py::detail::keep_alive_impl(made, self);
+  return made;
+}
+
+void set_layer(ExitPredictors& predictors, int layer, const Array<float>& first,
+               const Array<float>& first_bias, const Array<float>& second, float second_bias) {
+  const py::ssize_t width = predictors.width(), features = predictors.features();
+  if (first.ndim() != 2 || first.shape(0) != width || first.shape(1) != features || first_bias.ndim() != 1 ||
+      first_bias.shape(0) != width || second.ndim() != 1 || second.shape(0) != width)
+    throw ConfigurationError(
+        "an exit predictor of " + std::to_string(width) + " units and " + std::to_string(features) +
+        " features has first (width, features), first_bias (width,) and second (width,)");
+  predictors.set(layer, first.data(), first_bias.data(), second.data(), second_bias);
+}
+
+// (sequence, column, slot) each.
+std::vector<RankCall> parse_ranks(const py::sequence& items) {
+  std::vector<RankCall> calls;
+  for (const py::handle item : items) {
+    const auto parts = item.cast<py::sequence>();
+    calls.push_back({&parts[0].cast<Sequence&>(), &parts[1].cast<DrafterColumn&>(),
+                     narrow({parts[2].cast<int64_t>()})[0]});
+  }
+  return calls;
+}
+
+// (sequence, column, slot, layers, threshold, Sampling) each.
+std::vector<ExitCall> parse_exits(const py::sequence& items) {
+  std::vector<ExitCall> calls;
+  for (const py::handle item : items) {
+    const auto parts = item.cast<py::sequence>();
+    calls.push_back({&parts[0].cast<Sequence&>(), &parts[1].cast<DrafterColumn&>(),
+                     narrow({parts[2].cast<int64_t>()})[0], narrow(parts[3].cast<std::vector<int64_t>>()),
+                     parts[4].cast<float>(), parse_sampling(parts[5])});
+  }
+  return calls;
+}
+
+template <class Call>
+Work work_of(const std::vector<Call>& calls) {
+  Work work;
+  for (const Call& call : calls) work.push_back({call.sequence, {call.slot}});
+  return work;
+}
+
+void check_signals() {
+  py::gil_scoped_acquire acquire;
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
+py::tuple leave_early(Engine& engine, Drafter& drafter, const ExitPredictors& predictors,
+                      const py::sequence& items, const DraftHead* head, bool confirm) {
+  const std::vector<ExitCall> calls = parse_exits(items);
+  const Work work = work_of(calls);
+  std::vector<Exit> exits;
+  ExitSeconds seconds;
+  {
+    const Using use(work);
+    py::gil_scoped_release release;
+    exits = engine.leave_early(drafter, predictors, calls, head, confirm, check_signals, seconds);
+  }
+  std::vector<std::tuple<int, int64_t, float>> found;
+  for (const Exit& exit : exits) found.emplace_back(exit.layer, exit.token, exit.confidence);
+  return py::make_tuple(found, seconds.draft, seconds.layers, seconds.head);
+}
+
+std::vector<std::vector<int>> rank(Engine& engine, Drafter& drafter, const py::sequence& items, int64_t k,
+                                   const DraftHead* head) {
+  const std::vector<RankCall> calls = parse_ranks(items);
+  const Work work = work_of(calls);
+  const Using use(work);
+  const int count = narrow({k})[0];
+  py::gil_scoped_release release;
+  return engine.rank(drafter, calls, count, head);
+}
+
+Array<float> score(Engine& engine, const py::sequence& items, const std::vector<int64_t>& wide,
+                   const Array<int64_t>& tokens) {
+  Work work;
+  for (const py::handle item : items) {
+    const auto pair = item.cast<py::sequence>();
+    work.push_back({&pair[0].cast<Sequence&>(), narrow(pair[1].cast<std::vector<int64_t>>())});
+  }
+  if (tokens.ndim() != 2) throw RowError("candidates must be token ids of shape (rows, candidates)");
+  const std::vector<int> layers = narrow(wide);
+  std::vector<std::vector<int>> candidates;
+  for (py::ssize_t row = 0; row < tokens.shape(0); ++row) {
+    const int64_t* from = tokens.data() + row * tokens.shape(1);
+    candidates.push_back(narrow({from, from + tokens.shape(1)}));
+  }
+  Array<float> out({tokens.shape(0), static_cast<py::ssize_t>(layers.size()), tokens.shape(1)});
+  float* data = out.mutable_data();
+  const Using use(work);
+  py::gil_scoped_release release;
+  engine.score(work, layers, candidates, data);
+  return out;
+}
+
+}  // namespace
+
+void bind_early_exit(py::module_& m) {
+  py::class_<ExitPredictors>(m, "ExitPredictors").def("set", &set_layer);
+  const py::object engine = m.attr("Engine");
+  const auto add = [&](const char* name, py::cpp_function&& function) {
+    engine.attr(name) = std::move(function);
+  };
+  const py::is_method method(engine);
+  add("exit_predictors", py::cpp_function(&make_predictors, method, py::arg("candidates"), py::arg("width")));
+  add("leave_early", py::cpp_function(&leave_early, method, py::arg("drafter"), py::arg("predictors"),
+                                      py::arg("calls"), py::arg("head"), py::arg("confirm")));
+  add("rank",
+      py::cpp_function(&rank, method, py::arg("drafter"), py::arg("calls"), py::arg("k"), py::arg("head")));
+  add("score", py::cpp_function(&score, method, py::arg("work"), py::arg("layers"), py::arg("candidates")));
+}
+
+}  // namespace specee

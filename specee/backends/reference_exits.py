@@ -1,0 +1,108 @@
+"""Early exits of the reference backend: candidates, predictors, and the way through the layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from specee.backends.exit_parts import checked_exits
+from specee.backends.protocol import ExitCall, Floats
+from specee.backends.reference_chain import catch_up
+from specee.backends.reference_drafter import ReferenceColumn, ReferenceDrafter
+from specee.backends.reference_sequence import ReferenceSequence
+from specee.errors import ConfigurationError, RowError
+from specee.models.exit_parts import ExitParts
+from specee.sampling import sample
+from specee.types import ModelConfig
+
+Embed = Callable[[int], Tensor]
+
+
+class ReferenceExits:
+    """See :meth:`.Backend.exit_predictors`."""
+
+    def __init__(self, parts: ExitParts, config: ModelConfig) -> None:
+        self.config = config
+        self._parts = checked_exits(parts, config)
+        self.layers, self.candidates = self._parts.layers, self._parts.candidates
+
+    def check(self, layers: Seq[int]) -> None:
+        """Raise RowError for layers out of order, or without a predictor."""
+        if list(layers) != sorted(set(layers)):
+            raise RowError(f"layers to check must ascend, each once; got {list(layers)}")
+        if wrong := [layer for layer in layers if layer not in self.layers]:
+            raise RowError(f"layer {wrong[0]} has no exit predictor; those that have are {self.layers}")
+
+    def chance(self, layer: int, features: Floats) -> float:
+        """Of the layer's token to be the final one."""
+        index, parts = self.layers.index(layer), self._parts
+        inner = np.maximum(parts.first[index] @ features + parts.first_bias[index], 0)
+        score = float(inner.astype(np.float64) @ parts.second[index]) + float(parts.second_bias[index])
+        return 1 / (1 + float(np.exp(-score)))
+
+
+@dataclass
+class ExitRow:
+    """A row on its way: its candidates, and their probabilities at the layer checked before."""
+
+    call: ExitCall
+    candidates: list[int]
+    before: Floats | None = None
+    logits: Floats | None = None
+
+    def features(self, logits: Floats) -> Floats:
+        """Of a checked layer, for logits of the candidates (k,): (3 k,)."""
+        self.logits = logits
+        weights = np.exp(logits - logits.max())
+        now: Floats = weights / weights.sum()
+        change = now if self.before is None else now - self.before
+        self.before = now
+        return np.concatenate((logits, now, change))
+
+    def choose(self, vocabulary: int, position: int) -> int:
+        """The likeliest candidate, with the noise of the position where there is any."""
+        scores = np.full(vocabulary, -np.inf, np.float32)
+        scores[self.candidates] = self.logits
+        return sample(scores, replace(self.call.sampling, repetition_penalty=1.0), position)
+
+
+def behind_row(
+    drafter: ReferenceDrafter, column: ReferenceColumn, sequence: ReferenceSequence, slot: int, embed: Embed
+) -> Tensor:
+    """What the block gives behind the row in ``slot``: (hidden_size,). Raises RowError."""
+    row, base = sequence.row(slot), sequence.frontier[-1]
+    if row.position < base or base < 1 or base == sequence.length or sequence.kept < 1:
+        raise RowError(
+            "a drafter guesses the token after a row of a text whose newest position is not complete, from "
+            "states of complete ones: keep() the layers that it reads, and name a row that waits"
+        )
+    for layer in drafter.layers:
+        sequence.kept_state(base - 1, layer)
+    if row.position >= column.capacity:
+        raise RowError(
+            f"a drafter's column of {column.capacity} positions has no room for position {row.position}: "
+            "make it as long as the sequence"
+        )
+    state = catch_up(drafter, column, sequence, base, embed)
+    for each in sequence.find(slot).path()[base + 1 :]:
+        state = drafter.row(column, each.position, embed(each.token), state)
+    column.cut(column.length)  # guesses left keys and values, and no tokens
+    return state
+
+
+def checked_block(
+    drafter: object, column: object, config: ModelConfig
+) -> tuple[ReferenceDrafter, ReferenceColumn]:
+    """Both, if they are this backend's. Raises ConfigurationError."""
+    if not isinstance(drafter, ReferenceDrafter) or drafter.config is not config:
+        raise ConfigurationError(
+            f"a {type(drafter).__name__} of another backend or model: make drafters with this backend's "
+            "drafter()"
+        )
+    if not isinstance(column, ReferenceColumn) or column.drafter is not drafter:
+        raise ConfigurationError("a column of another drafter: make columns with this one's column()")
+    return drafter, column
