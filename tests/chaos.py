@@ -21,6 +21,7 @@ from specee.policies import (
     Observation,
     Outcome,
     Plan,
+    PredictedExit,
     SequenceView,
     Shadow,
     Speculate,
@@ -93,12 +94,14 @@ class Chaos:
         return Speculate(tuple(self._draft(view) for view in order), shadows)
 
     def _draft(self, view: SequenceView) -> Draft:
+        known = () if self._model.exits is None else self._model.exits.layers
         return Draft(
             view.id,
             self._source(),
             int(self._rng.integers(0, min(view.remaining, 8))),
             float(self._rng.choice([0.0, 0.05, 0.3, 1.0])),
             self._draft(view) if self._rng.random() < 0.3 else None,
+            tuple(layer for layer in known if self._rng.random() < 0.7),
         )
 
     def _shadows(self, observation: Observation) -> tuple[Shadow, ...]:
@@ -116,6 +119,8 @@ class Chaos:
     def _source(self) -> object:
         if self._model.drafter is not None and self._rng.random() < 0.25:
             return DrafterBlock()
+        if self._model.exits is not None and self._rng.random() < 0.25:
+            return PredictedExit(float(self._rng.choice([0.0, 0.3, 0.9])))
         kind = self._rng.integers(0, 3 if self._grown else 2)
         if kind == 0 and self._layers > 1:
             adapted = self._adapted and bool(self._rng.random() < 0.5)

@@ -68,10 +68,10 @@ void Drafter::check(const ChainCall& call) const {
     throw RowError("a chain of " + std::to_string(call.length) + " drafts: give 1 or more");
   if (!sequence.speculative().empty())
     throw RowError("a drafter drafts from the text alone: commit or drop the speculative rows first");
-  if (newest < 1 || sequence.row(newest).done != 0 || sequence.row(newest - 1).done != model_.num_layers ||
-      sequence.kept() < 1)
+  if (newest < 1 || sequence.row(newest).done == model_.num_layers ||
+      sequence.row(newest - 1).done != model_.num_layers || sequence.kept() < 1)
     throw RowError(
-        "a drafter needs the states of the position before the newest one, which alone waits to be computed: "
+        "a drafter needs the states of the position before the newest one, which alone is not complete: "
         "keep() the layers that it reads, and advance all positions but the last");
   for (const int layer : block_.layers()) sequence.kept_state(newest - 1, layer);
   if (newest + call.length > call.column->capacity_)

@@ -75,8 +75,8 @@ class Drafter {
 
   // All chains grow side by side, each by the tokens that its sequence may be given next. Before that,
   // columns catch up with their sequences, as far back as states are kept. Before anything changes, throws
-  // RowError for a sequence whose newest position is not the only one to be computed, or that keeps no state
-  // before it, for rows that are speculative, and where a column has no room or is named twice;
+  // RowError for a sequence whose newest position is not the only one that is not complete, or that keeps no
+  // state before it, for rows that are speculative, and where a column has no room or is named twice;
   // ConfigurationError for a column of another drafter.
   std::vector<Chain> draft(const std::vector<ChainCall>& calls, const DraftHead* head);
 

@@ -327,8 +327,8 @@ class Backend(Protocol):
         First each column catches up with its sequence, as far back as states are kept: what it has for
         other tokens goes, and where there is a gap it begins anew behind it. Then tokens are drawn one after
         the other, as in :meth:`draft`, from what the block gives for the newest position, and for its own
-        drafts. All positions of a sequence but the newest must be complete, the newest untouched, and the
-        state before it kept (:meth:`SequenceState.keep`, the drafter's layers among those kept). Raises
+        drafts. All positions of a sequence but the newest must be complete, the newest not, and the state
+        before it kept (:meth:`SequenceState.keep`, the drafter's layers among those kept). Raises
         RowError before anything changes; ConfigurationError for parts of another backend.
         """
 

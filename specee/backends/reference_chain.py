@@ -40,10 +40,11 @@ class ReferenceChain:
             raise RowError(f"a chain of {call.length} drafts: give 1 or more")
         if sequence.speculative:
             raise RowError("a drafter drafts from the text alone: commit or drop the speculative rows first")
-        if last < 1 or sequence.row(last).done or sequence.row(last - 1).done < layers or sequence.kept < 1:
+        done = [sequence.row(slot).done for slot in range(max(last - 1, 0), last + 1)]
+        if last < 1 or done[1] == layers or done[0] < layers or sequence.kept < 1:
             raise RowError(
-                "a drafter needs the states of the position before the newest one, which alone waits to be "
-                "computed: keep() the layers that it reads, and advance all positions but the last"
+                "a drafter needs the states of the position before the newest one, which alone is not "
+                "complete: keep() the layers that it reads, and advance all positions but the last"
             )
         for layer in self._drafter.layers:
             sequence.kept_state(last - 1, layer)

@@ -117,6 +117,14 @@ def _add_fit(commands: Any) -> None:
         help="files left on the way, after a half of the training, a fourth, and so on (default: 0)",
     )  # fmt: skip
     command.add_argument(
+        "--base", type=Path, metavar="FILE",
+        help="a speculator file whose drafter is kept: only exit predictors are fitted (try --tokens 60000)",
+    )  # fmt: skip
+    command.add_argument(
+        "--generations", type=int, default=200, metavar="N",
+        help="that approximate decoding is calibrated on, 0 for none (default: %(default)s)",
+    )  # fmt: skip
+    command.add_argument(
         "--seed", type=int, default=0, metavar="S", help="of texts and training (default: 0)"
     )
     command.add_argument(

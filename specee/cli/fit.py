@@ -36,6 +36,8 @@ def run(options: argparse.Namespace) -> int:
             seed=options.seed,
             corpus=options.corpus,
             snapshots=options.snapshots,
+            base=options.base,
+            generations=options.generations,
             work=work,
             tell=Progress(),
         )
@@ -56,6 +58,14 @@ def print_report(report: Report, output: Path) -> None:
     print(f"vocabulary  {report.vocabulary} tokens, which cover {report.coverage:.1%} of texts held out")
     print(f"drafter     reads layers {', '.join(map(str, report.layers))}")
     print(f"agreement   {chain} of the first, second, ... draft of a chain, on texts held out")
+    if report.exits is not None:
+        rate, layer, right = report.exits.exit_rate, report.exits.layer, report.exits.agreement
+        print(
+            f"exits       {rate:.0%} leave before the last layer, {right:.1%} of them right; layer {layer:.1f}"
+        )
+    if report.losses_by_threshold:
+        each = ", ".join(f"{loss:.3f} at {at}" for at, loss in report.losses_by_threshold.items())
+        print(f"calibrated  share of tokens that differ in approximate decoding: {each}")
 
 
 class Progress:

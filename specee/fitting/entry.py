@@ -24,16 +24,21 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
     seed: int = 0,
     corpus: str | os.PathLike[str] | None = None,
     snapshots: int = 0,
+    base: str | os.PathLike[str] | None = None,
+    generations: int = 200,
     work: str | os.PathLike[str] | None = None,
     tell: Tell | None = None,
 ) -> Report:
-    """Make a speculator file for a frozen model: a draft vocabulary and a drafter block.
+    """Make a speculator file for a frozen model: a draft vocabulary, a drafter block, exit predictors.
 
     ``output``: the safetensors file to write, which ``load(speculator=...)`` reads. ``tokens``: that the
     model writes, conversations with itself, and that are fitted on; with ``corpus``, a file of texts or chats
     (:func:`.own_texts.read_texts`), at most so many of its. ``epochs``: times that each is trained on.
     ``seed``: of texts and training. ``snapshots``: files left beside ``output`` after a half of the training,
-    a fourth, and so on. ``work``: folder for what is in between, by default in the user's cache: what is
+    a fourth, and so on. ``base``: a speculator file of the model whose vocabulary and block are kept, so
+    that only the predictors are fitted (60,000 ``tokens`` are plenty for them). ``generations``: that
+    approximate decoding by the predictors is calibrated on (:mod:`specee.policies.risk`), 0 for none.
+    ``work``: folder for what is in between, by default in the user's cache: what is
     there is used, so that a run that was stopped goes on and comes to the same file. ``tell(stage, done,
     total)`` hears how far it is.
 
@@ -52,7 +57,13 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
             f'fitting needs torch ({error}): install it with pip install "specee[hf]"'
         ) from error
     plan = Plan(
-        tokens, seed, epochs, snapshots=snapshots, corpus=None if corpus is None else os.fspath(corpus)
+        tokens,
+        seed,
+        epochs,
+        snapshots=snapshots,
+        corpus=None if corpus is None else os.fspath(corpus),
+        base=None if base is None else os.fspath(base),
+        generations=generations,
     )
     path = Path(output)
     try:

@@ -1,4 +1,4 @@
-"""From a frozen model to its speculator file: texts, a draft vocabulary, a drafter block.
+"""From a frozen model to its speculator file: texts, a draft vocabulary, a drafter block, exit predictors.
 
 Every stage leaves its result in the work folder, whole or not at all, so a run that was killed goes on where
 it was, and comes to the same file.
@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from specee._version import __version__
+from specee.errors import ConfigurationError
+from specee.fitting import vocabulary
 from specee.fitting.block import fit_block
-from specee.fitting.frozen import read_frozen
+from specee.fitting.corpus import Text
+from specee.fitting.drafter import Drafter
+from specee.fitting.exit_report import ExitReport
+from specee.fitting.exits import calibrate, fit_exits
+from specee.fitting.frozen import Frozen, read_frozen
 from specee.fitting.gather import draft_vocabulary, gather_texts, written
 from specee.fitting.judging import Judge
 from specee.fitting.plan import Plan, Report, Run, Tell
@@ -23,60 +31,111 @@ from specee.fitting.training import Training
 from specee.fitting.vocabulary import Vocabulary
 from specee.model import Model
 from specee.models.packaged import shape_of
-from specee.models.speculator import Speculator, fingerprint, write_speculator
+from specee.models.speculator import Speculator, fingerprint, read_speculator, write_speculator
 
 _STEPS = 3  # of a chain that the report looks at
+
+
+class Texts(NamedTuple):
+    """To fit on, and held out."""
+
+    fitted: list[Text]
+    held_out: list[Text]
+
+
+class Block(NamedTuple):
+    """A drafter with its vocabulary; ``losses`` of the last batch, none where it was there before."""
+
+    drafter: Drafter
+    vocabulary: Vocabulary
+    losses: list[float]
 
 
 def fit(model: Model, plan: Plan, output: Path, work: Path, tell: Tell = lambda *_: None) -> Report:
     """Fit what ``plan`` says, and write the speculator file ``output``; ``work`` holds what is in between.
 
-    Raises ConfigurationError, CheckpointError for a damaged file in ``work``, OSError.
+    Raises ConfigurationError, CheckpointError for a damaged file in ``work`` and for a base of another model,
+    OSError.
     """
     begin = time.monotonic()
     mark = fingerprint(model.config, model.checkpoint.norms())
     own = f"{mark[:16]}-{model.backend.weights}-{model.kv_dtype or 'default'}"
     run = Run(model, plan, work / own, tell)
-    fitted, held_out = gather_texts(run)
-    chosen = draft_vocabulary(run, fitted, held_out)
-    ids = torch.from_numpy(chosen.ids)
+    base = None if plan.base is None else read_speculator(Path(plan.base), model.config, mark)
+    texts = Texts(*gather_texts(run))
     frozen = read_frozen(model.checkpoint, model.backend.weights)
-    tokens = written(fitted)
+    block = _trained(run, mark, output, texts, frozen) if base is None else _taken(run, base, texts)
+    ids = torch.from_numpy(block.vocabulary.ids)
+    judge = Judge(model.backend, frozen, texts.held_out, model.kv_dtype)
+    agreement = judge.agreement(block.drafter, ids, _STEPS, lambda done, total: tell("report", done, total))
+    speculator = Speculator(block.vocabulary.ids, {}, block.drafter.parts())
+    exits: ExitReport | None = None
+    if plan.exit_samples and model.config.num_layers > 1 and len(ids) >= plan.candidates:
+        parts, exits = fit_exits(run, frozen, block.drafter, ids, texts.fitted)
+        speculator = _calibrated(run, mark, replace(speculator, exits=parts))
+    report = Report(
+        tokens=written(texts.fitted),
+        texts=len(texts.fitted),
+        vocabulary=len(ids),
+        coverage=block.vocabulary.coverage,
+        layers=block.drafter.shape.layers,
+        losses=block.losses,
+        agreement=agreement,
+        exits=exits,
+        losses_by_threshold=_means(speculator),
+        seconds=time.monotonic() - begin,
+    )
+    trained = report.tokens * plan.epochs if base is None else 0
+    _write(run, mark, output, speculator, {"trained": trained, "report": asdict(report)})
+    return report
+
+
+def _trained(run: Run, mark: str, output: Path, texts: Texts, frozen: Frozen) -> Block:
+    """A block of its own, with snapshots on the way."""
+    plan = run.plan
+    chosen = draft_vocabulary(run, texts.fitted, texts.held_out)
+    tokens = written(texts.fitted)
 
     def snapshot(training: Training) -> None:
         for index in range(1, plan.snapshots + 1):
             if training.done == training.batches >> index:
                 trained = tokens * plan.epochs * training.done // training.batches
                 beside = output.with_name(f"{output.stem}-{trained}{output.suffix}")
-                _write(run, mark, beside, chosen, training, {"trained": trained})
+                speculator = Speculator(chosen.ids, {}, training.drafter.parts())
+                _write(run, mark, beside, speculator, {"trained": trained})
 
-    training = fit_block(run, frozen, ids, fitted, snapshot)
-    judge = Judge(model.backend, frozen, held_out, model.kv_dtype)
-    report = Report(
-        tokens=tokens,
-        texts=len(fitted),
-        vocabulary=len(chosen.ids),
-        coverage=chosen.coverage,
-        layers=run.layers,
-        losses=training.losses,
-        agreement=judge.agreement(
-            training.drafter, ids, _STEPS, lambda done, total: tell("report", done, total)
-        ),
-        seconds=time.monotonic() - begin,
-    )
-    notes = {"trained": tokens * plan.epochs, "report": asdict(report)}
-    _write(run, mark, output, chosen, training, notes)
-    return report
+    training = fit_block(run, frozen, torch.from_numpy(chosen.ids), texts.fitted, snapshot)
+    return Block(training.drafter, chosen, training.losses)
 
 
-def _write(
-    run: Run, mark: str, path: Path, chosen: Vocabulary, training: Training, notes: dict[str, object]
-) -> None:
+def _taken(run: Run, base: Speculator, texts: Texts) -> Block:
+    """That of a file. Raises ConfigurationError for one that has none."""
+    config = run.model.config
+    if base.drafter is None:
+        raise ConfigurationError(f"base {run.plan.base}: it has no drafter block to go on from; fit one")
+    ids = np.arange(config.vocab_size) if base.vocabulary is None else base.vocabulary
+    unseen = vocabulary.counted(texts.held_out, config.vocab_size)
+    return Block(Drafter.of(base.drafter, config), vocabulary.of_ids(ids, unseen), [])
+
+
+def _calibrated(run: Run, mark: str, speculator: Speculator) -> Speculator:
+    """With what leaving early costs, measured with the values that a file has."""
+    if not run.plan.generations:
+        return speculator
+    path = run.work / f"fitted-{run.plan.seed}.safetensors"
+    _write(run, mark, path, speculator, {})
+    stored = read_speculator(path, run.model.config, mark)
+    return replace(speculator, calibration=calibrate(run, stored, path.read_bytes()))
+
+
+def _means(speculator: Speculator) -> dict[str, float]:
+    if speculator.calibration is None:
+        return {}
+    pairs = zip(speculator.calibration.thresholds, speculator.calibration.losses, strict=True)
+    return {f"{threshold:g}": float(losses.mean()) for threshold, losses in pairs}
+
+
+def _write(run: Run, mark: str, path: Path, speculator: Speculator, notes: dict[str, object]) -> None:
     """The file, which also says of what model it is and how it was made."""
     made = {"plan": run.plan.said(), "specee": __version__, "torch": torch.__version__, **notes}
-    write_speculator(
-        path,
-        Speculator(chosen.ids, {}, training.drafter.parts()),
-        mark,
-        {"shape": shape_of(run.model.config), "fit": json.dumps(made)},
-    )
+    write_speculator(path, speculator, mark, {"shape": shape_of(run.model.config), "fit": json.dumps(made)})

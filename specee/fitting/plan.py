@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from specee.errors import ConfigurationError
+from specee.fitting.exit_report import ExitReport
 from specee.model import Model
 
 Tell = Callable[[str, int, int], None]
@@ -21,7 +22,10 @@ class Plan:
     trained on ``epochs`` times; ``seed`` of texts and of their order; ``layers`` whose states the drafter
     reads, None for two fifths, two thirds and all of the model; ``steps`` unrolled in training;
     ``batch_tokens`` of a batch at most, padding included. ``snapshots``: files that are left on the way,
-    after a half of the training, a fourth, and so on.
+    after a half of the training, a fourth, and so on. ``base``: a speculator file whose vocabulary and
+    drafter are taken as they are. Exit predictors of ``candidates`` learn from ``exit_samples`` positions,
+    each ``exit_epochs`` times (none at all for 0), and are calibrated on ``generations`` of
+    ``generation_tokens`` (not for 0).
     """
 
     tokens: int
@@ -33,6 +37,12 @@ class Plan:
     learning_rate: float = 1.5e-3
     snapshots: int = 0
     corpus: str | None = None
+    base: str | None = None
+    candidates: int = 4
+    exit_samples: int = 16_384
+    exit_epochs: int = 100
+    generations: int = 200
+    generation_tokens: int = 64
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -41,14 +51,22 @@ class Plan:
             ("steps", 1),
             ("batch_tokens", 1),
             ("snapshots", 0),
+            ("candidates", 1),
+            ("exit_samples", 0),
+            ("exit_epochs", 1),
+            ("generations", 0),
+            ("generation_tokens", 1),
         ):
             if (number := getattr(self, name)) < least:
                 raise ConfigurationError(f"{name}={number}: allowed is {least} or more")
 
     def said(self) -> dict[str, object]:
-        """For the file's notes; of a corpus its name alone."""
-        corpus = None if self.corpus is None else Path(self.corpus).name
-        return {**asdict(self), "corpus": corpus}
+        """For the file's notes; of files their names alone."""
+        files = {name: None if path is None else Path(path).name for name, path in self._files().items()}
+        return {**asdict(self), **files}
+
+    def _files(self) -> dict[str, str | None]:
+        return {"corpus": self.corpus, "base": self.base}
 
 
 @dataclass(frozen=True)
@@ -73,7 +91,8 @@ class Report:
 
     ``agreement[i]``: how often the drafter's token after i of its own is the model's, the text so far being
     right. ``coverage``: of the texts' tokens by the draft vocabulary's ``vocabulary`` ids. ``losses``: of
-    the last batch, by unrolled step. ``seconds``: since this run, or what went on with it, began.
+    the last batch, by unrolled step. ``exits``: of the predictors; ``losses_by_threshold``: of the
+    calibration, in the mean. ``seconds``: since this run, or what went on with it, began.
     """
 
     tokens: int
@@ -83,4 +102,6 @@ class Report:
     layers: tuple[int, ...]
     losses: list[float]
     agreement: list[float]
+    exits: ExitReport | None
+    losses_by_threshold: dict[str, float]
     seconds: float

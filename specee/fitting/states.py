@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from specee.backends.protocol import Backend
+from specee.backends.protocol import Backend, Floats
 from specee.errors import CheckpointError
 from specee.types import KVDtype
 from specee.whole_file import write_whole
@@ -42,8 +42,13 @@ def hidden_states(
     found = np.empty((sum(lengths), len(layers), backend.config.hidden_size), np.float16)
     for index, layer in enumerate(layers):
         backend.advance(work, layer)
-        found[:, index] = np.clip(backend.hidden(work), -_MOST, _MOST)
+        found[:, index] = halves(backend.hidden(work))
     return np.split(found, np.cumsum(lengths)[:-1])
+
+
+def halves(states: Floats) -> Halves:
+    """In fp16, what is larger cut to it."""
+    return np.clip(states, -_MOST, _MOST).astype(np.float16)
 
 
 def _read(path: Path) -> Halves:

@@ -26,6 +26,7 @@ from specee.types import Sampling
 from tests.chaos import Chaos, Grower, Grown
 from tests.engines import Engine, all_engines
 from tests.random_drafter import random_parts
+from tests.random_exits import random_exits
 from tests.random_model import CONFIGS, random_model
 
 MODELS = [(name, "fp32") for name in CONFIGS] + [("llama", "bf16"), ("aligned", "mixed"), ("aligned", "int8")]
@@ -36,6 +37,7 @@ POLICIES = [
 ]
 POLICIES += ["prompt-lookup:shortest_ngram=1", "layerskip:exit_layer=2,speculation_length=0"]
 POLICIES += ["drafter", "drafter:threshold=0.0,speculation_length=5", "del", "del:faithful=true", "auto"]
+POLICIES += ["specee", "specee:layers=all,threshold=0.0,speculation_length=4"]
 PLAIN = "autoregressive"
 
 
@@ -112,7 +114,8 @@ def fitted(backend: Backend) -> DraftHeads:
     )
     vocabulary = rng.permutation(backend.config.vocab_size)[: backend.config.vocab_size // 3]
     parts = random_parts(backend.config, (1, backend.config.num_layers), rng)
-    return DraftHeads(backend, Speculator(vocabulary, {1: adapter}, parts))
+    exits = random_exits(backend.config, rng)
+    return DraftHeads(backend, Speculator(vocabulary, {1: adapter}, parts, exits))
 
 
 def run(
@@ -209,7 +212,7 @@ def test_drafts_are_accepted_and_refused_on_the_way() -> None:
             total[0] += counts.drafted
             total[1] += counts.accepted
         assert len(generation.statistics.steps) < sum(len(one.tokens) for one in plain)
-    assert totals.keys() == {"DrafterBlock", "ExitLayer", "NgramLookup", "Grown"}
+    assert totals.keys() == {"DrafterBlock", "ExitLayer", "NgramLookup", "Grown", "PredictedExit"}
     assert all(drafted > accepted > 0 for drafted, accepted in totals.values()), totals
 
 

@@ -23,7 +23,8 @@ from specee.fitting.training import Training
 from specee.models.speculator import fingerprint, read_speculator
 from tests.tiny_models import FAMILIES, tiny_folder
 
-PLAN = Plan(tokens=1500, batch_tokens=256)
+SHORT = {"exit_samples": 300, "exit_epochs": 2, "generations": 5, "generation_tokens": 6}
+PLAN = Plan(tokens=1500, batch_tokens=256, **SHORT)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_every_family(family: str, tmp_path: Path) -> None:
     source = tiny_folder(family, tmp_path, seed=5)
     output = tmp_path / "made.safetensors"
     model = specee.load(source, threads=1)
-    report = fit(model, Plan(tokens=1200, batch_tokens=256), output, tmp_path / "work")
+    report = fit(model, Plan(tokens=1200, batch_tokens=256, **SHORT), output, tmp_path / "work")
     assert report.tokens >= 500
     assert 0 < report.coverage <= 1
     assert len(report.agreement) == 3

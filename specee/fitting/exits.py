@@ -1,0 +1,114 @@
+"""The third stage: exit predictors for the drafter's candidates, and what leaving by them costs."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Sequence as Seq
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from specee.errors import CheckpointError
+from specee.fitting.calibration import THRESHOLDS, Calibrator, questions
+from specee.fitting.corpus import Text, Tokens
+from specee.fitting.drafter import Drafter
+from specee.fitting.exit_report import ExitReport
+from specee.fitting.exit_samples import Sampler
+from specee.fitting.exit_training import train
+from specee.fitting.frozen import Frozen
+from specee.fitting.plan import Run
+from specee.fitting.turns import turns_of
+from specee.fitting.writer import Writer
+from specee.models.exit_parts import Calibration, ExitParts
+from specee.models.speculator import Speculator
+from specee.whole_file import write_whole
+
+
+def fit_exits(
+    run: Run, frozen: Frozen, drafter: Drafter, vocabulary: Tensor, texts: Seq[Text]
+) -> tuple[ExitParts, ExitReport]:
+    """Predictors for every layer but the last. Raises CheckpointError, OSError."""
+    plan = run.plan
+    mark = _mark(
+        [text.tokens for text in texts], drafter, [plan.exit_samples, plan.exit_epochs, plan.candidates]
+    )
+    path = run.work / f"exits-{plan.seed}-{mark}.npz"
+    if path.exists():
+        arrays = _read(path)
+        report = ExitReport(**json.loads(str(arrays.pop("report"))))
+        return ExitParts(tuple(arrays.pop("layers").tolist()), **arrays), report
+    sampler = Sampler(run.model.backend, frozen, drafter, vocabulary, plan.candidates, run.model.kv_dtype)
+    samples = sampler.samples(texts, plan.exit_samples, lambda done, total: run.tell("exits", done, total))
+    parts, report = train(
+        samples, plan.seed, plan.exit_epochs, lambda done, total: run.tell("predictors", done, total)
+    )
+    _write(
+        path,
+        layers=np.array(parts.layers),
+        report=np.array(json.dumps(asdict(report))),
+        **dict(parts.arrays()),
+    )
+    return parts, report
+
+
+def calibrate(run: Run, speculator: Speculator, content: bytes) -> Calibration:
+    """Losses of every threshold; ``content`` is the speculator's file. Raises CheckpointError, OSError."""
+    model, plan = run.model, run.plan
+    ends = frozenset(model.checkpoint.eos_token_ids)
+    path = (
+        run.work
+        / f"losses-{plan.seed}-{plan.generations}-{plan.generation_tokens}-{zlib.crc32(content):08x}.npz"
+    )
+    known = _read(path) if path.exists() else {}
+    if known:
+        prompts = [tuple(map(int, one.split())) for one in known.pop("prompts").tolist()]
+    else:
+        run.tell("questions", 0, plan.generations)
+        writer = Writer(
+            model.backend,
+            model.tokenizer,
+            turns_of(model.tokenizer),
+            ends,
+            answer_tokens=1,
+            kv_dtype=model.kv_dtype,
+        )
+        prompts = questions(writer, plan.seed, plan.generations)
+    calibrator = Calibrator(model.backend, speculator, ends, plan.generation_tokens, model.kv_dtype)
+    losses = dict(known)
+    for index, threshold in enumerate(THRESHOLDS):
+        run.tell("calibration", index, len(THRESHOLDS))
+        if str(index) not in losses:
+            losses[str(index)] = calibrator.losses_of(prompts, threshold)
+            _write(path, prompts=np.array([" ".join(map(str, one)) for one in prompts]), **losses)
+    found = np.stack([losses[str(index)] for index in range(len(THRESHOLDS))])
+    return Calibration(np.array(THRESHOLDS, np.float32), found, model.backend.weights)
+
+
+def _mark(texts: Seq[Tokens], drafter: Drafter, said: Seq[int]) -> str:
+    """What tells one run from another, in a few digits."""
+    mark = zlib.crc32(repr(list(said)).encode())
+    for tokens in texts:
+        mark = zlib.crc32(tokens.tobytes(), mark)
+    for _, array in drafter.parts().arrays():
+        mark = zlib.crc32(np.ascontiguousarray(array).tobytes(), mark)
+    return f"{mark:08x}"
+
+
+def _write(path: Path, **arrays: Any) -> None:
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_whole(path, content.getvalue())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError, KeyError, zlib.error, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path}: no complete file of a fit ({error}). Delete it.") from error
