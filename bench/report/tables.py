@@ -7,7 +7,7 @@ from typing import Any
 
 from specee.errors import ConfigurationError
 
-from . import contests, kernels, speculation
+from . import contests, early_exit, kernels, speculation
 from .numbers import megabytes, percent, percent_ranged, ranged, seconds, short
 from .table import Table, as_text
 
@@ -255,5 +255,6 @@ _KINDS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "planted": contests.planted,
     "regret": contests.regret,
     "ablation": contests.ablation,
+    "early-exit": early_exit.tables,
     "kernels": _kernels,
 }

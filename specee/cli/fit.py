@@ -61,7 +61,7 @@ def print_report(report: Report, output: Path) -> None:
     if report.exits is not None:
         rate, layer, right = report.exits.exit_rate, report.exits.layer, report.exits.agreement
         print(
-            f"exits       {rate:.0%} leave before the last layer, {right:.1%} of them right; layer {layer:.1f}"
+            f"exits       {rate:.0%} leave early, {right:.1%} of them right; at layer {layer:.1f} in the mean"
         )
     if report.losses_by_threshold:
         each = ", ".join(f"{loss:.3f} at {at}" for at, loss in report.losses_by_threshold.items())

@@ -41,6 +41,14 @@ class DraftHeads:
             self.drafter_head = backend.draft_head(None, speculator.vocabulary, stored)
         if speculator.exits is not None:
             self.exits = backend.exit_predictors(speculator.exits)
+            tokens = (
+                backend.config.vocab_size if speculator.vocabulary is None else len(speculator.vocabulary)
+            )
+            if self.exits.candidates > tokens:
+                raise ConfigurationError(
+                    f"exit predictors of {self.exits.candidates} candidates with a draft vocabulary of "
+                    f"{tokens}: it must have as many; make the speculator file again"
+                )
             self._exit_view = _exit_view(speculator, backend.weights)
         if speculator.vocabulary is not None:
             self._plain = backend.draft_head(None, speculator.vocabulary)

@@ -113,15 +113,15 @@ class ActiveSequence:
     def restore(self) -> None:
         """Undo what a step that failed has left undone, wherever it was interrupted.
 
-        No speculative row is left, and the newest token waits to be computed: a step reads its hidden state,
-        which the backend may let go once the row is complete.
+        No speculative row is left, and the newest token waits to be computed from the first layer on: a step
+        reads its hidden state, which the backend may let go once the row is complete.
         """
         length, _ = self._committed
         del self.text[length:]
         self.state.commit([])
         self.state.rollback(self.state.length - length)
         newest = self.state.row(length - 1)
-        if newest.done == len(self.state.frontier):
+        if newest.done:
             self.state.rollback(1)
             self.state.append([newest.token])
 

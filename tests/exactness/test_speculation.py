@@ -114,7 +114,7 @@ def fitted(backend: Backend) -> DraftHeads:
     )
     vocabulary = rng.permutation(backend.config.vocab_size)[: backend.config.vocab_size // 3]
     parts = random_parts(backend.config, (1, backend.config.num_layers), rng)
-    exits = random_exits(backend.config, rng)
+    exits = random_exits(backend.config, rng, candidates=min(3, len(vocabulary)))
     return DraftHeads(backend, Speculator(vocabulary, {1: adapter}, parts, exits))
 
 

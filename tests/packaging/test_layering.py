@@ -58,7 +58,7 @@ SUITE, ITS_COMMAND = "specee.bench", "specee.cli.bench"
 # Modules that may import the optional extras when they are imported themselves.
 NEEDS_EXTRAS = re.compile(
     r"specee\.(backends\.reference|integrations|bench\.kernels|bench\.decode\.exactness"
-    r"|fitting\.(batches|block|distillation|drafter|frozen|judging|pipeline|training))"
+    r"|fitting\.(batches|block|distillation|drafter|exit_samples|exit_training|exits|frozen|judging|pipeline|training))"
 )
 EXTRAS = ("torch", "transformers", "matplotlib", "llama_cpp")
 

@@ -11,6 +11,7 @@ from specee.errors import ConfigurationError
 from specee.policies import (
     Draft,
     ExitLayer,
+    ExitView,
     Latency,
     LayerSkip,
     ModelView,
@@ -30,7 +31,8 @@ from specee.policies import (
 )
 
 LAYERS = 10
-MODEL = ModelView(LAYERS, drafter=0.3)
+EXITS = ExitView(tuple(range(1, LAYERS)), (0.1,) * (LAYERS - 1))
+MODEL = ModelView(LAYERS, drafter=0.3, exits=EXITS)
 LATENCY = Latency((1, 8), (1e-4, 1.2e-4), (1e-3, 1.5e-3), 1e-5, 1e-4)
 
 
