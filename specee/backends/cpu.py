@@ -8,11 +8,21 @@ from collections.abc import Sequence as Seq
 import numpy as np
 
 from specee import _cpu, env
-from specee.backends.cpu_drafter import CpuDrafter, native_calls
+from specee.backends.cpu_drafter import CpuDrafter, native_chains, native_trees
 from specee.backends.draft_parts import checked_adapter, checked_vocabulary
 from specee.backends.drafter_parts import stored_rows
 from specee.backends.memory import check_room
-from specee.backends.protocol import ChainCall, DraftFormat, DraftHead, FittedDrafter, Floats, Ints, Work
+from specee.backends.protocol import (
+    ChainCall,
+    DraftedTree,
+    DraftFormat,
+    DraftHead,
+    FittedDrafter,
+    Floats,
+    Ints,
+    TreeCall,
+    Work,
+)
 from specee.errors import ConfigurationError, RowError
 from specee.models.drafter_parts import DrafterParts
 from specee.models.formats import made_formats
@@ -251,13 +261,16 @@ class CpuBackend:
         self, drafter: FittedDrafter, calls: Seq[ChainCall], head: DraftHead | None = None
     ) -> list[tuple[list[int], list[float]]]:
         """See :meth:`.Backend.draft_chains`."""
-        if not isinstance(drafter, CpuDrafter):
-            raise ConfigurationError(
-                f"got a {type(drafter).__name__} where the cpu backend needs its own drafters; make them "
-                "with this backend's drafter()"
-            )
-        sequences = [native for native, _ in _native([(call.sequence, ()) for call in calls])]
-        return self._engine.draft_chains(drafter.native, native_calls(sequences, calls), _native_head(head))
+        native, sequences = _native_drafter(drafter), _sequences(calls)
+        return self._engine.draft_chains(native, native_chains(sequences, calls), _native_head(head))
+
+    def draft_trees(
+        self, drafter: FittedDrafter, calls: Seq[TreeCall], head: DraftHead | None = None
+    ) -> list[DraftedTree]:
+        """See :meth:`.Backend.draft_trees`."""
+        native, sequences = _native_drafter(drafter), _sequences(calls)
+        trees = self._engine.draft_trees(native, native_trees(sequences, calls), _native_head(head))
+        return [DraftedTree(*tree) for tree in trees]
 
 
 def _native(work: Work) -> list[tuple[_cpu.Sequence, Seq[int]]]:
@@ -270,6 +283,19 @@ def _native(work: Work) -> list[tuple[_cpu.Sequence, Seq[int]]]:
             )
         pairs.append((sequence.native, slots))
     return pairs
+
+
+def _native_drafter(drafter: FittedDrafter) -> _cpu.Drafter:
+    if not isinstance(drafter, CpuDrafter):
+        raise ConfigurationError(
+            f"got a {type(drafter).__name__} where the cpu backend needs its own drafters; make them with "
+            "this backend's drafter()"
+        )
+    return drafter.native
+
+
+def _sequences(calls: Seq[ChainCall] | Seq[TreeCall]) -> list[_cpu.Sequence]:
+    return [native for native, _ in _native([(call.sequence, ()) for call in calls])]
 
 
 def _native_head(head: DraftHead | None) -> _cpu.DraftHead | None:

@@ -55,8 +55,7 @@ class ReferenceChain:
 
     def run(self, embed: Embed, draw: Draw) -> tuple[list[int], list[float]]:
         """Tokens and confidences."""
-        state = self._catch_up(embed)
-        text = [self._sequence.row(slot).token for slot in range(self._last + 1)]
+        state, text = self.begin(embed)
         tokens: list[int] = []
         confidences: list[float] = []
         while True:
@@ -69,8 +68,13 @@ class ReferenceChain:
         self._column.cut(self._column.length)  # drafts left keys and values, and no tokens
         return tokens, confidences
 
+    def begin(self, embed: Embed) -> tuple[Tensor, list[int]]:
+        """What the block gives for the newest position, and the text up to it."""
+        text = [self._sequence.row(slot).token for slot in range(self._last + 1)]
+        return self._catch_up(embed), text
+
     def _catch_up(self, embed: Embed) -> Tensor:
-        """What the block gives for the newest position, with all before it that can be had in the column."""
+        """The column has all of the text that can be had afterwards."""
         column, sequence = self._column, self._sequence
         tokens = [sequence.row(slot).token for slot in range(column.first, self._last)]
         same = 0

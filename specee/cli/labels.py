@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from specee.policies import DrafterBlock, ExitLayer, NgramLookup
+from specee.policies import DrafterBlock, DrafterTree, ExitLayer, NgramLookup
 
 SHARES = {
     "draft": "draft",
@@ -23,4 +23,6 @@ def source_label(source: Any) -> str:
         return f"exit layer {source.layer}" + (", adapted" if source.adapted else "")
     if isinstance(source, DrafterBlock):
         return "drafter"
+    if isinstance(source, DrafterTree):
+        return "drafter tree"
     return "prompt lookup" if isinstance(source, NgramLookup) else type(source).__name__

@@ -9,7 +9,7 @@ from specee.backends.protocol import Backend
 from specee.clock import Clock
 from specee.drafting.heads import DraftHeads
 from specee.drafting.tree import DraftTree
-from specee.policies import DraftCost, DrafterBlock, DraftSource, ExitLayer, NgramLookup
+from specee.policies import DraftCost, DrafterBlock, DrafterTree, DraftSource, ExitLayer, NgramLookup
 
 
 class States(NamedTuple):
@@ -45,11 +45,14 @@ class Drafter(Protocol):
 def built_in(backend: Backend, heads: DraftHeads) -> dict[type[DraftSource], Drafter]:
     """A drafter for each kind of source."""
     from specee.drafting.drafter_block import BlockDrafter
+    from specee.drafting.drafter_tree import TreeDrafter
     from specee.drafting.exit_layer import ExitLayerDrafter
     from specee.drafting.prompt_lookup import PromptLookupDrafter
 
+    chains = BlockDrafter(backend, heads)
     return {
         ExitLayer: ExitLayerDrafter(backend, heads),
         NgramLookup: PromptLookupDrafter(),
-        DrafterBlock: BlockDrafter(backend, heads),
+        DrafterBlock: chains,
+        DrafterTree: TreeDrafter(backend, heads, chains),
     }

@@ -28,44 +28,47 @@ class BlockDrafter:
 
     def check(self, source: DraftSource) -> None:
         """See :meth:`.Drafter.check`."""
-        self._block()
+        self.block()
 
     def cost(self, source: DraftSource) -> DraftCost:
         """See :meth:`.Drafter.cost`: the block's weights and its head's, counted as the model's head."""
-        self._block()
+        self.block()
         return DraftCost(0, self._heads.drafter_share or 0.0)
 
     def reads(self, source: DraftSource) -> States:
         """See :meth:`.Drafter.reads`."""
-        return States(self._block().layers, WINDOW)
+        return States(self.block().layers, WINDOW)
 
     def draft(self, trees: Seq[DraftTree], clock: Clock) -> None:
         """See :meth:`.Drafter.draft`. A text whose states are not known yet gets nothing."""
-        able = [tree for tree in trees if tree.open and self._known(tree)]
+        able = [tree for tree in trees if tree.open and self.known(tree)]
         if able:
             calls = [self._call(tree) for tree in able]
-            arguments = self._block(), calls, self._heads.drafter_head
+            arguments = self.block(), calls, self._heads.drafter_head
             chains = clock.timed("draft", self._backend.draft_chains, *arguments)
             for tree, (tokens, confidences) in zip(able, chains, strict=True):
                 tree.chain(tokens, confidences)
         for tree in trees:
             tree.close()
 
-    def _known(self, tree: DraftTree) -> bool:
+    def known(self, tree: DraftTree) -> bool:
         """Whether the state before the newest position is kept, so that drafts can begin."""
         before = tree.tip - 1
         layers = self._backend.config.num_layers
         return before >= 0 and tree.state.kept > 0 and tree.state.row(before).done == layers
 
-    def _call(self, tree: DraftTree) -> ChainCall:
+    def column(self, tree: DraftTree) -> FittedColumn:
+        """That of the tree's sequence."""
         sequence = tree.draft.sequence
         if sequence not in self._columns:
-            self._columns[sequence] = self._block().column(tree.state.capacity, "fp16")
-        return ChainCall(
-            tree.state, self._columns[sequence], tree.draft.length, tree.draft.stop_below, _drawn(tree)
-        )
+            self._columns[sequence] = self.block().column(tree.state.capacity, "fp16")
+        return self._columns[sequence]
 
-    def _block(self) -> FittedDrafter:
+    def _call(self, tree: DraftTree) -> ChainCall:
+        return ChainCall(tree.state, self.column(tree), tree.draft.length, tree.draft.stop_below, drawn(tree))
+
+    def block(self) -> FittedDrafter:
+        """The speculator's. Raises ConfigurationError without one."""
         if self._heads.drafter is None:
             raise ConfigurationError(
                 "no drafter block is loaded: load a speculator file that has one, or use another policy"
@@ -73,7 +76,7 @@ class BlockDrafter:
         return self._heads.drafter
 
 
-def _drawn(tree: DraftTree) -> Sampling:
+def drawn(tree: DraftTree) -> Sampling:
     """Classical rejection gets the likeliest tokens, which are no draws: it may keep any such draft."""
     if not tree.rejection:
         return tree.sampling

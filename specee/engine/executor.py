@@ -14,7 +14,17 @@ from specee.engine.checks import check_plan, drafter_of
 from specee.engine.sequence import ActiveSequence
 from specee.engine.shadows import Shadows
 from specee.engine.verify import Pair, next_tokens, verify
-from specee.policies import Draft, DraftCost, DraftSource, NextToken, NgramLookup, Outcome, Plan, Round
+from specee.policies import (
+    Draft,
+    DraftCost,
+    DrafterTree,
+    DraftSource,
+    NextToken,
+    NgramLookup,
+    Outcome,
+    Plan,
+    Round,
+)
 
 # What stands in for the source where nothing is drafted.
 _NONE = NgramLookup()
@@ -139,5 +149,14 @@ def outcome_of(done: Seq[Done], clock: Clock) -> Outcome:
 def _round(sequence: ActiveSequence, tree: DraftTree | None, done: Walk) -> Round:
     if tree is None or not tree.drafted:
         return Round(sequence.id, done.tokens)
-    confidences = tuple(tree.confidences)
-    return Round(sequence.id, done.tokens, tree.draft.source, tree.drafted, len(done.path), confidences)
+    drafts = Round(
+        sequence.id,
+        done.tokens,
+        tree.draft.source,
+        tree.drafted,
+        len(done.path),
+        tuple(tree.confidences),
+    )
+    if not isinstance(tree.draft.source, DrafterTree):
+        return drafts
+    return drafts._replace(path=tuple([node - 1 for node in done.path]), depth=tree.depth)

@@ -102,7 +102,20 @@ class DrafterBlock:
     """
 
 
-DraftSource: TypeAlias = ExitLayer | NgramLookup | DrafterBlock
+@dataclass(frozen=True)
+class DrafterTree:
+    """Draft a tree with the speculator's block, by what it finds likeliest: EAGLE-2 (Li et al., EMNLP 2024).
+
+    At most ``depth`` drafts in a row; at each depth ``width`` nodes at most get children, and each of them
+    ``children`` at most.
+    """
+
+    depth: int = 8
+    width: int = 4
+    children: int = 4
+
+
+DraftSource: TypeAlias = ExitLayer | NgramLookup | DrafterBlock | DrafterTree
 """Where drafts come from; :mod:`specee.drafting` has what each stands for."""
 
 
@@ -122,6 +135,10 @@ class Draft(NamedTuple):
     Drafting ends early after a token whose confidence is under ``stop_below`` (that token is still
     verified) and after one that ends the text. ``otherwise`` is what to draft, for the same sequence, where
     the source has nothing to offer; a draft of length 0 asks for nothing, and turns to nothing else.
+
+    Of a tree ``length`` is how many nodes are verified, and a node's confidence is the probability of its
+    whole path: none is verified whose path is under ``stop_below``, the likeliest first one aside, and the
+    tree grows no deeper where all nodes that would get children have less than ``deepen_from`` together.
     """
 
     sequence: int
@@ -129,6 +146,7 @@ class Draft(NamedTuple):
     length: int
     stop_below: float = 0.0
     otherwise: Draft | None = None
+    deepen_from: float = 0.0
 
 
 class Shadow(NamedTuple):
@@ -168,7 +186,9 @@ class Round(NamedTuple):
 
     ``tokens`` were emitted, the first ``accepted`` of them drafted before, the last one (if there is one
     more) drawn by the full model. ``drafted`` tokens were proposed and verified, with ``confidences`` in the
-    order they were drafted. ``source`` is None where nothing was drafted.
+    order they were drafted. ``source`` is None where nothing was drafted. Of a :class:`DrafterTree`, ``path``
+    says which drafts were accepted, counted from 0, and ``depth`` is the most drafts in a row; elsewhere the
+    first ones were, and all are in a row.
     """
 
     sequence: int
@@ -177,6 +197,8 @@ class Round(NamedTuple):
     drafted: int = 0
     accepted: int = 0
     confidences: tuple[float, ...] = ()
+    path: tuple[int, ...] = ()
+    depth: int = 0
 
 
 class ShadowTokens(NamedTuple):
