@@ -13,6 +13,7 @@ from specee.policies import (
     Draft,
     DraftCost,
     DrafterBlock,
+    DrafterTree,
     ExitLayer,
     ModelView,
     Needs,
@@ -99,6 +100,7 @@ class Chaos:
             int(self._rng.integers(0, min(view.remaining, 8))),
             float(self._rng.choice([0.0, 0.05, 0.3, 1.0])),
             self._draft(view) if self._rng.random() < 0.3 else None,
+            float(self._rng.choice([0.0, 0.02, 0.5])),
         )
 
     def _shadows(self, observation: Observation) -> tuple[Shadow, ...]:
@@ -114,8 +116,12 @@ class Chaos:
         return tuple(shadows)
 
     def _source(self) -> object:
-        if self._model.drafter is not None and self._rng.random() < 0.25:
-            return DrafterBlock()
+        if self._model.drafter is not None and self._rng.random() < 0.3:
+            return (
+                DrafterTree(*self._rng.integers(1, 5, 3).tolist())
+                if self._rng.random() < 0.5
+                else DrafterBlock()
+            )
         kind = self._rng.integers(0, 3 if self._grown else 2)
         if kind == 0 and self._layers > 1:
             adapted = self._adapted and bool(self._rng.random() < 0.5)
