@@ -13,6 +13,7 @@ _CHANCES = tuple([0.6 * 0.8**rank for rank in range(LONGEST)])
 _PRIOR = 0.5
 _DEPTH = 3.0
 _MOST = 20.0  # rounds are enough: what comes after a long run of good ones must count for something
+_TRUST_DECAY = 0.9  # faster than what nodes look like: a text that surprises the block does so at once
 _DOUBT = 2.0  # accepted drafts' worth of trust in chances as they are
 
 
@@ -68,10 +69,11 @@ class TreeEvidence:
         return self._rounds * float(DECAY ** (now - self._now))
 
     def _fade(self, now: float) -> None:
+        faster = float(_TRUST_DECAY ** (now - self._now))
+        self._expected, self._accepted = faster * self._expected, faster * self._accepted
         factor = float(DECAY ** (now - self._now))
         factor = min(factor, _MOST / self._rounds) if self._rounds else factor
         self._now = now
         self._sums = [factor * one for one in self._sums]
         self._seen = [factor * one for one in self._seen]
-        self._expected, self._accepted = factor * self._expected, factor * self._accepted
         self._depths, self._rounds = factor * self._depths, factor * self._rounds
