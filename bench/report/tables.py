@@ -255,5 +255,6 @@ _KINDS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "planted": contests.planted,
     "regret": contests.regret,
     "ablation": contests.ablation,
+    "trees": contests.trees,
     "kernels": _kernels,
 }
