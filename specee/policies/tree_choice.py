@@ -37,27 +37,36 @@ class TreeChoice:
         self._most = min(most, LONGEST)
         self._evidence = TreeEvidence()
         self._planned = TreePlan(self._most, 0.0, 0.0, 0.0)
+        self._fresh = True
+        self._known: tuple[Objective, float, float] | None = None  # what the latest plan follows from
         self._copies: tuple[Objective, list[float]] | None = None
 
     def learn(self, chances: Sequence[float], accepted: int, depth: int, now: float) -> None:
         """The tree of the latest plan, in round ``now``: what :meth:`.TreeEvidence.add` takes."""
         plan = self._planned
         self._evidence.add(chances, accepted, depth, plan.nodes, plan.stop_below, now)
+        self._fresh, self._known = False, None
 
     def best(self, objective: Objective, now: float) -> TreePlan:
         """The size worth most, and its value."""
-        if self._evidence.weight(now) < _ENOUGH:
-            self._evidence = TreeEvidence()
+        if self._evidence.weight(now) < _ENOUGH and not self._fresh:
+            self._evidence, self._fresh = TreeEvidence(), True
+            self._known = None
+        first, each = self._cost.first, self._cost.each
+        if self._known == (objective, first, each):  # nothing has changed: rounds without trees are many
+            return self._planned
+        self._known = objective, first, each
         evidence, verified = self._evidence, self._verified(objective)
         tokens = [1 + accepted for accepted in evidence.accepted()[: self._most]]
+        depth = evidence.depth
         seconds = [
-            verified[nodes] + self._cost.first + (min(evidence.depth, nodes) - 1) * self._cost.each
+            verified[nodes] + first + ((nodes if nodes < depth else depth) - 1) * each
             for nodes in range(1, self._most + 1)
         ]
         choice = objective.most(tokens, seconds)
         pace = choice.value / (objective.plain * evidence.trust)  # chances a second, for one sequence
         at = min(choice.length, LONGEST - 1)
-        row, deeper = verified[at + 1] - verified[at], self._cost.each / _NEXT
+        row, deeper = verified[at + 1] - verified[at], each / _NEXT
         self._planned = TreePlan(
             min(_MORE * choice.length, self._most),
             max(0.0, min(pace * row, _CERTAIN)),

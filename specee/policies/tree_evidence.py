@@ -47,11 +47,12 @@ class TreeEvidence:
 
     def accepted(self) -> list[float]:
         """Drafts that are expected to be accepted of the 1, 2, ... LONGEST likeliest nodes."""
-        total, last, found = 0.0, 1.0, []
+        total, last, trust, found = 0.0, 1.0, self.trust, []
         for prior, seen, chances in zip(_CHANCES, self._seen, self._sums, strict=True):
-            last = min(last, (chances + _PRIOR * prior) / (seen + _PRIOR))
+            mean = (chances + _PRIOR * prior) / (seen + _PRIOR)
+            last = min(last, mean)
             total += last
-            found.append(self.trust * total)
+            found.append(trust * total)
         return found
 
     @property
