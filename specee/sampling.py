@@ -108,6 +108,28 @@ def kept(logits: npt.ArrayLike, sampling: Sampling) -> tuple[npt.NDArray[np.int6
     return ids, scores[ids]
 
 
+def best(
+    logits: npt.ArrayLike, sampling: Sampling, position: int, most: int
+) -> tuple[npt.NDArray[np.int64], Doubles]:
+    """The ``most`` likeliest ids at ``position``, and the scores that rank them, best first.
+
+    Scores are those of :func:`kept` plus Gumbel noise, at temperature 0 the logits; the lower id comes first
+    among equals. There are fewer where fewer are kept. The first id is what :func:`sample` draws, so the
+    others are what it would draw without the ones before them (Kool et al., "Stochastic beams and where to
+    find them", 2019).
+    """
+    if sampling.temperature == 0:
+        scores = np.asarray(logits, np.float32).astype(np.float64)
+        ids = np.flatnonzero(scores > -np.inf)
+        scores = scores[ids]
+    else:
+        ids, scores = kept(logits, sampling)
+        ids, scores = ids[scores > -np.inf], scores[scores > -np.inf]
+        scores = scores + gumbel(sampling.seed, position, ids)
+    order = np.lexsort((ids, -scores))[:most]
+    return ids[order], scores[order]
+
+
 def sample(logits: npt.ArrayLike, sampling: Sampling, position: int) -> int:
     """The token at ``position``, given (vocab_size,) fp32 logits of the row before it.
 

@@ -13,6 +13,7 @@ from specee.policies import (
     Draft,
     DraftCost,
     DrafterBlock,
+    DrafterTree,
     ExitLayer,
     ModelView,
     Needs,
@@ -102,6 +103,7 @@ class Chaos:
             float(self._rng.choice([0.0, 0.05, 0.3, 1.0])),
             self._draft(view) if self._rng.random() < 0.3 else None,
             tuple(layer for layer in known if self._rng.random() < 0.7),
+            float(self._rng.choice([0.0, 0.02, 0.5])),
         )
 
     def _shadows(self, observation: Observation) -> tuple[Shadow, ...]:
@@ -117,10 +119,14 @@ class Chaos:
         return tuple(shadows)
 
     def _source(self) -> object:
-        if self._model.drafter is not None and self._rng.random() < 0.25:
-            return DrafterBlock()
         if self._model.exits is not None and self._rng.random() < 0.25:
             return PredictedExit(float(self._rng.choice([0.0, 0.3, 0.9])))
+        if self._model.drafter is not None and self._rng.random() < 0.3:
+            return (
+                DrafterTree(*self._rng.integers(1, 5, 3).tolist())
+                if self._rng.random() < 0.5
+                else DrafterBlock()
+            )
         kind = self._rng.integers(0, 3 if self._grown else 2)
         if kind == 0 and self._layers > 1:
             adapted = self._adapted and bool(self._rng.random() < 0.5)

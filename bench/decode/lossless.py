@@ -92,7 +92,7 @@ def default_policies(layers: int, *, drafter: bool = False) -> list[str]:
         "prompt-lookup",
         "del",
         "auto",
-        *(["drafter"] if drafter else []),
+        *(["drafter", "drafter-tree"] if drafter else []),
     ]
 
 

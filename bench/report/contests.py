@@ -1,4 +1,4 @@
-"""Tables of policies in turns with plain decoding: planted models, regret, ablation."""
+"""Tables of policies in turns with plain decoding: planted models, regret, ablation, trees."""
 
 from __future__ import annotations
 
@@ -69,6 +69,28 @@ def regret(result: dict[str, Any]) -> list[Table]:
 def ablation(result: dict[str, Any]) -> list[Table]:
     """For each model and kind of weights."""
     return by_part("Variants", result)
+
+
+def trees(result: dict[str, Any]) -> list[Table]:
+    """For each kind of weights; what rows take is why sizes are what they are."""
+    header = ("policy", "tokens/s", "decoding", "drafted/round", "accepted/round", "rounds by size")
+    tables = []
+    for part in result["parts"]:
+        rows = [
+            (
+                policy,
+                *_speed(found)[:2],
+                short(found["drafted_per_round"]),
+                short(found["accepted_per_round"]),
+                _most(found["lengths"]),
+            )
+            for policy, found in part["policies"].items()
+        ]
+        taken = ", ".join(f"{count}: {short(took)}" for count, took in part["row_ms"].items())
+        title = f"Trees beside chains: {part['label']}, {part['prompts']} prompts"
+        note = f"decoding: times as fast as plain decoding; milliseconds of a pass by rows {taken}"
+        tables.append(Table(title, header, rows, _with_differing(note, part)))
+    return tables
 
 
 def _with_differing(note: str, part: dict[str, Any]) -> str:

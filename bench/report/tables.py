@@ -256,5 +256,6 @@ _KINDS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "regret": contests.regret,
     "ablation": contests.ablation,
     "early-exit": early_exit.tables,
+    "trees": contests.trees,
     "kernels": _kernels,
 }

@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <tuple>
 #include <utility>
 
 #include "bindings/buffers.h"
@@ -24,7 +25,7 @@ py::object make_drafter(const py::object& self, const std::vector<int64_t>& laye
 }
 
 py::object make_column(const py::object& self, const py::object& drafter, int64_t capacity,
-                       const std::string& dtype) {
+                       const std::string& dtype, bool poison) {
   Engine& engine = self.cast<Engine&>();
   engine.check_capacity(capacity);
   Drafter& made_for = drafter.cast<Drafter&>();
@@ -32,7 +33,7 @@ py::object make_column(const py::object& self, const py::object& drafter, int64_
   std::unique_ptr<DrafterColumn> column;
   {
     py::gil_scoped_release release;  // the engine's lock is never awaited under Python's
-    column = engine.drafter_column(made_for, static_cast<int>(capacity), kv_dtype);
+    column = engine.drafter_column(made_for, static_cast<int>(capacity), kv_dtype, poison);
   }
   py::object made = py::cast(std::move(column));
   py::detail::keep_alive_impl(made, drafter);
@@ -77,6 +78,41 @@ std::vector<std::pair<std::vector<int64_t>, std::vector<float>>> draft_chains(En
   return made;
 }
 
+// (sequence, column, nodes, depth, width, children, stop_below, deepen_from, Sampling) each.
+std::vector<TreeCall> parse_trees(const py::sequence& items) {
+  std::vector<TreeCall> calls;
+  for (const py::handle item : items) {
+    const auto parts = item.cast<py::sequence>();
+    std::vector<int64_t> limits;
+    for (size_t i = 2; i < 6; ++i) limits.push_back(parts[i].cast<int64_t>());
+    const std::vector<int> most = narrow(limits);
+    calls.push_back({&parts[0].cast<Sequence&>(),
+                     &parts[1].cast<DrafterColumn&>(),
+                     {most[0], most[1], most[2], most[3], parts[6].cast<float>(), parts[7].cast<float>()},
+                     parse_sampling(parts[8])});
+  }
+  return calls;
+}
+
+using TreeParts = std::tuple<std::vector<int64_t>, std::vector<int>, std::vector<float>>;
+
+std::vector<TreeParts> draft_trees(Engine& engine, Drafter& drafter, const py::sequence& items,
+                                   const DraftHead* head) {
+  const std::vector<TreeCall> calls = parse_trees(items);
+  Work work;
+  for (const TreeCall& call : calls) work.push_back({call.sequence, {}});
+  std::vector<Tree> trees;
+  {
+    const Using use(work);
+    py::gil_scoped_release release;
+    trees = engine.draft_trees(drafter, calls, head);
+  }
+  std::vector<TreeParts> made;
+  for (Tree& tree : trees)
+    made.emplace_back(std::move(tree.tokens), std::move(tree.parents), std::move(tree.chances));
+  return made;
+}
+
 }  // namespace
 
 void bind_drafter(py::module_& m) {
@@ -91,7 +127,9 @@ void bind_drafter(py::module_& m) {
                                                       py::arg("layers"), py::arg("inner"), py::arg("format"));
   m.attr("Engine").attr("drafter_column") =
       py::cpp_function(&make_column, py::is_method(m.attr("Engine")), py::arg("drafter"), py::arg("capacity"),
-                       py::arg("dtype"));
+                       py::arg("dtype"), py::arg("poison"));
+  m.attr("Engine").attr("draft_trees") = py::cpp_function(
+      &draft_trees, py::is_method(m.attr("Engine")), py::arg("drafter"), py::arg("calls"), py::arg("head"));
   m.attr("Engine").attr("draft_chains") = py::cpp_function(
       &draft_chains, py::is_method(m.attr("Engine")), py::arg("drafter"), py::arg("calls"), py::arg("head"));
 }

@@ -9,9 +9,9 @@
 
 namespace specee {
 
-std::unique_ptr<DrafterColumn> Drafter::column(int capacity, Dtype dtype) {
+std::unique_ptr<DrafterColumn> Drafter::column(int capacity, Dtype dtype, bool poison) {
   block_.reserve(capacity);
-  return std::make_unique<DrafterColumn>(*this, block_.config(), capacity, dtype);
+  return std::make_unique<DrafterColumn>(*this, block_.config(), capacity, dtype, poison);
 }
 
 std::vector<Chain> Drafter::draft(const std::vector<ChainCall>& calls, const DraftHead* head) {
@@ -34,7 +34,7 @@ std::vector<Chain> Drafter::draft(const std::vector<ChainCall>& calls, const Dra
              chains[i].confidences.back() < calls[i].stop_below;
     };
     open.erase(std::remove_if(open.begin(), open.end(), done), open.end());
-    if (open.empty()) return chains;
+    if (open.empty()) break;
     std::vector<DrafterBlock::Row> rows;
     for (const size_t i : open) {
       // Drafts stand behind the true positions, which do not know of them.
@@ -45,10 +45,14 @@ std::vector<Chain> Drafter::draft(const std::vector<ChainCall>& calls, const Dra
                       static_cast<int>(chains[i].tokens.back()),
                       {},
                       states[i].data(),
-                      states[i].data()});
+                      states[i].data(),
+                      0,
+                      {}});
     }
     block_.run(rows);
   }
+  for (const ChainCall& call : calls) call.column->cut(call.column->length());
+  return chains;
 }
 
 void Drafter::check(const std::vector<ChainCall>& calls) const {
@@ -99,7 +103,7 @@ void Drafter::follow(const Spot& spot) const {
     same = 0;
     column.first_ = able;
   }
-  column.tokens_.resize(static_cast<size_t>(same));
+  column.cut(same);
 }
 
 // The newest position is made anew each time: what it gives is where drafts begin.
@@ -115,8 +119,14 @@ void Drafter::catch_up(const std::vector<Spot>& spots, const std::vector<State*>
     for (int position = column.first_ + column.length(); position <= last; ++position) {
       std::vector<const float*> states;
       for (const int layer : block_.layers()) states.push_back(sequence.kept_state(position - 1, layer));
-      rows.push_back({&column.cache_, position - column.first_, sequence.row(position).token,
-                      std::move(states), nullptr, position == last ? newest[i]->data() : unused.data()});
+      rows.push_back({&column.cache_,
+                      position - column.first_,
+                      sequence.row(position).token,
+                      std::move(states),
+                      nullptr,
+                      position == last ? newest[i]->data() : unused.data(),
+                      0,
+                      {}});
     }
   }
   block_.run(rows);
@@ -135,12 +145,7 @@ void Drafter::draw(const std::vector<ChainCall>& calls, const std::vector<size_t
     const std::vector<int64_t>& drafts = chains[i].tokens;
     hidden.push_back(states[i].data());
     draws.push_back({calls[i].sampling, static_cast<uint64_t>(sequence.length()) + drafts.size(), {}});
-    if (!calls[i].sampling.penalised()) continue;
-    std::vector<int> path = sequence.distinct_tokens(sequence.length() - 1);
-    path.insert(path.end(), drafts.begin(), drafts.end());
-    std::sort(path.begin(), path.end());
-    path.erase(std::unique(path.begin(), path.end()), path.end());
-    draws.back().path = std::move(path);
+    if (calls[i].sampling.penalised()) draws.back().path = text_with(sequence, drafts);
   }
   std::vector<int64_t> tokens(open.size());
   std::vector<float> confidences(open.size());
@@ -149,6 +154,15 @@ void Drafter::draw(const std::vector<ChainCall>& calls, const std::vector<size_t
     chains[open[j]].tokens.push_back(tokens[j]);
     chains[open[j]].confidences.push_back(confidences[j]);
   }
+}
+
+// Distinct tokens of the text and of drafts behind it, ascending.
+std::vector<int> Drafter::text_with(const Sequence& sequence, const std::vector<int64_t>& drafts) const {
+  std::vector<int> path = sequence.distinct_tokens(sequence.length() - 1);
+  path.insert(path.end(), drafts.begin(), drafts.end());
+  std::sort(path.begin(), path.end());
+  path.erase(std::unique(path.begin(), path.end()), path.end());
+  return path;
 }
 
 }  // namespace specee

@@ -1,10 +1,12 @@
-// Chains of drafts by a drafter block: columns of keys and values that follow texts, and a token at a time
-// from there. See specee/backends/protocol.py.
+// Chains and trees of drafts by a drafter block: columns of keys and values that follow texts, and a token at
+// a time, or a depth at a time, from there. See specee/backends/protocol.py.
 #pragma once
 
 #include <memory>
 #include <vector>
 
+#include "cpu/branching.h"
+#include "cpu/draft_tree.h"
 #include "cpu/drafter_block.h"
 #include "cpu/drawing.h"
 #include "cpu/head.h"
@@ -15,19 +17,29 @@ namespace specee {
 class Drafter;
 
 // What a drafter has for one sequence: keys and values of the positions from `first` on, made from true
-// states of the model. Slot s is position first + s. Behind them there is room for drafts.
+// states of the model. Slot s is position first + s. Behind them there is room for drafts. With `poison`
+// slots that no position is in hold NaN between calls.
 class DrafterColumn {
  public:
-  DrafterColumn(const Drafter& owner, const ModelConfig& block, int capacity, Dtype dtype)
-      : owner_(&owner), capacity_(capacity), cache_(block, capacity, dtype) {}
+  DrafterColumn(const Drafter& owner, const ModelConfig& block, int capacity, Dtype dtype, bool poison)
+      : owner_(&owner), capacity_(capacity), poison_(poison), cache_(block, capacity, dtype) {
+    cut(0);
+  }
 
   int first() const { return first_; }
   int length() const { return static_cast<int>(tokens_.size()); }
 
  private:
   friend class Drafter;
+  // Forgets all but the first `length` positions, and whatever drafts have left.
+  void cut(int length) {
+    tokens_.resize(static_cast<size_t>(length));
+    for (int slot = length; poison_ && slot < capacity_; ++slot) cache_.poison(slot);
+  }
+
   const Drafter* owner_;  // compared, never followed
   int capacity_;
+  bool poison_;
   KvCache cache_;
   int first_ = 1;
   std::vector<int> tokens_;  // of the positions that are there: what they were made for
@@ -62,16 +74,27 @@ struct RankCall {
   int slot;
 };
 
+// One tree of drafts to make.
+struct TreeCall {
+  Sequence* sequence;
+  DrafterColumn* column;
+  TreeLimits limits;
+  Sampling sampling;
+};
+
 class Drafter {
  public:
   // The other arguments: DrafterBlock's.
   Drafter(const ModelConfig& model, const ModelWeights& weights, const Kernels& kernels, ThreadPool& pool,
-          Drawing& drawing, const std::vector<int>& layers, int inner, WeightType type)
-      : model_(model), drawing_(drawing), block_(model, weights, kernels, pool, layers, inner, type) {}
+          HeadStream& stream, Drawing& drawing, const std::vector<int>& layers, int inner, WeightType type)
+      : model_(model),
+        drawing_(drawing),
+        branching_(model.vocab_size, kernels, pool, stream),
+        block_(model, weights, kernels, pool, layers, inner, type) {}
 
   const ModelConfig* model() const { return &model_; }
   DrafterBlock& block() { return block_; }
-  std::unique_ptr<DrafterColumn> column(int capacity, Dtype dtype);
+  std::unique_ptr<DrafterColumn> column(int capacity, Dtype dtype, bool poison);
 
   // All chains grow side by side, each by the tokens that its sequence may be given next. Before that,
   // columns catch up with their sequences, as far back as states are kept. Before anything changes, throws
@@ -79,6 +102,10 @@ class Drafter {
   // state before it, for rows that are speculative, and where a column has no room or is named twice;
   // ConfigurationError for a column of another drafter.
   std::vector<Chain> draft(const std::vector<ChainCall>& calls, const DraftHead* head);
+  // Trees, a depth of all of them at a time; for the rest as above. The tree with one child a node is the
+  // chain. No more nodes get children than a column has room for. Throws what draft() throws, and RowError
+  // for limits under 1.
+  std::vector<Tree> draft_trees(const std::vector<TreeCall>& calls, const DraftHead* head);
 
   // The k likeliest tokens after each row, the likeliest first, lower id first among equals. Columns catch up
   // as far as there are true states; from there on the block goes on from what it gave itself, along the
@@ -106,9 +133,15 @@ class Drafter {
   void extend(const std::vector<RankCall>& calls, const std::vector<std::vector<int>>& texts);
   void draw(const std::vector<ChainCall>& calls, const std::vector<size_t>& open,
             const std::vector<State>& states, const DraftHead* head, std::vector<Chain>& chains);
+  std::vector<int> text_with(const Sequence& sequence, const std::vector<int64_t>& drafts) const;
+  // Of the trees: drafter_trees.cpp.
+  struct Growing;
+  void branch(std::vector<Growing>& trees, const DraftHead* head);
+  void run(std::vector<Growing>& trees);
 
   const ModelConfig& model_;
   Drawing& drawing_;
+  Branching branching_;
   DrafterBlock block_;
 };
 

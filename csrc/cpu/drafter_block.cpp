@@ -120,7 +120,10 @@ void DrafterBlock::run(const std::vector<Row>& rows) {
     std::vector<PassRow> pass;
     for (int r = 0; r < count; ++r) {
       float* state = x_.data() + static_cast<ptrdiff_t>(r) * model_.hidden_size;
-      pass.push_back({own[r].cache, own[r].slot, own[r].slot, own[r].slot + 1, {}, 0, state});
+      const int length = static_cast<int>(own[r].path.size());
+      const int position = length > 0 ? own[r].identity + length - 1 : own[r].slot;
+      const int identity = length > 0 ? own[r].identity : own[r].slot + 1;
+      pass.push_back({own[r].cache, own[r].slot, position, identity, own[r].path, 0, state});
     }
     forward_.run(pass, 1);
     for (int r = 0; r < count; ++r) std::memcpy(own[r].out, pass[static_cast<size_t>(r)].hidden, bytes);

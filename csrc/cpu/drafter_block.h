@@ -28,7 +28,8 @@ class DrafterBlock {
   // Positions up to here can be processed from now on.
   void reserve(int positions) { forward_.reserve(positions); }
 
-  // One position. Its key and value go to `slot`, and it attends to all slots before.
+  // One position. Its key and value go to `slot`, and it attends to all slots before; with a `path`, to those
+  // below `identity` and to the path's, which ends with its own.
   struct Row {
     KvCache* cache;
     int slot;
@@ -36,6 +37,8 @@ class DrafterBlock {
     std::vector<const float*> states;  // of the position before, by layer: hidden_size each; or empty
     const float* before;               // then what the block gave there: hidden_size
     float* out;                        // hidden_size; may be `before`
+    int identity;
+    std::vector<int32_t> path;
   };
   // All rows have states, or none has. Rows of a cache in order.
   void run(const std::vector<Row>& rows);

@@ -120,8 +120,14 @@ void Drafter::extend(const std::vector<RankCall>& calls, const std::vector<std::
       const int slot = tail.base - column.first_ + static_cast<int>(done);
       tail.tokens.push_back(texts[i][done]);
       tail.states.emplace_back(static_cast<size_t>(model_.hidden_size));
-      rows.push_back(
-          {&column.cache_, slot, texts[i][done], {}, tail.states[done - 1].data(), tail.states[done].data()});
+      rows.push_back({&column.cache_,
+                      slot,
+                      texts[i][done],
+                      {},
+                      tail.states[done - 1].data(),
+                      tail.states[done].data(),
+                      0,
+                      {}});
     }
     if (rows.empty()) return;
     block_.run(rows);

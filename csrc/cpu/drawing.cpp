@@ -8,25 +8,13 @@ namespace specee {
 Drawing::Drawing(int vocab_size, const Kernels& kernels, ThreadPool& pool, HeadStream& stream)
     : vocab_size_(vocab_size), kernels_(kernels), pool_(pool), stream_(stream) {}
 
-std::vector<int> Drawing::Columns::of(const std::vector<int>& tokens) const {
-  if (ids == nullptr) return tokens;
-  std::vector<int> columns;
-  auto at = ids->begin();
-  for (const int token : tokens) {
-    at = std::lower_bound(at, ids->end(), token);
-    if (at != ids->end() && *at == token) columns.push_back(static_cast<int>(at - ids->begin()));
-  }
-  return columns;
-}
-
 void Drawing::argmax(const std::vector<const float*>& hidden, int64_t* tokens) {
   draw(hidden, std::vector<Draw>(hidden.size()), nullptr, tokens, nullptr);
 }
 
 void Drawing::draw(const std::vector<const float*>& hidden, const std::vector<Draw>& draws,
                    const DraftHead* head, int64_t* tokens, float* confidences) {
-  const std::vector<int>* ids = head != nullptr ? head->ids() : nullptr;
-  const Columns columns{ids != nullptr ? static_cast<int>(ids->size()) : vocab_size_, ids};
+  const HeadColumns columns(vocab_size_, head);
   const size_t rows = hidden.size(), width = static_cast<size_t>(columns.count);
   Kept kept = keep(draws, columns);
   RunningBest running(kernels_, rows, pool_.size(), confidences != nullptr);
@@ -47,7 +35,7 @@ void Drawing::draw(const std::vector<const float*>& hidden, const std::vector<Dr
   if (!kept.rows.empty()) draw_kept(kept, columns, draws, running, tokens, confidences);
 }
 
-Drawing::Kept Drawing::keep(const std::vector<Draw>& draws, const Columns& columns) {
+Drawing::Kept Drawing::keep(const std::vector<Draw>& draws, const HeadColumns& columns) {
   Kept kept;
   for (size_t row = 0; row < draws.size(); ++row) {
     const bool plain = draws[row].sampling.plain_greedy();
@@ -58,9 +46,8 @@ Drawing::Kept Drawing::keep(const std::vector<Draw>& draws, const Columns& colum
   return kept;
 }
 
-void Drawing::draw_kept(Kept& kept, const Columns& columns, const std::vector<Draw>& draws,
+void Drawing::draw_kept(Kept& kept, const HeadColumns& columns, const std::vector<Draw>& draws,
                         const RunningBest& running, int64_t* tokens, float* confidences) {
-  const int* ids = columns.ids != nullptr ? columns.ids->data() : nullptr;
   std::vector<std::exception_ptr> failures(static_cast<size_t>(pool_.size()));  // a team must not throw
   pool_.run([&](Team& team) {
     const Range range = team.share(static_cast<int>(kept.rows.size()));
@@ -71,7 +58,8 @@ void Drawing::draw_kept(Kept& kept, const Columns& columns, const std::vector<Dr
         float* logits = kept.logits.data() + i * static_cast<size_t>(columns.count);
         const std::vector<int> seen = columns.of(draw.path);
         const std::vector<float> before = penalise(logits, seen, draw.sampling.repetition_penalty);
-        const int column = sample_column(logits, columns.count, ids, draw.sampling, draw.position);
+        const int column =
+            sample_column(logits, columns.count, columns.tokens(), draw.sampling, draw.position);
         tokens[row] = columns.token(column);
         if (confidences == nullptr) continue;
         restore(logits, seen, before);

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "cpu/head_columns.h"
 #include "cpu/head_stream.h"
 #include "cpu/running_best.h"
 #include "cpu/sampling.h"
@@ -29,12 +30,6 @@ class Drawing {
             int64_t* tokens, float* confidences);
 
  private:
-  struct Columns {
-    int count;
-    const std::vector<int>* ids;  // tokens, null if columns are tokens
-    int token(int column) const { return ids != nullptr ? (*ids)[static_cast<size_t>(column)] : column; }
-    std::vector<int> of(const std::vector<int>& tokens) const;  // those that have one; both ascending
-  };
   struct Kept {                 // logits that a draw needs all at once
     std::vector<size_t> rows;   // which rows have them
     std::vector<size_t> place;  // by row: index into `rows`, or kNone
@@ -42,8 +37,8 @@ class Drawing {
   };
   static constexpr size_t kNone = static_cast<size_t>(-1);
 
-  static Kept keep(const std::vector<Draw>& draws, const Columns& columns);
-  void draw_kept(Kept& kept, const Columns& columns, const std::vector<Draw>& draws,
+  static Kept keep(const std::vector<Draw>& draws, const HeadColumns& columns);
+  void draw_kept(Kept& kept, const HeadColumns& columns, const std::vector<Draw>& draws,
                  const RunningBest& running, int64_t* tokens, float* confidences);
 
   const int vocab_size_;

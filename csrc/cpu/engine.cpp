@@ -279,14 +279,16 @@ std::unique_ptr<DraftHead> Engine::draft_head(std::unique_ptr<const Adapter> ada
 }
 
 std::unique_ptr<Drafter> Engine::drafter(const std::vector<int>& layers, int inner, WeightType type) {
-  return std::make_unique<Drafter>(config_, weights_, kernels_, pool_, drawing_, layers, inner, type);
+  return std::make_unique<Drafter>(config_, weights_, kernels_, pool_, head_stream_, drawing_, layers, inner,
+                                   type);
 }
 
-std::unique_ptr<DrafterColumn> Engine::drafter_column(Drafter& drafter, int capacity, Dtype dtype) {
+std::unique_ptr<DrafterColumn> Engine::drafter_column(Drafter& drafter, int capacity, Dtype dtype,
+                                                      bool poison) {
   check_capacity(capacity);
   check(drafter);
   const std::lock_guard<std::mutex> lock(mutex_);
-  return drafter.column(capacity, dtype);
+  return drafter.column(capacity, dtype, poison);
 }
 
 std::vector<Chain> Engine::draft_chains(Drafter& drafter, const std::vector<ChainCall>& calls,
@@ -298,6 +300,17 @@ std::vector<Chain> Engine::draft_chains(Drafter& drafter, const std::vector<Chai
   check(drafter);
   const std::lock_guard<std::mutex> lock(mutex_);
   return drafter.draft(calls, head);
+}
+
+std::vector<Tree> Engine::draft_trees(Drafter& drafter, const std::vector<TreeCall>& calls,
+                                      const DraftHead* head) {
+  check(head);
+  Work work;
+  for (const TreeCall& call : calls) work.push_back({call.sequence, {}});
+  check(work);
+  check(drafter);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return drafter.draft_trees(calls, head);
 }
 
 void Engine::check(const Drafter& drafter) const {

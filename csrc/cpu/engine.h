@@ -89,7 +89,8 @@ class Engine {
   // A block without weights yet. Do not let it outlive the engine.
   std::unique_ptr<Drafter> drafter(const std::vector<int>& layers, int inner, WeightType type);
   // A column of that drafter for a sequence of `capacity` slots. Throws CapacityError.
-  std::unique_ptr<DrafterColumn> drafter_column(Drafter& drafter, int capacity, Dtype dtype);
+  std::unique_ptr<DrafterColumn> drafter_column(Drafter& drafter, int capacity, Dtype dtype,
+                                                bool poison = false);
   // Of this engine's drafter and sequences: Drafter::draft().
   std::vector<Chain> draft_chains(Drafter& drafter, const std::vector<ChainCall>& calls,
                                   const DraftHead* head);
@@ -104,6 +105,7 @@ class Engine {
   // From the kept states of the rows: rows x layers x k logits of the row's k candidates.
   void score(const Work& work, const std::vector<int>& layers,
              const std::vector<std::vector<int>>& candidates, float* out);
+  std::vector<Tree> draft_trees(Drafter& drafter, const std::vector<TreeCall>& calls, const DraftHead* head);
 
  private:
   friend class EarlyExit;

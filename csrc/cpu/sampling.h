@@ -27,9 +27,20 @@ int argmax_column(const float* logits, int columns);
 std::vector<float> penalise(float* logits, const std::vector<int>& seen, double penalty);
 void restore(float* logits, const std::vector<int>& seen, const std::vector<float>& values);
 
-// argmax of logits / temperature + Gumbel noise at (seed, position, token) over the columns that top-k, then
-// top-p, then min-p keep: a draw from the filtered softmax (Gumbel-max trick). Logits are penalised already.
-// `ids`: the token of each column, ascending; null if columns are tokens. Returns the column.
+// A column and what it is chosen by.
+struct Ranked {
+  double score;
+  int column;
+};
+
+// The `most` columns of largest logits / temperature + Gumbel noise at (seed, position, token), best first,
+// the lowest among equals first, of those that top-k, then top-p, then min-p keep; fewer if they keep fewer.
+// At temperature 0 of the largest logits. Logits are penalised already. `ids`: the token of each column,
+// ascending; null if columns are tokens.
+std::vector<Ranked> best_columns(const float* logits, int columns, const int* ids, const Sampling& sampling,
+                                 uint64_t position, int most);
+
+// The first of these: a draw from the filtered softmax (Gumbel-max trick).
 int sample_column(const float* logits, int columns, const int* ids, const Sampling& sampling,
                   uint64_t position);
 

@@ -8,13 +8,14 @@ from collections.abc import Sequence as Seq
 import numpy as np
 
 from specee import _cpu, env
-from specee.backends.cpu_drafter import CpuDrafter, native_calls, native_column
+from specee.backends.cpu_drafter import CpuDrafter, native_chains, native_column, native_trees
 from specee.backends.cpu_exits import CpuExits
 from specee.backends.draft_parts import checked_adapter, checked_vocabulary
 from specee.backends.drafter_parts import stored_rows
 from specee.backends.memory import check_room
 from specee.backends.protocol import (
     ChainCall,
+    DraftedTree,
     DraftFormat,
     DraftHead,
     Exit,
@@ -25,6 +26,7 @@ from specee.backends.protocol import (
     Floats,
     Ints,
     RankCall,
+    TreeCall,
     Work,
 )
 from specee.errors import ConfigurationError, RowError
@@ -266,9 +268,16 @@ class CpuBackend:
         self, drafter: FittedDrafter, calls: Seq[ChainCall], head: DraftHead | None = None
     ) -> list[tuple[list[int], list[float]]]:
         """See :meth:`.Backend.draft_chains`."""
-        block = _native_drafter(drafter)
-        sequences = _sequences(calls)
-        return self._engine.draft_chains(block, native_calls(sequences, calls), _native_head(head))
+        native, sequences = _native_drafter(drafter), _sequences(calls)
+        return self._engine.draft_chains(native, native_chains(sequences, calls), _native_head(head))
+
+    def draft_trees(
+        self, drafter: FittedDrafter, calls: Seq[TreeCall], head: DraftHead | None = None
+    ) -> list[DraftedTree]:
+        """See :meth:`.Backend.draft_trees`."""
+        native, sequences = _native_drafter(drafter), _sequences(calls)
+        trees = self._engine.draft_trees(native, native_trees(sequences, calls), _native_head(head))
+        return [DraftedTree(*tree) for tree in trees]
 
     def rank(
         self, drafter: FittedDrafter, calls: Seq[RankCall], k: int, head: DraftHead | None = None
@@ -321,7 +330,7 @@ def _native_drafter(drafter: FittedDrafter) -> _cpu.Drafter:
     return drafter.native
 
 
-def _sequences(calls: Seq[ChainCall] | Seq[RankCall] | Seq[ExitCall]) -> list[_cpu.Sequence]:
+def _sequences(calls: Seq[ChainCall | TreeCall | RankCall | ExitCall]) -> list[_cpu.Sequence]:
     return [native for native, _ in _native([(call.sequence, ()) for call in calls])]
 
 

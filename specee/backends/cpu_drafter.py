@@ -8,12 +8,13 @@ import numpy as np
 
 from specee import _cpu
 from specee.backends.drafter_parts import checked_parts, stored_rows
-from specee.backends.protocol import ChainCall, DraftFormat, FittedColumn
+from specee.backends.protocol import ChainCall, DraftFormat, FittedColumn, TreeCall
 from specee.errors import ConfigurationError
 from specee.models.drafter_parts import DrafterParts
 from specee.types import KVDtype, ModelConfig, Sampling
 
-NativeCall = tuple[_cpu.Sequence, _cpu.DrafterColumn, int, float, Sampling]
+NativeChain = tuple[_cpu.Sequence, _cpu.DrafterColumn, int, float, Sampling]
+NativeTree = tuple[_cpu.Sequence, _cpu.DrafterColumn, int, int, int, int, float, float, Sampling]
 
 
 class CpuDrafter:
@@ -40,15 +41,23 @@ class CpuDrafter:
         """See :meth:`.FittedDrafter.bytes`."""
         return self.native.bytes
 
-    def column(self, capacity: int, kv_dtype: KVDtype) -> _cpu.DrafterColumn:
+    def column(self, capacity: int, kv_dtype: KVDtype, *, poison: bool = False) -> _cpu.DrafterColumn:
         """See :meth:`.FittedDrafter.column`."""
-        return self._engine.drafter_column(self.native, capacity, kv_dtype)
+        return self._engine.drafter_column(self.native, capacity, kv_dtype, poison)
 
 
-def native_calls(sequences: Seq[_cpu.Sequence], calls: Seq[ChainCall]) -> list[NativeCall]:
+def native_chains(sequences: Seq[_cpu.Sequence], calls: Seq[ChainCall]) -> list[NativeChain]:
     """As the engine takes them. Raises ConfigurationError for a column of another backend."""
     return [
         (sequence, native_column(call.column), call.length, call.stop_below, call.sampling)
+        for sequence, call in zip(sequences, calls, strict=True)
+    ]
+
+
+def native_trees(sequences: Seq[_cpu.Sequence], calls: Seq[TreeCall]) -> list[NativeTree]:
+    """The same for trees."""
+    return [
+        (sequence, native_column(call.column), *call[2:])
         for sequence, call in zip(sequences, calls, strict=True)
     ]
 
@@ -57,7 +66,7 @@ def native_column(column: FittedColumn) -> _cpu.DrafterColumn:
     """The column, if it is one of this backend's. Raises ConfigurationError."""
     if not isinstance(column, _cpu.DrafterColumn):
         raise ConfigurationError(
-            f"got a {type(column).__name__} where the cpu backend needs its own columns; make them "
-            "with its drafter's column()"
+            f"got a {type(column).__name__} where the cpu backend needs its own columns; make them with its "
+            "drafter's column()"
         )
     return column

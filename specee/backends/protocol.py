@@ -134,8 +134,12 @@ class FittedDrafter(Protocol):
     def bytes(self) -> int:
         """Bytes of weights that one draft reads, those of the head aside."""
 
-    def column(self, capacity: int, kv_dtype: KVDtype) -> FittedColumn:
-        """An empty column for a sequence of that many slots. Raises CapacityError, OutOfMemoryError."""
+    def column(self, capacity: int, kv_dtype: KVDtype, *, poison: bool = False) -> FittedColumn:
+        """An empty column for a sequence of that many slots.
+
+        With ``poison`` whatever drafts leave behind is NaN after each call (for tests). Raises CapacityError,
+        OutOfMemoryError.
+        """
 
 
 class ChainCall(NamedTuple):
@@ -186,6 +190,26 @@ class ExitCall(NamedTuple):
     sampling: Sampling
 
 
+class TreeCall(NamedTuple):
+    """A tree of drafts to make for one sequence: EAGLE-2 (Li et al., EMNLP 2024).
+
+    ``nodes`` are kept at most, none of them more than ``depth`` drafts deep. At each depth ``width`` nodes at
+    most get children, each ``children`` at most. A node's *chance* is the product of the shares on its path:
+    none is kept whose chance is under ``stop_below``, the likeliest first one aside, and there is no further
+    depth where the nodes that would get children have less than ``deepen_from`` together.
+    """
+
+    sequence: SequenceState
+    column: FittedColumn
+    nodes: int
+    depth: int
+    width: int
+    children: int
+    stop_below: float
+    deepen_from: float
+    sampling: Sampling
+
+
 class Exit(NamedTuple):
     """Where a row left, 0 if it did not; the token after it, and the predictor's chance that it is final.
 
@@ -204,6 +228,18 @@ class Exits(NamedTuple):
     draft: float
     layers: float
     head: float
+
+
+class DraftedTree(NamedTuple):
+    """Nodes of a tree, likeliest first, the one found first among equals: parents before their children.
+
+    ``parents`` are indices, -1 for the end of the text: what :meth:`SequenceState.branch` takes. ``chances``
+    never grow along a path, nor along the list.
+    """
+
+    tokens: list[int]
+    parents: list[int]
+    chances: list[float]
 
 
 Work = Seq[tuple[SequenceState, Seq[int]]]
@@ -373,4 +409,18 @@ class Backend(Protocol):
         one that never leaves stays at the last layer checked. Rows wait where they left; rows before them
         come along as in :meth:`advance`. Raises what :meth:`rank` and :meth:`advance` raise, RowError for
         layers without a predictor or out of order.
+        """
+
+    def draft_trees(
+        self, drafter: FittedDrafter, calls: Seq[TreeCall], head: DraftHead | None = None
+    ) -> list[DraftedTree]:
+        """A tree for each sequence, drafted side by side, a depth at a time; no rows are added.
+
+        Columns catch up as in :meth:`draft_chains`. Then, depth by depth, nodes get as children the tokens of
+        :func:`specee.sampling.best` after them: the first one is what a chain would draft. Children's shares
+        are those of the softmax of the logits as they are; where noise or a penalty ranked them, what they
+        have together is shared out by the softmax of their scores. Of the newest depth, the likeliest nodes
+        that are among the ``nodes`` likeliest of all so far are taken through the block together, as far as
+        the column has slots behind the text. Raises what :meth:`draft_chains` raises, and RowError for a
+        limit under 1.
         """

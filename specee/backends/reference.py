@@ -18,16 +18,20 @@ from torch import Tensor
 from specee.backends.drafter_parts import stored_rows
 from specee.backends.protocol import (
     ChainCall,
+    DraftedTree,
     DraftFormat,
     DraftHead,
     Exit,
     ExitCall,
     Exits,
+    FittedColumn,
     FittedDrafter,
     FittedExits,
     Floats,
     Ints,
     RankCall,
+    SequenceState,
+    TreeCall,
     Work,
 )
 from specee.backends.reference_chain import ReferenceChain
@@ -44,6 +48,7 @@ from specee.backends.reference_math import (
     swiglu,
 )
 from specee.backends.reference_sequence import ReferenceSequence, Row
+from specee.backends.reference_tree import ReferenceTree
 from specee.backends.reference_weights import ReferenceWeights
 from specee.errors import CapacityError, ConfigurationError, NumericalError, RowError
 from specee.models.blocks import row_bytes, widen
@@ -52,7 +57,7 @@ from specee.models.exit_parts import MOST_CANDIDATES, ExitParts
 from specee.models.formats import made_formats
 from specee.models.speculator import Adapter
 from specee.models.table import Key, Slab
-from specee.sampling import penalised, sample
+from specee.sampling import best, penalised, sample
 from specee.types import DEFAULT_KV, KVDtype, ModelConfig, Sampling, WeightFormat
 
 Named = list[tuple[ReferenceSequence, list[Row]]]
@@ -262,11 +267,42 @@ class ReferenceBackend:
         self, drafter: FittedDrafter, calls: Seq[ChainCall], head: DraftHead | None = None
     ) -> list[tuple[list[int], list[float]]]:
         """A chain for each sequence, one after the other. Raises RowError, ConfigurationError."""
-        named = [sequence for sequence, _ in self._named([(call.sequence, ()) for call in calls])]
-        if any(one.column is other.column for one, other in combinations(calls, 2)):
-            raise RowError("a drafter's column appears twice in one call: give each sequence one of its own")
+        named = self._drafting([(call.sequence, call.column) for call in calls])
         chains = [ReferenceChain(drafter, *pair, self.config) for pair in zip(named, calls, strict=True)]
         return [chain.run(self._table.embedding, self._token_after(head)) for chain in chains]
+
+    @torch.no_grad()
+    def draft_trees(
+        self, drafter: FittedDrafter, calls: Seq[TreeCall], head: DraftHead | None = None
+    ) -> list[DraftedTree]:
+        """A tree for each sequence, one after the other. Raises RowError, ConfigurationError."""
+        named = self._drafting([(call.sequence, call.column) for call in calls])
+        trees = [ReferenceTree(drafter, *pair, self.config) for pair in zip(named, calls, strict=True)]
+        return [tree.run(self._table.embedding, self._tokens_after(head)) for tree in trees]
+
+    def _drafting(self, pairs: Seq[tuple[SequenceState, FittedColumn]]) -> list[ReferenceSequence]:
+        """The sequences. Raises RowError where two share a column."""
+        if any(one is other for (_, one), (_, other) in combinations(pairs, 2)):
+            raise RowError("a drafter's column appears twice in one call: give each sequence one of its own")
+        return [sequence for sequence, _ in self._named([(sequence, ()) for sequence, _ in pairs])]
+
+    def _tokens_after(
+        self, head: DraftHead | None
+    ) -> Callable[[Tensor, Seq[int], Sampling, int], list[tuple[int, float]]]:
+        """What gives the best tokens after a text from a state, and their shares."""
+
+        def branch(state: Tensor, text: Seq[int], sampling: Sampling, most: int) -> list[tuple[int, float]]:
+            logits = self._logits(state.cpu().numpy()[None], head)
+            scores = penalised(logits[0], text, sampling.repetition_penalty)
+            tokens, ranks = best(scores, sampling, len(text), most)
+            shares = _confidences(np.repeat(logits, len(tokens), axis=0), tokens)
+            if sampling.temperature > 0 or sampling.repetition_penalty != 1.0:
+                parts = np.exp(ranks - ranks[0])
+                together = shares.astype(np.float64).sum()
+                shares = np.minimum(1.0, together * parts / parts.sum()).astype(np.float32)
+            return list(zip(tokens.tolist(), shares.tolist(), strict=True))
+
+        return branch
 
     def _token_after(
         self, head: DraftHead | None
@@ -286,9 +322,7 @@ class ReferenceBackend:
         self, drafter: FittedDrafter, calls: Seq[RankCall], k: int, head: DraftHead | None = None
     ) -> list[list[int]]:
         """The k likeliest tokens after each row by the block. Raises RowError, ConfigurationError."""
-        named = [sequence for sequence, _ in self._named([(call.sequence, (call.slot,)) for call in calls])]
-        if any(one.column is other.column for one, other in combinations(calls, 2)):
-            raise RowError("a drafter's column appears twice in one call: give each sequence one of its own")
+        named = self._drafting([(call.sequence, call.column) for call in calls])
         own = self._own_head(head)
         tokens = self.config.vocab_size if own is None or own.ids is None else len(own.ids)
         if not 1 <= k <= tokens:

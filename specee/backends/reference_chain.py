@@ -56,8 +56,7 @@ class ReferenceChain:
 
     def run(self, embed: Embed, draw: Draw) -> tuple[list[int], list[float]]:
         """Tokens and confidences."""
-        state = catch_up(self._drafter, self._column, self._sequence, self._last, embed)
-        text = [self._sequence.row(slot).token for slot in range(self._last + 1)]
+        state, text = self.begin(embed)
         tokens: list[int] = []
         confidences: list[float] = []
         while True:
@@ -69,6 +68,11 @@ class ReferenceChain:
             state = self._drafter.row(self._column, self._last + len(tokens), embed(token), state)
         self._column.cut(self._column.length)  # drafts left keys and values, and no tokens
         return tokens, confidences
+
+    def begin(self, embed: Embed) -> tuple[Tensor, list[int]]:
+        """What the block gives for the newest position, and the text up to it."""
+        text = [self._sequence.row(slot).token for slot in range(self._last + 1)]
+        return catch_up(self._drafter, self._column, self._sequence, self._last, embed), text
 
 
 def catch_up(

@@ -74,8 +74,8 @@ class ReferenceDrafter:
                 self._matrices[name] = Matrix(torch.tensor(rows, device=device), stored)
                 self.bytes += len(array) * row_bytes(stored, columns)
 
-    def column(self, capacity: int, kv_dtype: KVDtype) -> ReferenceColumn:
-        """See :meth:`.FittedDrafter.column`."""
+    def column(self, capacity: int, kv_dtype: KVDtype, *, poison: bool = False) -> ReferenceColumn:
+        """See :meth:`.FittedDrafter.column`. Lists have no slots that could be stale."""
         if not 1 <= capacity <= self.config.max_position:
             raise CapacityError(
                 f"a column of {capacity} positions: allowed are 1..{self.config.max_position}, the context"

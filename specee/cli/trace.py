@@ -13,7 +13,7 @@ from specee.cli.trace_template import render
 from specee.engine import Generation
 from specee.engine.statistics import Statistics
 from specee.models.tokenizer import Tokenizer
-from specee.policies import DraftSource, Round
+from specee.policies import DrafterTree, DraftSource, Round
 
 FULL = "full"  # tokens that the full model drew; drafts have the name of their source's swatch
 
@@ -101,6 +101,8 @@ def explain(origin: Origin) -> str:
     begin = f"round {origin.step}" + (" (the prompt's)" if origin.step == 0 else "")
     if not entry.drafted:
         return f"{begin}\nfull model, nothing drafted"
+    if isinstance(entry.source, DrafterTree):
+        return f"{begin}\n{_in_tree(origin, entry.source)}"
     sure = f", confidence {entry.confidences[place]:.3f}" if place < len(entry.confidences) else ""
     draft = f"draft {place + 1} of {entry.drafted} by {source_label(entry.source)}{sure}"
     if origin.drafted:
@@ -108,3 +110,13 @@ def explain(origin: Origin) -> str:
     if place < entry.drafted:
         return f"{begin}\nfull model; {draft}, rejected"
     return f"{begin}\nfull model; all drafts ({entry.drafted}) by {source_label(entry.source)} accepted"
+
+
+def _in_tree(origin: Origin, source: DrafterTree) -> str:
+    """The same where drafts branch: a confidence is that of the path up to and with the draft."""
+    entry, place = origin.entry, origin.place
+    tree = f"{entry.drafted} drafts, {entry.depth} deep, by {source_label(source)}"
+    if not origin.drafted:
+        return f"full model; {tree}, {entry.accepted} accepted"
+    sure = entry.confidences[entry.path[place]]
+    return f"draft {place + 1} in a row of {tree}, confidence of its path {sure:.3f}, accepted"

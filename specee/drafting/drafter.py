@@ -9,7 +9,15 @@ from specee.backends.protocol import Backend
 from specee.clock import Clock
 from specee.drafting.heads import DraftHeads
 from specee.drafting.tree import DraftTree
-from specee.policies import DraftCost, DrafterBlock, DraftSource, ExitLayer, NgramLookup, PredictedExit
+from specee.policies import (
+    DraftCost,
+    DrafterBlock,
+    DrafterTree,
+    DraftSource,
+    ExitLayer,
+    NgramLookup,
+    PredictedExit,
+)
 
 
 class States(NamedTuple):
@@ -46,14 +54,16 @@ def built_in(backend: Backend, heads: DraftHeads) -> dict[type[DraftSource], Dra
     """A drafter for each kind of source."""
     from specee.drafting.columns import Columns
     from specee.drafting.drafter_block import BlockDrafter
+    from specee.drafting.drafter_tree import TreeDrafter
     from specee.drafting.exit_layer import ExitLayerDrafter
     from specee.drafting.predicted_exit import PredictedExitDrafter
     from specee.drafting.prompt_lookup import PromptLookupDrafter
 
-    columns = Columns(heads)
+    chains = BlockDrafter(backend, heads, Columns(heads))
     return {
         ExitLayer: ExitLayerDrafter(backend, heads),
         NgramLookup: PromptLookupDrafter(),
-        DrafterBlock: BlockDrafter(backend, heads, columns),
-        PredictedExit: PredictedExitDrafter(backend, heads, columns),
+        DrafterBlock: chains,
+        DrafterTree: TreeDrafter(backend, heads, chains),
+        PredictedExit: PredictedExitDrafter(backend, heads, chains.columns),
     }

@@ -21,41 +21,41 @@ class BlockDrafter:
     def __init__(self, backend: Backend, heads: DraftHeads, columns: Columns) -> None:
         self._backend = backend
         self._heads = heads
-        self._columns = columns
+        self.columns = columns
 
     def check(self, source: DraftSource) -> None:
         """See :meth:`.Drafter.check`."""
-        _ = self._columns.block
+        _ = self.columns.block
 
     def cost(self, source: DraftSource) -> DraftCost:
         """See :meth:`.Drafter.cost`: the block's weights and its head's, counted as the model's head."""
-        _ = self._columns.block
+        _ = self.columns.block
         return DraftCost(0, self._heads.drafter_share or 0.0)
 
     def reads(self, source: DraftSource) -> States:
         """See :meth:`.Drafter.reads`."""
-        return States(self._columns.block.layers, WINDOW)
+        return States(self.columns.block.layers, WINDOW)
 
     def draft(self, trees: Seq[DraftTree], clock: Clock) -> None:
         """See :meth:`.Drafter.draft`. A text whose states are not known yet gets nothing."""
-        able = [tree for tree in trees if tree.open and self._known(tree)]
+        able = [tree for tree in trees if tree.open and self.known(tree)]
         if able:
             calls = [self._call(tree) for tree in able]
-            arguments = self._columns.block, calls, self._heads.drafter_head
+            arguments = self.columns.block, calls, self._heads.drafter_head
             chains = clock.timed("draft", self._backend.draft_chains, *arguments)
             for tree, (tokens, confidences) in zip(able, chains, strict=True):
                 tree.chain(tokens, confidences)
         for tree in trees:
             tree.close()
 
-    def _known(self, tree: DraftTree) -> bool:
+    def known(self, tree: DraftTree) -> bool:
         """Whether the state before the newest position is kept, so that drafts can begin."""
         before = tree.tip - 1
         layers = self._backend.config.num_layers
         return before >= 0 and tree.state.kept > 0 and tree.state.row(before).done == layers
 
     def _call(self, tree: DraftTree) -> ChainCall:
-        column = self._columns.of(tree.draft.sequence, tree.state)
+        column = self.columns.of(tree.draft.sequence, tree.state)
         return ChainCall(tree.state, column, tree.draft.length, tree.draft.stop_below, drawn(tree))
 
 

@@ -80,6 +80,14 @@ class DraftTree:
         """Slot of the newest node."""
         return self.slots[-1]
 
+    @property
+    def depth(self) -> int:
+        """Most drafts in a row."""
+        depths = [0]
+        for parent in self.parents[1:]:
+            depths.append(depths[parent] + 1)
+        return max(depths)
+
     def child(self, node: int, token: int) -> int | None:
         """The child of ``node`` with that token, None if there is none."""
         return self._children.get((node, token))
@@ -139,6 +147,19 @@ class DraftTree:
             self._children[parent, token] = first + index
         self.confidences += confidences
         self.distributions += [distribution] * len(tokens)
+
+    def grow(self, tokens: Seq[int], parents: Seq[int], chances: Seq[float]) -> None:
+        """A whole tree below the root, as :class:`.DraftedTree` has it, without what follows an end."""
+        place: dict[int, int] = {-1: -1}
+        kept: list[int] = []
+        for index, parent in enumerate(parents):
+            if parent in place and (parent < 0 or tokens[parent] not in self.ends):
+                place[index] = len(kept)
+                kept.append(index)
+        self.graft(
+            [tokens[i] for i in kept], [place[parents[i]] for i in kept], 0, [chances[i] for i in kept]
+        )
+        self.close()
 
     def turn_to(self, draft: Draft) -> None:
         """Open again for another draft: the one before had nothing to offer."""

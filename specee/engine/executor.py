@@ -18,6 +18,7 @@ from specee.engine.verify import Pair, next_tokens, verify
 from specee.policies import (
     Draft,
     DraftCost,
+    DrafterTree,
     DraftSource,
     LeaveEarly,
     NextToken,
@@ -156,5 +157,15 @@ def outcome_of(done: Seq[Done], clock: Clock) -> Outcome:
 def _round(sequence: ActiveSequence, tree: DraftTree | None, done: Walk) -> Round:
     if tree is None or not tree.drafted:
         return Round(sequence.id, done.tokens, exits=done.exits)
-    sure, exits = tuple(tree.confidences), tuple(tree.exits)
-    return Round(sequence.id, done.tokens, tree.draft.source, tree.drafted, len(done.path), sure, exits)
+    drafts = Round(
+        sequence.id,
+        done.tokens,
+        tree.draft.source,
+        tree.drafted,
+        len(done.path),
+        tuple(tree.confidences),
+        exits=tuple(tree.exits),
+    )
+    if not isinstance(tree.draft.source, DrafterTree):
+        return drafts
+    return drafts._replace(path=tuple([node - 1 for node in done.path]), depth=tree.depth)

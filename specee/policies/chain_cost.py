@@ -1,13 +1,14 @@
-"""What chains of the speculator's block take: guessed from bytes, then learnt from those that were drafted.
+"""What drafts of the speculator's block take: guessed from bytes, then learnt from those that were drafted.
 
-The first draft of a chain finds the block's weights in memory, later ones in the caches if they fit.
+The first draft of a chain, or the first depth of a tree, finds the block's weights in memory, later ones in
+the caches if they fit.
 """
 
 from __future__ import annotations
 
 from specee.policies.latency import Latency
 from specee.policies.objective import Objective, RoundTimes
-from specee.policies.plans import DrafterBlock, Outcome
+from specee.policies.plans import DrafterBlock, DraftSource, Outcome
 
 _LATER = 0.5  # of what the first takes, until chains have been seen
 _RATE = 0.1  # of the newest deviation that is believed
@@ -16,12 +17,13 @@ _FAR = 0.5  # parts of what was expected: a round that is farther off was distur
 
 
 class ChainCost:
-    """``share``: bytes that a draft reads, over those of the model's head."""
+    """Of drafts of one ``kind``. ``share``: bytes that a draft reads, over those of the model's head."""
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, share: float, kind: type[DraftSource] = DrafterBlock) -> None:
         self._share = share
+        self._kind = kind
         self.first = self.each = 0.0
-        """Seconds of the first draft of a chain, and of each one after it."""
+        """Seconds of the first draft of a chain, and of each one after it; of a tree, of its depths."""
         self._planned = 0.0, 0.0  # what plans are made with
         self._times: tuple[Objective, RoundTimes] | None = None
 
@@ -41,13 +43,13 @@ class ChainCost:
         return self._times[1]
 
     def learn(self, outcome: Outcome) -> None:
-        """From a round in which nothing else drafted; chains of several sequences are made together."""
+        """From a round in which nothing else drafted; those of several sequences are drafted together."""
         drafted = [entry for entry in outcome.rounds if entry.drafted]
         if not drafted or self.first == 0:
             return
-        if not all(isinstance(entry.source, DrafterBlock) for entry in drafted):
+        if not all(isinstance(entry.source, self._kind) for entry in drafted):
             return
-        later = max(entry.drafted for entry in drafted) - 1
+        later = max(entry.depth or entry.drafted for entry in drafted) - 1
         expected = self.first + later * self.each
         off = outcome.times.draft - expected
         off = _RATE * max(-_FAR * expected, min(_FAR * expected, off)) / (1 + later * later)

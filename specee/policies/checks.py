@@ -6,7 +6,15 @@ from collections.abc import Collection, Container, Sequence
 from typing import Any
 
 from specee.errors import ConfigurationError
-from specee.policies.plans import ExitLayer, ExitView, ModelView, Needs, NgramLookup, Shadow
+from specee.policies.plans import (
+    DrafterTree,
+    ExitLayer,
+    ExitView,
+    ModelView,
+    Needs,
+    NgramLookup,
+    Shadow,
+)
 
 
 def checked_needs(needs: Any, policy: object, model: ModelView) -> Needs:
@@ -77,6 +85,13 @@ def check_lookup(source: NgramLookup) -> None:
             f"prompt lookup of {source.shortest} to {source.longest} tokens: the shortest must be 1 or "
             "more and not above the longest"
         )
+
+
+def check_tree(source: DrafterTree) -> None:
+    """Raise ConfigurationError for limits that are none."""
+    for name in ("depth", "width", "children"):
+        if not _whole(limit := getattr(source, name)) or limit < 1:
+            raise ConfigurationError(f"a tree of {name}={limit!r}: allowed are whole numbers, 1 or more")
 
 
 def _whole(number: Any) -> bool:

@@ -11,6 +11,7 @@ from specee.policies.objective import Objective
 from specee.policies.plans import (
     Draft,
     DrafterBlock,
+    DrafterTree,
     ExitLayer,
     NgramLookup,
     Round,
@@ -19,6 +20,7 @@ from specee.policies.plans import (
     ShadowTokens,
 )
 from specee.policies.shadow_budget import ShadowBudget
+from specee.policies.tree_choice import TreeChoice
 
 POSITIONS, LAYERS = 4, 4
 """Most positions and layers of one look: about as many states as pass a head cheaply."""
@@ -33,7 +35,8 @@ _SHORT_PAUSE, _PAUSE, _LONGEST_PAUSE = 4, 8, 128
 class DraftChoice:
     """Of one sequence.
 
-    ``exits``: by whether they are adapted; ``lookup``: None where nothing is copied; ``block``: None without.
+    ``exits``: by whether they are adapted; ``lookup``: None where nothing is copied; ``block`` and ``trees``,
+    the block's chains and its trees: None without.
     """
 
     def __init__(
@@ -41,12 +44,14 @@ class DraftChoice:
         exits: Mapping[bool, ExitChoice],
         lookup: tuple[NgramLookup, LookupChoice] | None,
         block: BlockChoice | None = None,
+        trees: TreeChoice | None = None,
         *,
         sampled: bool,
     ) -> None:
         self._exits = exits
         self._lookup = lookup
         self._block = block
+        self._trees = trees
         self._value = 0.0  # of what is drafted, copies aside; 0 if nothing is
         self._exits_draft = False  # whether that is an exit layer: only then others are likely to be better
         self._sampled = sampled
@@ -75,6 +80,11 @@ class DraftChoice:
             if chain.value > value:
                 length = min(chain.length, room)
                 draft, value = Draft(view.id, DrafterBlock(), length, chain.stop_below), chain.value
+        if self._trees is not None:
+            tree = self._trees.best(objective, self._now)
+            if tree.value > value:
+                nodes, value = min(tree.nodes, room), tree.value
+                draft = Draft(view.id, DrafterTree(), nodes, tree.stop_below, deepen_from=tree.deepen_from)
         self._exits_draft = draft is not None and type(draft.source) is ExitLayer
         self._value = 0.0 if draft is None else value
         if self._lookup is not None:
@@ -119,6 +129,10 @@ class DraftChoice:
         if isinstance(entry.source, NgramLookup):
             if self._lookup is not None:
                 self._lookup[1].learn(entry.drafted, entry.accepted, self._now)
+            return
+        if isinstance(entry.source, DrafterTree):
+            if self._trees is not None:
+                self._trees.learn(entry.confidences, entry.accepted, entry.depth, self._now)
             return
         matches = [True] * entry.accepted + [False] * (entry.accepted < entry.drafted)
         confidences = entry.confidences[: len(matches)]

@@ -15,6 +15,7 @@ from specee.policies.objective import LONGEST, Objective
 from specee.policies.plans import (
     Draft,
     DrafterBlock,
+    DrafterTree,
     DraftSource,
     ExitLayer,
     ModelView,
@@ -28,6 +29,7 @@ from specee.policies.plans import (
     Shadow,
     Speculate,
 )
+from specee.policies.tree_choice import TreeChoice
 
 _LAYERS_ALONE = Latency((1,), (1.0,), (0.0,))
 """Time in layers, however many rows pass: DEL's tokens per layer."""
@@ -52,7 +54,7 @@ class Measured:
     """Drafts where it is worth most, and nothing where nothing is worth it.
 
     ``lookup``: whether copies are a source. ``exits``: kinds of exit layers by whether they are adapted.
-    ``block``: whether the speculator's block is a source, where there is one.
+    ``block``: whether the speculator's block is a source, in chains and trees, where there is one.
     ``measured``: whether the objective is in measured seconds, or in layers as DEL has it. ``sampled``:
     whether shadow tokens are taken now and then, or of all layers in every round.
     """
@@ -101,8 +103,9 @@ class Measured:
             sources.append(self._lookup)
         share = model.drafter if self._with_block else None
         self._block = None if share is None else ChainCost(share)
+        self._trees = None if share is None else ChainCost(share, DrafterTree)
         if self._block is not None:
-            sources.append(DrafterBlock())
+            sources += [DrafterBlock(), DrafterTree()]
         seen = sorted({layer for heads in self._heads.values() for layer, _ in heads})
         kept = (*seen, model.layers) if seen else ()
         positions = POSITIONS if self._sampled else LONGEST + 1  # all that a round verifies
@@ -159,8 +162,9 @@ class Measured:
                 rest.seconds += outcome.times.total
                 return
             self._wake(rest)
-        if self._block is not None:
+        if self._block is not None and self._trees is not None:
             self._block.learn(outcome)
+            self._trees.learn(outcome)
         share = 1 / len(outcome.rounds)
         shadow, total = outcome.times.shadow * share, outcome.times.total * share
         for entry in outcome.rounds:
@@ -185,8 +189,9 @@ class Measured:
             )
         if latency is not self._latency:
             self._latency, self._objectives = latency, {}
-            if self._block is not None:
+            if self._block is not None and self._trees is not None:
                 self._block.begin(latency)
+                self._trees.begin(latency)
         count = len(observation.sequences)
         seconds = self._made(latency, True, count)
         return (seconds if self._measured else self._made(_LAYERS_ALONE, False, count)), seconds
@@ -201,5 +206,7 @@ class Measured:
         exits = {kind: ExitChoice(heads) for kind, heads in self._heads.items()}
         lookup = None if self._lookup is None else (self._lookup, LookupChoice())
         block = None if self._block is None else BlockChoice(self._block)
-        choice = self._choices[sequence] = DraftChoice(exits, lookup, block, sampled=self._sampled)
+        trees = None if self._trees is None else TreeChoice(self._trees)
+        choice = DraftChoice(exits, lookup, block, trees, sampled=self._sampled)
+        self._choices[sequence] = choice
         return choice

@@ -120,7 +120,7 @@ class Objective:
         key = (layer, head, round(rate * _STEPS))
         choice = self._best.get(key)
         if choice is None:
-            choice = self._best[key] = self._most(_TOKENS[key[2]], self._whole(layer, head).seconds[1:])
+            choice = self._best[key] = self.most(_TOKENS[key[2]], self._whole(layer, head).seconds[1:])
         return choice
 
     def best_stopped(self, layer: int, head: float, rates: Acceptance) -> Choice:
@@ -137,12 +137,15 @@ class Objective:
         """The length worth most, drafting stopping after a draft that is not sure."""
         sure, kept = round(rates.sure * _STEPS), round(rates.sure * rates.rate_sure * _STEPS)
         if sure == _STEPS:
-            return self._most(_TOKENS[kept], rounds.seconds[1:])
+            return self.most(_TOKENS[kept], rounds.seconds[1:])
         first = rates.sure * rates.rate_sure + (1 - rates.sure) * rates.rate_unsure
-        return self._most([1 + first * made for made in _SUMS[kept]], rounds.stopped(sure))
+        return self.most([1 + first * made for made in _SUMS[kept]], rounds.stopped(sure))
 
-    def _most(self, tokens: Sequence[float], seconds: Sequence[float]) -> Choice:
-        """All lengths: where more rows cost a step at once, the value may rise again after it has fallen."""
+    def most(self, tokens: Sequence[float], seconds: Sequence[float]) -> Choice:
+        """Of rounds of 1, 2, ... drafts that give so many tokens in so many seconds.
+
+        All lengths: where more rows cost a step at once, the value may rise again after it has fallen.
+        """
         values = list(map(truediv, tokens, seconds))
         most = max(values)
         return Choice(values.index(most) + 1, most * self.plain)

@@ -131,7 +131,20 @@ class PredictedExit:
     threshold: float = 0.5
 
 
-DraftSource: TypeAlias = ExitLayer | NgramLookup | DrafterBlock | PredictedExit
+@dataclass(frozen=True)
+class DrafterTree:
+    """Draft a tree with the speculator's block, by what it finds likeliest: EAGLE-2 (Li et al., EMNLP 2024).
+
+    At most ``depth`` drafts in a row; at each depth ``width`` nodes at most get children, and each of them
+    ``children`` at most.
+    """
+
+    depth: int = 8
+    width: int = 4
+    children: int = 4
+
+
+DraftSource: TypeAlias = ExitLayer | NgramLookup | DrafterBlock | DrafterTree | PredictedExit
 """Where drafts come from; :mod:`specee.drafting` has what each stands for."""
 
 
@@ -152,6 +165,10 @@ class Draft(NamedTuple):
     verified) and after one that ends the text. ``otherwise`` is what to draft, for the same sequence, where
     the source has nothing to offer; a draft of length 0 asks for nothing, and turns to nothing else.
     ``layers``, ascending: where the predictors of :class:`PredictedExit` are asked; for no other source.
+
+    Of a tree ``length`` is how many nodes are verified, and a node's confidence is the probability of its
+    whole path: none is verified whose path is under ``stop_below``, the likeliest first one aside, and the
+    tree grows no deeper where all nodes that would get children have less than ``deepen_from`` together.
     """
 
     sequence: int
@@ -160,6 +177,7 @@ class Draft(NamedTuple):
     stop_below: float = 0.0
     otherwise: Draft | None = None
     layers: tuple[int, ...] = ()
+    deepen_from: float = 0.0
 
 
 class Shadow(NamedTuple):
@@ -224,7 +242,9 @@ class Round(NamedTuple):
     more) drawn by the full model. ``drafted`` tokens were proposed and verified, with ``confidences`` in the
     order they were drafted. ``source`` is None where nothing was drafted. ``exits``: the layers where a
     predictor let rows go, of the drafted tokens, or of the emitted one in approximate decoding (the last
-    layer where none did).
+    layer where none did). Of a :class:`DrafterTree`, ``path``
+    says which drafts were accepted, counted from 0, and ``depth`` is the most drafts in a row; elsewhere the
+    first ones were, and all are in a row.
     """
 
     sequence: int
@@ -233,6 +253,8 @@ class Round(NamedTuple):
     drafted: int = 0
     accepted: int = 0
     confidences: tuple[float, ...] = ()
+    path: tuple[int, ...] = ()
+    depth: int = 0
     exits: tuple[int, ...] = ()
 
 

@@ -12,6 +12,7 @@ from specee.policies import dynamic_exit
 from specee.policies.auto import Auto
 from specee.policies.autoregressive import Autoregressive
 from specee.policies.drafter import Drafter
+from specee.policies.drafter_tree import DrafterTrees
 from specee.policies.layerskip import LayerSkip
 from specee.policies.layerskip_adaptive import LayerSkipAdaptive
 from specee.policies.plans import Policy
@@ -26,6 +27,7 @@ _POLICIES: dict[str, Callable[..., Policy]] = {
             Auto,
             Autoregressive,
             Drafter,
+            DrafterTrees,
             LayerSkip,
             LayerSkipAdaptive,
             PromptLookup,

@@ -28,6 +28,7 @@ SETTINGS = {
     "layerskip-adaptive": [":exit_layer=27"],
     "threshold": [":exit_layer=24,threshold=0.3"],
     "drafter": [":threshold=0.0"],
+    "drafter-tree": ["", ":measured=false,nodes=24"],
     "prompt-lookup": ["", ":speculation_length=11,shortest_ngram=1,longest=15"],
 }
 MODES: dict[str, dict[str, Any]] = {
@@ -74,10 +75,10 @@ def test_the_packaged_drafter_is_found_and_drafts_well(weights: Any) -> None:
     for text in TEXTS.values():
         prompt = model.encode(text)[-160:]
         plain = model.generate([prompt], **options).tokens
-        for policy in ("drafter:threshold=0.0", "auto"):
+        for policy in ("drafter:threshold=0.0", "drafter-tree", "auto"):
             result = model.generate([prompt], policy=policy, **options)
             assert result.tokens == plain
-            if policy != "auto":
+            if policy == "drafter:threshold=0.0":
                 drafted += result.statistics.acceptance.drafted
                 accepted += result.statistics.acceptance.accepted
     assert drafted > 100

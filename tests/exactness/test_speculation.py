@@ -38,6 +38,7 @@ POLICIES = [
 POLICIES += ["prompt-lookup:shortest_ngram=1", "layerskip:exit_layer=2,speculation_length=0"]
 POLICIES += ["drafter", "drafter:threshold=0.0,speculation_length=5", "del", "del:faithful=true", "auto"]
 POLICIES += ["specee", "specee:layers=all,threshold=0.0,speculation_length=4"]
+POLICIES += ["drafter-tree", "drafter-tree:measured=false,nodes=9,width=3,children=3"]
 PLAIN = "autoregressive"
 
 
@@ -212,7 +213,8 @@ def test_drafts_are_accepted_and_refused_on_the_way() -> None:
             total[0] += counts.drafted
             total[1] += counts.accepted
         assert len(generation.statistics.steps) < sum(len(one.tokens) for one in plain)
-    assert totals.keys() == {"DrafterBlock", "ExitLayer", "NgramLookup", "Grown", "PredictedExit"}
+    block = {"DrafterBlock", "DrafterTree", "PredictedExit"}
+    assert totals.keys() == {*block, "ExitLayer", "NgramLookup", "Grown"}
     assert all(drafted > accepted > 0 for drafted, accepted in totals.values()), totals
 
 

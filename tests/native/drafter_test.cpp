@@ -1,4 +1,5 @@
-// Chains of a drafter block: columns that have followed a text through anything draft as new ones do.
+// Chains and trees of a drafter block: columns that have followed a text through anything draft as new ones
+// do, a tree is within its limits, and with one child a node it is the chain.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -20,6 +21,8 @@ using specee::Drafter;
 using specee::DrafterColumn;
 using specee::Engine;
 using specee::Sequence;
+using specee::Tree;
+using specee::TreeCall;
 using specee::WeightType;
 
 constexpr int kCapacity = 160;  // more than two passes of 64 rows
@@ -118,6 +121,69 @@ void check_chains(Engine& engine, Drafter& drafter, const std::vector<Text>& tex
   CHECK_THROWS(specee::RowError, engine.draft_chains(drafter, calls, nullptr));
 }
 
+bool same(const Tree& a, const Tree& b) {
+  return a.tokens == b.tokens && a.parents == b.parents && a.chances == b.chances;
+}
+
+void check_sound(const Tree& tree, const specee::TreeLimits& limits) {
+  const size_t count = tree.tokens.size();
+  CHECK(count >= 1 && count <= static_cast<size_t>(limits.nodes), "a tree is larger than it may be");
+  std::vector<int> depths, children(count + 1, 0);
+  for (size_t i = 0; i < count; ++i) {
+    const int parent = tree.parents[i];
+    CHECK(parent >= -1 && parent < static_cast<int>(i), "a parent comes after its child");
+    depths.push_back(parent < 0 ? 1 : depths[static_cast<size_t>(parent)] + 1);
+    CHECK(depths.back() <= limits.depth, "a tree is deeper than it may be");
+    CHECK(++children[static_cast<size_t>(parent + 1)] <= limits.children, "a node has too many children");
+    CHECK(i == 0 || tree.chances[i] <= tree.chances[i - 1], "nodes are not in order");
+    CHECK(i == 0 || tree.chances[i] >= limits.stop_below, "a node is too unlikely");
+    CHECK(tree.chances[i] >= 0.0f && tree.chances[i] <= 1.0f, "a chance is no chance");
+    for (size_t j = 0; j < i; ++j)
+      CHECK(tree.parents[j] != parent || tree.tokens[j] != tree.tokens[i], "two siblings are alike");
+  }
+}
+
+void check_trees(Engine& engine, Drafter& drafter, const std::vector<Text>& texts, Random& random) {
+  std::vector<TreeCall> calls;
+  for (const Text& text : texts) {
+    if (text.sequence->kept() == 0 || text.sequence->row(text.sequence->length() - 1).done != 0) continue;
+    const specee::TreeLimits limits = {random.between(1, 60),      random.between(1, 6),
+                                       random.between(1, 70),      random.between(1, 8),
+                                       random.uniform(0.0f, 0.1f), random.uniform(0.0f, 0.2f)};
+    specee::Sampling sampling;
+    if (random.chance(50)) sampling.temperature = 0.8;
+    if (random.chance(30)) sampling.repetition_penalty = 1.2;
+    sampling.seed = random.bits();
+    calls.push_back({text.sequence.get(), text.column.get(), limits, sampling});
+  }
+  if (calls.empty()) return;
+  const std::vector<Tree> together = engine.draft_trees(drafter, calls, nullptr);
+  for (size_t i = 0; i < calls.size(); ++i) {
+    check_sound(together[i], calls[i].limits);
+    CHECK(same(together[i], engine.draft_trees(drafter, {calls[i]}, nullptr)[0]),
+          "a tree depends on those beside it");
+    const auto column = engine.drafter_column(drafter, kCapacity, specee::Dtype::f32);
+    TreeCall fresh = calls[i];
+    fresh.column = column.get();
+    const Tree anew = engine.draft_trees(drafter, {fresh}, nullptr)[0];
+    if (column->first() == calls[i].column->first())
+      CHECK(same(together[i], anew), "a column that followed a text grows otherwise than a new one");
+    const int length = random.between(1, kLongest);
+    fresh.limits = {length, length, 1, 1, 0.0f, 0.0f};
+    const Tree line = engine.draft_trees(drafter, {fresh}, nullptr)[0];
+    const Chain chain = engine.draft_chains(
+        drafter, {{fresh.sequence, fresh.column, length, 0.0f, fresh.sampling}}, nullptr)[0];
+    CHECK(line.tokens == chain.tokens, "a tree without branches is not the chain");
+    float chance = 1.0f;
+    for (size_t j = 0; j < chain.tokens.size(); ++j) {
+      chance *= chain.confidences[j];
+      CHECK(line.chances[j] == chance, "a chance is not what a chain's confidences make it");
+    }
+    fresh.limits.width = 0;
+    CHECK_THROWS(specee::RowError, engine.draft_trees(drafter, {fresh}, nullptr));
+  }
+}
+
 }  // namespace
 
 void test_drafter(const std::string& isa, Random& random) {
@@ -133,7 +199,7 @@ void test_drafter(const std::string& isa, Random& random) {
   std::vector<Text> texts;
   for (int i = random.between(1, 3); i > 0; --i) {
     texts.push_back({engine->sequence(kCapacity, specee::Dtype::f32, true),
-                     engine->drafter_column(*drafter, kCapacity, specee::Dtype::f32)});
+                     engine->drafter_column(*drafter, kCapacity, specee::Dtype::f32, true)});
     texts.back().sequence->keep(layers, random.between(1, kCapacity));
     go_on(*engine, *texts.back().sequence, random.between(2, 90), random);
   }
@@ -141,6 +207,7 @@ void test_drafter(const std::string& isa, Random& random) {
   CHECK_THROWS(specee::ConfigurationError, engine->draft_chains(*other, {foreign}, nullptr));
   for (int step = random.between(2, 6); step > 0; --step) {
     check_chains(*engine, *drafter, texts, random);
+    check_trees(*engine, *drafter, texts, random);
     for (const Text& text : texts)
       if (random.chance(70)) move(*engine, *text.sequence, random);
   }

@@ -11,7 +11,7 @@ import pytest
 
 from specee.backends import missing
 from specee.bench import prompts
-from specee.bench.decode import ablation, contest_task, regret, spent
+from specee.bench.decode import ablation, contest_task, regret, spent, trees
 from specee.bench.decode.contest_task import Task
 from specee.bench.decode.interleaved import Contest, Turn
 from specee.bench.decode.spent import Spent
@@ -137,6 +137,23 @@ def test_ordinary_files_are_also_added_up(source: str, tmp_path: Path) -> None:
     assert [part["prompts"] for part in found["parts"]] == [1, 2, 2, 3]
     everything = found["parts"][-1]["policies"]["del"]["decode"]
     assert everything["max"] == max(part["policies"]["del"]["decode"]["max"] for part in found["parts"][:2])
+
+
+def test_trees_are_compared_in_size_and_in_what_rows_take(source: str) -> None:
+    """The tiny model has no block: trees of any other policy are reported alike."""
+    task = Task(threads=1, model=source, tokens=8, most=1)
+    found = trees.measure(task, ("del", "prompt-lookup"))
+    (part,) = found["parts"]
+    assert list(part["policies"]) == ["autoregressive", "del", "prompt-lookup"]
+    assert part["policies"]["autoregressive"]["accepted_per_round"] == 0
+    for figures in part["policies"].values():
+        assert figures["drafted_per_round"] >= figures["accepted_per_round"] >= 0
+    assert next(iter(part["row_ms"])) == 1
+    assert min(part["row_ms"].values()) > 0
+    (table,) = tables.of("trees", found)
+    assert {len(line) for line in table.rows} == {len(table.header)}
+    with pytest.raises(ConfigurationError, match="drafter"):
+        trees.measure(task)
 
 
 def test_variants_are_measured_on_the_real_model_and_on_planted_ones(source: str, tmp_path: Path) -> None:

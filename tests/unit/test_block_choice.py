@@ -8,6 +8,7 @@ import pytest
 
 from specee.policies import (
     DrafterBlock,
+    DrafterTree,
     ExitLayer,
     Latency,
     ModelView,
@@ -130,16 +131,26 @@ def test_confidence_that_tells_right_from_wrong_stops_chains() -> None:
 
 
 class Blocks(World):
-    """The block's drafts are right as often as ``right`` says."""
+    """The block's drafts are right as often as ``right`` says, and it is as sure of them as ever.
+
+    Its trees have no branches.
+    """
 
     right = 0.9
 
     def _round(self, one, draft):  # type: ignore[no-untyped-def]
         while draft is not None and isinstance(draft.source, NgramLookup):
             draft = draft.otherwise
-        if draft is None or not isinstance(draft.source, DrafterBlock):
+        if draft is None or not isinstance(draft.source, (DrafterBlock, DrafterTree)):
             return super()._round(one, draft)
         accepted = 0
+        if isinstance(draft.source, DrafterTree):
+            chances = [0.9 ** (depth + 1) for depth in range(min(draft.length, draft.source.depth))]
+            sure = tuple([chance for chance in chances if chance >= draft.stop_below])
+            while accepted < len(sure) and self.rng.random() < self.right:
+                accepted += 1
+            tokens, path = (1,) * (accepted + 1), tuple(range(accepted))
+            return Round(one.id, tokens, draft.source, len(sure), accepted, sure, path, len(sure))
         while accepted < draft.length and self.rng.random() < self.right:
             accepted += 1
         sure = (0.9,) * accepted + (0.3,) * (draft.length - accepted)
@@ -156,7 +167,7 @@ def test_auto_drafts_with_the_block_while_it_is_right() -> None:
             draft = draft_of(plan)
             while draft is not None and isinstance(draft.source, NgramLookup):
                 draft = draft.otherwise
-            found += draft is not None and isinstance(draft.source, DrafterBlock)
+            found += draft is not None and isinstance(draft.source, (DrafterBlock, DrafterTree))
         return found
 
     assert blocks() == 20

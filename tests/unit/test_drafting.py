@@ -16,7 +16,7 @@ from specee.drafting.exit_layer import ExitLayerDrafter
 from specee.drafting.prompt_lookup import NgramIndex, PromptLookupDrafter
 from specee.errors import ConfigurationError
 from specee.models.speculator import Adapter, Speculator
-from specee.policies import Draft, DraftCost, DraftSource, ExitLayer, NgramLookup
+from specee.policies import Draft, DraftCost, DrafterTree, DraftSource, ExitLayer, NgramLookup
 from specee.types import Sampling
 from tests.random_model import BASE
 
@@ -34,6 +34,20 @@ def tree(
     ends = more.pop("ends", frozenset())
     index = more.pop("index", 0)
     return DraftTree(Draft(index, source, length, stop_below), state, list(text), Sampling(), ends, **more)  # type: ignore[arg-type]
+
+
+def test_a_tree_has_nothing_behind_an_end(engine: Backend) -> None:
+    """Nodes below a token that ends the text are left out, and indices close up."""
+    grown = tree(engine, [1, 2, 3], DrafterTree(), 6, ends=frozenset({7}))
+    grown.grow([7, 5, 6, 8, 9, 4], [-1, -1, 0, 1, 2, 3], [0.6, 0.3, 0.2, 0.1, 0.05, 0.04])
+    assert grown.tokens == [3, 7, 5, 8, 4]
+    assert grown.parents == [-1, 0, 0, 2, 3]
+    assert grown.confidences == [0.6, 0.3, 0.1, 0.04]
+    assert (grown.drafted, grown.depth, grown.open) == (4, 3, False)
+    assert [grown.state.row(slot).token for slot in grown.state.speculative] == grown.tokens[1:]
+    assert (grown.child(0, 7), grown.child(0, 5), grown.child(1, 6)) == (1, 2, None)
+    grown.state.commit([grown.slots[2], grown.slots[3], grown.slots[4]])
+    assert grown.state.length == 6
 
 
 def naive_lookup(text: Sequence[int], source: NgramLookup, length: int) -> list[int]:

@@ -44,7 +44,7 @@ def test_lossless_drafts_where_exits_are_frequent_or_near() -> None:
         (5, PredictedExit(0.7), 0, FREQUENT),
     ]
     source = PredictedExit(0.7)
-    policy.observe(Outcome((Round(4, (1, 2, 3), source, 2, 2, (0.9, 0.9), (3, 4)), Round(5, (6,)))))
+    policy.observe(Outcome((Round(4, (1, 2, 3), source, 2, 2, (0.9, 0.9), exits=(3, 4)), Round(5, (6,)))))
     plan = policy.plan(Observation((VIEW, FRESH)))
     assert [d.layers for d in plan.drafts] == [(1, 2, 3, 4, 5, 6, *FREQUENT), FREQUENT]
     assert plan.drafts[0].length == 3  # all were right

@@ -11,7 +11,7 @@ from specee.cli.trace import explain, origins, trace_page
 from specee.cli.trace_colours import swatches
 from specee.engine.statistics import Statistics
 from specee.models.detokenizer import IncrementalDecoder
-from specee.policies import ExitLayer, NgramLookup, Outcome, Round, Times
+from specee.policies import DrafterTree, ExitLayer, NgramLookup, Outcome, Round, Times
 
 SHALLOW, DEEP, LOOKUP = ExitLayer(8), ExitLayer(24), NgramLookup()
 PIECES = (
@@ -180,6 +180,17 @@ def test_tokens_are_explained(page: Page, index: int, wanted: str) -> None:
 def test_a_source_without_confidences_is_explained_without() -> None:
     statistics = generation(STEPS[0], Round(0, (1, 2), LOOKUP, 1, 1)).statistics
     assert explain(list(origins(statistics))[1]) == "round 1\ndraft 1 of 1 by prompt lookup, accepted"
+
+
+def test_drafts_of_a_tree_are_explained_by_their_path() -> None:
+    """Confidences are in the order of the tree's nodes, of which the second and the fourth were accepted."""
+    entry = Round(0, (1, 2, 3), DrafterTree(), 5, 2, (0.6, 0.3, 0.2, 0.15, 0.1), (1, 3), 2)
+    statistics = generation(Round(0, (10,)), entry).statistics
+    first, second, full = [explain(origin) for origin in list(origins(statistics))[1:]]
+    tree = "5 drafts, 2 deep, by drafter tree"
+    assert first == f"round 1\ndraft 1 in a row of {tree}, confidence of its path 0.300, accepted"
+    assert second == f"round 1\ndraft 2 in a row of {tree}, confidence of its path 0.150, accepted"
+    assert full == f"round 1\nfull model; {tree}, 2 accepted"
 
 
 def test_a_text_that_ends_inside_a_character_keeps_its_last_token() -> None:

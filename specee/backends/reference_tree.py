@@ -1,0 +1,109 @@
+"""A tree of drafts by the reference backend's drafter block: every node from its path alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from specee.backends.protocol import ChainCall, DraftedTree, FittedDrafter, TreeCall
+from specee.backends.reference_chain import Embed, ReferenceChain
+from specee.backends.reference_drafter import ReferenceColumn, ReferenceDrafter
+from specee.backends.reference_sequence import ReferenceSequence
+from specee.errors import RowError
+from specee.types import ModelConfig, Sampling
+
+Branch = Callable[[Tensor, Seq[int], Sampling, int], list[tuple[int, float]]]
+"""(state, text, options, most children) -> tokens and shares, best first."""
+Memory = list[tuple[Tensor, Tensor]]
+
+
+class _Node(NamedTuple):
+    """``before``: indices of the nodes on its path, the root left out, itself left out."""
+
+    token: int
+    before: tuple[int, ...]
+    chance: np.float32
+
+
+class ReferenceTree:
+    """One call of :meth:`.Backend.draft_trees`, checked."""
+
+    def __init__(
+        self, drafter: FittedDrafter, sequence: ReferenceSequence, call: TreeCall, config: ModelConfig
+    ) -> None:
+        for value, what in (
+            (call.nodes, "nodes"),
+            (call.depth, "drafts in a row"),
+            (call.width, "nodes with children at one depth"),
+            (call.children, "children of a node"),
+        ):
+            if value < 1:
+                raise RowError(f"a tree of {value} {what}: give 1 or more")
+        begins = ChainCall(call.sequence, call.column, 1, 0.0, call.sampling)
+        self._begins = ReferenceChain(drafter, sequence, begins, config)
+        self._drafter, self._column, self._call = drafter, call.column, call
+
+    def run(self, embed: Embed, branch: Branch) -> DraftedTree:
+        """Nodes, likeliest first."""
+        assert isinstance(self._drafter, ReferenceDrafter)
+        assert isinstance(self._column, ReferenceColumn)
+        call, column = self._call, self._column
+        state, text = self._begins.begin(embed)
+        true = list(column.memory)
+        nodes: list[_Node] = []
+        memories: dict[int, tuple[Tensor, Tensor]] = {}
+        frontier: list[tuple[int, Tensor]] = [(-1, state)]
+        while frontier:
+            first = len(nodes)
+            for index, state in frontier:
+                self._add(
+                    nodes, index, branch(state, self._text(text, nodes, index), call.sampling, call.children)
+                )
+            chosen = self._chosen(nodes, first, column.capacity - column.length - len(memories))
+            states, frontier = dict(frontier), []
+            for index in chosen:
+                node = nodes[index]
+                column.memory[:] = [*true, *[memories[above] for above in node.before]]
+                position = column.first + len(column.memory)
+                before = states[node.before[-1] if node.before else -1]
+                frontier.append((index, self._drafter.row(column, position, embed(node.token), before)))
+                memories[index] = column.memory[-1]
+        column.memory[:] = true
+        return self._kept(nodes)
+
+    def _add(self, nodes: list[_Node], parent: int, children: Seq[tuple[int, float]]) -> None:
+        before = () if parent < 0 else (*nodes[parent].before, parent)
+        chance = np.float32(1) if parent < 0 else nodes[parent].chance
+        for token, share in children:
+            node = _Node(token, before, chance * np.float32(share))
+            if node.chance >= self._call.stop_below or not nodes:
+                nodes.append(node)
+
+    def _chosen(self, nodes: list[_Node], first: int, room: int) -> list[int]:
+        """Nodes of the newest depth, those from ``first`` on, that get children, likeliest first."""
+        call = self._call
+        newest = [index for index in self._best(nodes) if index >= first]
+        newest = [index for index in newest if len(nodes[index].before) + 1 < call.depth]
+        newest = newest[: min(call.width, room)]
+        together = np.float32(0)
+        for index in newest:
+            together += nodes[index].chance
+        return newest if together >= call.deepen_from else []
+
+    def _best(self, nodes: list[_Node]) -> list[int]:
+        return sorted(range(len(nodes)), key=lambda index: -nodes[index].chance)[: self._call.nodes]
+
+    def _text(self, text: list[int], nodes: list[_Node], index: int) -> list[int]:
+        if index < 0:
+            return text
+        return [*text, *[nodes[above].token for above in (*nodes[index].before, index)]]
+
+    def _kept(self, nodes: list[_Node]) -> DraftedTree:
+        best = self._best(nodes)
+        place = {index: at for at, index in enumerate(best)}
+        parents = [place[nodes[i].before[-1]] if nodes[i].before else -1 for i in best]
+        return DraftedTree([nodes[i].token for i in best], parents, [float(nodes[i].chance) for i in best])

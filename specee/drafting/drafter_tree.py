@@ -1,0 +1,62 @@
+"""Drafts from the speculator's block that branch: trees that the backend grows by what is likeliest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+
+from specee.backends.protocol import Backend, TreeCall
+from specee.clock import Clock
+from specee.drafting.drafter import States
+from specee.drafting.drafter_block import BlockDrafter, drawn
+from specee.drafting.heads import DraftHeads
+from specee.drafting.tree import DraftTree
+from specee.policies import DraftCost, DrafterTree, DraftSource
+from specee.policies.checks import check_tree
+
+
+class TreeDrafter:
+    """Shares the columns of the block's chains: one follows the text whichever of them drafts.
+
+    Classical rejection gets trees without chance: the rule takes any number of such drafts at one position.
+    """
+
+    def __init__(self, backend: Backend, heads: DraftHeads, chains: BlockDrafter) -> None:
+        self._backend = backend
+        self._heads = heads
+        self._chains = chains
+
+    def check(self, source: DraftSource) -> None:
+        """See :meth:`.Drafter.check`."""
+        assert isinstance(source, DrafterTree)
+        check_tree(source)
+        self._chains.check(source)
+
+    def cost(self, source: DraftSource) -> DraftCost:
+        """See :meth:`.Drafter.cost`: that of one pass, which gives several tokens."""
+        return self._chains.cost(source)
+
+    def reads(self, source: DraftSource) -> States:
+        """See :meth:`.Drafter.reads`."""
+        return self._chains.reads(source)
+
+    def draft(self, trees: Seq[DraftTree], clock: Clock) -> None:
+        """See :meth:`.Drafter.draft`. A text whose states are not known yet gets nothing."""
+        able = [tree for tree in trees if tree.open and self._chains.known(tree)]
+        if able:
+            arguments = (
+                self._chains.columns.block,
+                [self._call(tree) for tree in able],
+                self._heads.drafter_head,
+            )
+            grown = clock.timed("draft", self._backend.draft_trees, *arguments)
+            for tree, found in zip(able, grown, strict=True):
+                tree.grow(*found)
+        for tree in trees:
+            tree.close()
+
+    def _call(self, tree: DraftTree) -> TreeCall:
+        draft, source = tree.draft, tree.draft.source
+        assert isinstance(source, DrafterTree)
+        limits = draft.length, source.depth, source.width, source.children
+        column = self._chains.columns.of(tree.draft.sequence, tree.state)
+        return TreeCall(tree.state, column, *limits, draft.stop_below, draft.deepen_from, drawn(tree))
