@@ -66,9 +66,7 @@ class EmulatedLauncher:
         self.seed = seed
         self.launched: set[str] = set()
 
-    def launch(
-        self, kernel: str, grid: tuple[int, int, int], threads: int, arguments: Seq[Any]
-    ) -> None:
+    def launch(self, kernel: str, grid: tuple[int, int, int], threads: int, arguments: Seq[Any]) -> None:
         arrays: list[np.ndarray] = []
         lines = [_line(argument, arrays) for argument in arguments]
         head = [kernel, *grid, threads, self.seed, len(arguments), len(arrays)]

@@ -31,9 +31,7 @@ def version(nvrtc: ctypes.CDLL) -> str:
     return f"{major.value}.{minor.value}"
 
 
-def compile_program(
-    nvrtc: ctypes.CDLL, options: list[str], program: str = PROGRAM
-) -> tuple[int, str, bytes]:
+def compile_program(nvrtc: ctypes.CDLL, options: list[str], program: str = PROGRAM) -> tuple[int, str, bytes]:
     """Status (0 is success), the compiler's words, and the cubin or PTX that ``--gpu-architecture`` asks for."""
     handle = ctypes.c_void_p()
     source = program.encode()

@@ -93,7 +93,13 @@ def exact(cache: Cache, query: np.ndarray, path: np.ndarray) -> tuple[np.ndarray
 @pytest.mark.parametrize("kind", ["bf16", "fp16"])
 @pytest.mark.parametrize(
     ("heads", "key_heads", "dim", "lengths"),
-    [(3, 1, 64, [1, 40, 256]), (4, 2, 64, [257, 600]), (9, 1, 64, [130]), (2, 2, 128, [300, 7]), (2, 1, 256, [260])],
+    [
+        (3, 1, 64, [1, 40, 256]),
+        (4, 2, 64, [257, 600]),
+        (9, 1, 64, [130]),
+        (2, 2, 128, [300, 7]),
+        (2, 1, 256, [260]),
+    ],
 )
 def test_against_softmax(
     device: Device,

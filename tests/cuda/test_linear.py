@@ -153,7 +153,9 @@ def test_quantised_rows_are_those_of_the_cpu(device: Device, rng: np.random.Gene
 
 
 def test_rounding_to_bf16(device: Device, rng: np.random.Generator) -> None:
-    x = np.concatenate([rng.standard_normal(700), [0.0, -0.0, 1e-40, np.inf, -np.inf, 1.00390625, 1.01171875]])
+    x = np.concatenate(
+        [rng.standard_normal(700), [0.0, -0.0, 1e-40, np.inf, -np.inf, 1.00390625, 1.01171875]]
+    )
     x = x.astype(np.float32)[None]
     out = device.put(np.zeros(x.shape, np.uint16))
     linear.round_rows(device.launcher, device.put(x), out)

@@ -176,7 +176,9 @@ def test_a_prediction_does_not_depend_on_its_company(device: Device, rng: np.ran
     all_states = problem.states
     for row in (0, 3, 5):
         problem.states = all_states[row : row + 1]
-        for whole, part in zip(together, predict(device, problem, predictor, tokens[[row]], None), strict=True):
+        for whole, part in zip(
+            together, predict(device, problem, predictor, tokens[[row]], None), strict=True
+        ):
             np.testing.assert_array_equal(part[0], whole[row])
 
 

@@ -147,12 +147,13 @@ void Scheduler::settle() {
 }
 
 void Scheduler::stuck() const {
-  std::printf("block (%u, %u, %u): threads wait for others that never come:", block_index.x, block_index.y,
-              block_index.z);
-  const char* names[] = {"no", "warp", "block", "ended"};
-  for (unsigned thread = 0; thread < threads_; ++thread)
-    std::printf(" %u:%s", thread, names[static_cast<int>(fibers_[thread]->waits)]);
-  std::printf("\n");
+  int counts[4] = {};
+  for (unsigned thread = 0; thread < threads_; ++thread) ++counts[static_cast<int>(fibers_[thread]->waits)];
+  std::printf(
+      "block (%u, %u, %u): threads wait for others that never come: %d in an exchange, %d at a barrier, %d "
+      "ended\n",
+      block_index.x, block_index.y, block_index.z, counts[static_cast<int>(Waits::warp)],
+      counts[static_cast<int>(Waits::block)], counts[static_cast<int>(Waits::ended)]);
   std::fflush(stdout);
   std::exit(1);
 }
