@@ -66,7 +66,7 @@ class BuildExtension(build_ext):
             raise SystemExit("specee builds with GCC or Clang; MSVC is not supported. On Windows, use WSL.")
         output = self.get_ext_fullpath(ext.name)
         if ext.name == CUDA:
-            self.link_cuda(self.compile_sources(ext), output)
+            self.build_cuda(ext, Path(output))
         else:
             objects = self.compile_sources(ext)
             self.compiler.link_shared_object(objects, output, extra_postargs=["-pthread"], target_lang="c++")
@@ -88,13 +88,13 @@ class BuildExtension(build_ext):
 
         return in_parallel(compile_one, ext.sources)
 
-    def link_cuda(self, objects: list[str], output: str) -> None:
-        """Compile the kernels and link them; a failure is an error only where SPECEE_BUILD_CUDA=1."""
+    def build_cuda(self, ext: Extension, output: Path) -> None:
+        """Kernels and bindings; that nvcc fails is an error only where SPECEE_BUILD_CUDA=1."""
         nvcc, kernels = cuda_build.find_nvcc(), Path(self.build_temp) / "cuda" / "kernels.o"
         extra = cuda_build.WARNINGS_ARE_ERRORS if os.environ.get("SPECEE_WERROR") == "1" else []
         try:
             cuda_build.compile_kernels(nvcc, kernels, compile_jobs(), extra)
-            cuda_build.link(nvcc, [*objects, str(kernels)], Path(output))
+            cuda_build.link(nvcc, [*self.compile_sources(ext), str(kernels)], output)
         except (OSError, subprocess.CalledProcessError) as error:
             words = (getattr(error, "stdout", None) or str(error)).strip()
             if cuda_build.mode() == "1":

@@ -48,8 +48,8 @@ def wanted() -> bool:
     nvcc = find_nvcc()
     if nvcc is None and mode() == "1":
         raise SystemExit(
-            "SPECEE_BUILD_CUDA=1, and nvcc is neither on the PATH nor in CUDA_HOME: install the CUDA toolkit, or "
-            "unset SPECEE_BUILD_CUDA to build without"
+            "SPECEE_BUILD_CUDA=1, and nvcc is neither on the PATH nor in CUDA_HOME: install the CUDA "
+            "toolkit, or unset SPECEE_BUILD_CUDA to build without"
         )
     print(
         "specee._cuda: " + (f"built with {nvcc}" if nvcc else "not built, no nvcc; CuPy compiles its kernels")

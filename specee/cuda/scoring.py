@@ -29,7 +29,7 @@ class Head:
 
 @dataclass(frozen=True)
 class States:
-    """Layer outputs: ``values`` (any, hidden) fp32, and which ``rows`` (rows,) int32, or the first in order."""
+    """Layer outputs ``values`` (any, hidden) fp32, and which ``rows`` (rows,) int32; without, the first."""
 
     values: Array
     rows: Array | None = None
@@ -68,7 +68,7 @@ class Mlp:
 class Prediction:
     """What the predictor writes.
 
-    ``logits`` and ``probabilities`` (rows, k) fp32; ``confidences`` (rows,) fp32; ``decisions`` (rows,) int32:
+    ``logits`` and ``probabilities`` (rows, k) fp32; (rows,): ``confidences`` fp32, and ``decisions`` int32,
     1 for leaving.
     """
 

@@ -1,4 +1,4 @@
-"""csrc/cuda on the host, under AddressSanitizer and UBSan: a block's threads are fibers (tests/native/cuda)."""
+"""csrc/cuda on the host, threads of a block as fibers (tests/native/cuda), under sanitizers."""
 
 from __future__ import annotations
 

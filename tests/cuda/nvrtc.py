@@ -32,7 +32,7 @@ def version(nvrtc: ctypes.CDLL) -> str:
 
 
 def compile_program(nvrtc: ctypes.CDLL, options: list[str], program: str = PROGRAM) -> tuple[int, str, bytes]:
-    """Status (0 is success), the compiler's words, and the cubin or PTX that ``--gpu-architecture`` asks for."""
+    """Status (0 is success), the compiler's words, and the cubin or PTX, as ``--gpu-architecture`` has it."""
     handle = ctypes.c_void_p()
     source = program.encode()
     assert nvrtc.nvrtcCreateProgram(ctypes.byref(handle), source, b"kernels.cu", 0, None, None) == 0

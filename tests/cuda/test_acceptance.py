@@ -192,6 +192,6 @@ def test_impossible_shapes_are_refused(device: Device) -> None:
     with pytest.raises(ConfigurationError, match=r"1025 rows in one acceptance: allowed are up to 1024"):
         accepted_of(device, pieces, [0] * 1025, [-1] * 1025, [0, 1025])
     odd = device.put(np.zeros((1, 4, 12), np.uint16))
+    none = device.put(np.zeros(1, np.int32))
     with pytest.raises(ConfigurationError, match="multiples of 8"):
-        none = device.put(np.zeros(1, np.int32))
         op.compact_cache(device.launcher, odd, odd, none, op.Drafts(none, none, none), None, none)

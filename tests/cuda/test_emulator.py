@@ -1,4 +1,4 @@
-"""The emulator notices what goes wrong on devices in silence: races, stray accesses, threads that never come."""
+"""The emulator notices what goes wrong on devices in silence: races, stray accesses, missing threads."""
 
 from __future__ import annotations
 

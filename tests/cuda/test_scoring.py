@@ -116,7 +116,7 @@ class Predictor:
         features = np.concatenate([logits, probabilities, change])
         hidden = up_bias + features @ up
         raw = np.maximum(hidden, 0) @ down + down_bias[0]
-        # A probability is within 16 + spread of the logits units; the MLP adds 3k + units / 16 + 32 roundings.
+        # A probability is within 16 + spread of logits units; the MLP adds 3k + units / 16 + 32 roundings.
         units = 48 + np.ptp(logits) + 3 * self.count + len(down) / 16 + 32
         size = (np.abs(up_bias) + np.abs(features) @ np.abs(up)) @ np.abs(down)
         weight = 2 * (np.abs(up) @ np.abs(down)).max() * len(logits)
