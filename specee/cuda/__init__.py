@@ -6,6 +6,6 @@ Arrays are torch tensors, CuPy arrays or whatever has ``__cuda_array_interface__
 
 from __future__ import annotations
 
-from specee.cuda.choice import Chosen, choose, missing
+from specee.cuda.choice import WAYS, Chosen, choose, missing
 
-__all__ = ["Chosen", "choose", "missing"]
+__all__ = ["WAYS", "Chosen", "choose", "missing"]

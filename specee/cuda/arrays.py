@@ -21,6 +21,10 @@ _ACCEPTED = {
 }
 
 
+# Kernels read these sixteen bytes at a time.
+_ALIGNED = ("bfloat16", "float16", "uint8")
+
+
 class View(NamedTuple):
     """Shape and dtype of an array, and whether its numbers are one behind the other (C order)."""
 
@@ -38,7 +42,7 @@ def view(array: Array) -> View:
 
 
 def checked(name: str, array: Array, dtype: str, shape: Shape) -> tuple[int, ...]:
-    """The shape of ``array`` if it is C-contiguous and as said; None stands for any size.
+    """The shape of ``array`` if it is C-contiguous, aligned and as said; None stands for any size.
 
     Raises ConfigurationError.
     """
@@ -53,6 +57,10 @@ def checked(name: str, array: Array, dtype: str, shape: Shape) -> tuple[int, ...
         raise ConfigurationError(
             f"{name} is {seen.dtype} of shape {seen.shape}{order}: allowed is C-contiguous "
             f"{' or '.join(allowed)} of shape ({sizes})"
+        )
+    if dtype in _ALIGNED and (at := address(array)) % 16:
+        raise ConfigurationError(
+            f"{name} begins at {at:#x}: allowed are multiples of 16; give a copy instead of this view"
         )
     return seen.shape
 
@@ -76,7 +84,8 @@ def stream_of(array: Array) -> int:
 
 
 def address(array: Array) -> int:
-    """Where the first number of an array of the device is."""
+    """Where the first number of an array of the device is; 0 of one that is not on any."""
     if hasattr(array, "data_ptr"):
         return int(array.data_ptr())
-    return int(array.__cuda_array_interface__["data"][0])
+    interface = getattr(array, "__cuda_array_interface__", None)
+    return int(interface["data"][0]) if interface else 0

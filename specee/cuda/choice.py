@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from specee.cuda.launcher import Launcher
 from specee.errors import BackendUnavailableError
 
+WAYS = ("compiled", "nvrtc")  # the first that can be had is taken
+
 
 @dataclass(frozen=True)
 class Chosen:
-    """``how``: ``compiled`` or ``nvrtc``."""
+    """``how``: one of ``WAYS``."""
 
     how: str
     launcher: Launcher
 
 
 def missing(how: str) -> str | None:
-    """Why kernels cannot be had that way (``compiled`` or ``nvrtc``) here, or None when they can."""
+    """Why kernels cannot be had that way, one of ``WAYS``, or None when they can."""
     return {"compiled": _compiled_missing, "nvrtc": _nvrtc_missing}[how]()
 
 

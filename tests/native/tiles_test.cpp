@@ -14,9 +14,9 @@ std::string at(int output, int k) { return "output " + std::to_string(output) + 
 // and columns 4 (lane % 4) to + 3, 16 further on from r = 2.
 void check_place(int output, int k) {
   const specee::PackedPlace place = specee::packed_place(output, k);
-  CHECK(place.lane >= 0 && place.lane < 32 && place.register_ >= 0 && place.register_ < 4, at(output, k));
-  CHECK(place.lane / 4 + place.register_ % 2 * 8 == output % 16, at(output, k));
-  CHECK(place.lane % 4 * 4 + place.register_ / 2 * 16 + place.byte == k % 32, at(output, k));
+  CHECK(place.lane >= 0 && place.lane < 32 && place.word >= 0 && place.word < 4, at(output, k));
+  CHECK(place.lane / 4 + place.word % 2 * 8 == output % 16, at(output, k));
+  CHECK(place.lane % 4 * 4 + place.word / 2 * 16 + place.byte == k % 32, at(output, k));
 }
 
 // Counts what is stored in each byte, half a byte or scale; a matrix is full when each has been counted once.
@@ -46,7 +46,7 @@ void check_packed(int tiles, int units) {
       nibbles.take(2 * nibble.byte + nibble.shift / 4, at(output, k));
       // As the kernel takes a lane's two words apart.
       const specee::PackedPlace place = specee::packed_place(output, k);
-      CHECK(nibble.byte % 8 / 4 * 2 + nibble.shift / 4 == place.register_, at(output, k));
+      CHECK(nibble.byte % 8 / 4 * 2 + nibble.shift / 4 == place.word, at(output, k));
       if (k % specee::kTileUnit != 0) continue;
       scales.take(specee::int8_scale_offset(output, k, units), at(output, k));
       const int64_t scale = specee::int4_scale_offset(output, k, units);

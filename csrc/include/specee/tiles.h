@@ -29,9 +29,9 @@ inline constexpr int kInt8UnitBytes = kTileOutputs * kTileUnit;
 inline constexpr int kInt4UnitBytes = kInt8UnitBytes / 2;
 
 struct PackedPlace {
-  int lane;       // of the warp
-  int register_;  // 0 to 3: outputs 0-7 or 8-15, in the first or second half of the unit's k
-  int byte;       // of the register
+  int lane;  // of the warp
+  int word;  // 0 to 3: outputs 0-7 or 8-15, in the first or second half of the unit's k
+  int byte;  // of the register
 };
 
 SPECEE_HD constexpr PackedPlace packed_place(int output, int k) {
@@ -46,7 +46,7 @@ SPECEE_HD constexpr int64_t packed_unit(int output, int k, int units) {
 // Byte of an int8 weight; `units` of k in a row.
 SPECEE_HD constexpr int64_t int8_offset(int output, int k, int units) {
   const PackedPlace at = packed_place(output, k);
-  return packed_unit(output, k, units) * kInt8UnitBytes + at.lane * 16 + at.register_ * 4 + at.byte;
+  return packed_unit(output, k, units) * kInt8UnitBytes + at.lane * 16 + at.word * 4 + at.byte;
 }
 
 // A lane has two words; registers 0 and 1 are the low and the high halves of the first one's bytes.
@@ -57,8 +57,8 @@ struct Nibble {
 
 SPECEE_HD constexpr Nibble int4_offset(int output, int k, int units) {
   const PackedPlace at = packed_place(output, k);
-  return {packed_unit(output, k, units) * kInt4UnitBytes + at.lane * 8 + at.register_ / 2 * 4 + at.byte,
-          at.register_ % 2 * 4};
+  return {packed_unit(output, k, units) * kInt4UnitBytes + at.lane * 8 + at.word / 2 * 4 + at.byte,
+          at.word % 2 * 4};
 }
 
 // Scales (fp16), beside each other for the outputs of a tile; int4 has as many minima after them.
