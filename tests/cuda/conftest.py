@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,14 @@ import pytest
 from specee.cuda import choice
 from tests.cuda.devices import Cupy, Device, Emulated, Torch
 from tests.cuda.emulator import EmulatedLauncher, build, compiler
+
+
+def fresh_seed(what: str) -> int:
+    """A new seed each time, or SPECEE_TEST_SEED to repeat a failure."""
+    given = os.environ.get("SPECEE_TEST_SEED")
+    seed = int(given) if given else int(np.random.SeedSequence().generate_state(1)[0])
+    print(f"{what}: SPECEE_TEST_SEED={seed}")
+    return seed
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +33,8 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def device(request: pytest.FixtureRequest) -> Device:
     """Every way to run kernels; those that need a device are skipped with the reason where there is none."""
     if request.param == "emulated":
-        return Emulated(EmulatedLauncher(request.getfixturevalue("emulator")))
+        order = fresh_seed("order of threads")
+        return Emulated(EmulatedLauncher(request.getfixturevalue("emulator"), order))
     reason = choice.missing(request.param)
     if reason is not None:
         pytest.skip(f"{request.param} kernels: {reason}")
@@ -39,8 +49,6 @@ def device(request: pytest.FixtureRequest) -> Device:
 
 
 @pytest.fixture
-def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+def rng() -> np.random.Generator:
     """Fresh random inputs; the seed is in the report of a failure."""
-    seed = int(np.random.SeedSequence().generate_state(1)[0])
-    print(f"seed {seed}")
-    return np.random.default_rng(seed)
+    return np.random.default_rng(fresh_seed("inputs"))

@@ -120,7 +120,7 @@ class Tree:
 
 
 def random_tree(rng: np.random.Generator, vocab: int) -> Tree:
-    rows = int(rng.integers(1, 40))
+    rows = int(rng.integers(1, 24))
     parents = [-1, *(int(rng.integers(max(0, r - 4), r)) for r in range(1, rows))]
     return Tree(rng.integers(0, vocab, rows).tolist(), parents)
 
