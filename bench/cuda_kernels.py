@@ -1,6 +1,6 @@
 """Microseconds and bandwidth of the CUDA kernels on this machine's device, beside torch and a plain copy.
 
-    python -m bench.cuda_kernels [--save NAME]
+    python -m bench.cuda_kernels [--save NAME] [--out FILE]
 
 Calls are recorded into a CUDA graph, so that what is measured is the device and not Python.
 Needs torch with CUDA.
@@ -9,8 +9,10 @@ Needs torch with CUDA.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,12 +117,15 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--save", metavar="NAME", help="write bench/results/NAME.json")
+    parser.add_argument("--out", type=Path, help="write FILE, without a description of the machine")
     options = parser.parse_args()
     try:
         result = run()
     except SpeceeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
     if options.save:
         print(machine.save(options.save, result))
     return 0

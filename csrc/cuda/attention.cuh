@@ -12,6 +12,7 @@ namespace specee::cuda {
 
 inline constexpr int kAttentionThreads = 128;
 inline constexpr int kValueHeads = 4;  // heads that share a pass over values
+inline constexpr int kAhead = 4;       // positions that a thread asks for at once
 
 template <int kDim>
 struct AttentionShared {
@@ -29,28 +30,47 @@ struct AttentionTask {
   int first, begin, end;  // of the split; [begin, end) within it
   int key_head, heads;
   int64_t slot_size, head_offset;  // in numbers
+
+  __device__ bool attended(int local) const { return first + local >= begin && first + local < end; }
 };
+
+// A reader's numbers of kAhead positions, from `local` on: all are asked for before the first is used. Zeros
+// where masked.
+template <int kDim>
+__device__ void fetch_positions(const AttentionTask& task, const uint16_t* __restrict__ from, int local,
+                                uint4 (&chunks)[kAhead]) {
+  using Shared = AttentionShared<kDim>;
+  const int reader = static_cast<int>(threadIdx.x) % Shared::kReaders;
+#pragma unroll
+  for (int i = 0; i < kAhead; ++i) {
+    const int there = local + i * Shared::kPositions;
+    chunks[i] = {0, 0, 0, 0};
+    if (!task.attended(there)) continue;
+    const int64_t slot = task.slots[task.first + there];
+    chunks[i] = *reinterpret_cast<const uint4*>(from + slot * task.slot_size + task.head_offset + reader * 8);
+  }
+}
 
 template <class Format, int kDim>
 __device__ void attention_scores(const AttentionTask& task, const uint16_t* __restrict__ keys, float scale,
                                  AttentionShared<kDim>& shared) {
   using Shared = AttentionShared<kDim>;
   const int thread = static_cast<int>(threadIdx.x), reader = thread % Shared::kReaders;
-  for (int local = thread / Shared::kReaders; local < kAttentionSplit; local += Shared::kPositions) {
-    const int position = task.first + local;
-    const bool attended = position >= task.begin && position < task.end;
-    uint4 chunk = {0, 0, 0, 0};
-    if (attended) {
-      const uint16_t* key = keys + task.slots[position] * task.slot_size + task.head_offset;
-      chunk = *reinterpret_cast<const uint4*>(key + reader * 8);
-    }
-    float key[8];
-    widen_chunk<Format>(chunk, key);
-    for (int head = 0; head < task.heads; ++head) {
-      float sum = 0.0f;
-      for (int i = 0; i < 8; ++i) sum = fmaf(shared.queries[head][reader * 8 + i], key[i], sum);
-      sum = lanes_sum(sum, Shared::kReaders);
-      if (reader == 0) shared.weights[head][local] = attended ? sum * scale : -infinity();
+  constexpr int kStep = kAhead * Shared::kPositions;
+  for (int begin = thread / Shared::kReaders; begin < kAttentionSplit; begin += kStep) {
+    uint4 chunks[kAhead];
+    fetch_positions<kDim>(task, keys, begin, chunks);
+#pragma unroll
+    for (int ahead = 0; ahead < kAhead; ++ahead) {
+      const int local = begin + ahead * Shared::kPositions;
+      float key[8];
+      widen_chunk<Format>(chunks[ahead], key);
+      for (int head = 0; head < task.heads; ++head) {
+        float sum = 0.0f;
+        for (int i = 0; i < 8; ++i) sum = fmaf(shared.queries[head][reader * 8 + i], key[i], sum);
+        sum = lanes_sum(sum, Shared::kReaders);
+        if (reader == 0) shared.weights[head][local] = task.attended(local) ? sum * scale : -infinity();
+      }
     }
   }
 }
@@ -68,9 +88,7 @@ __device__ void attention_weights(const AttentionTask& task, float* maxima, floa
     largest = lanes_max(largest);
     float sum = 0.0f;
     for (int local = lane; local < kAttentionSplit; local += kLanes) {
-      const int position = task.first + local;
-      const bool attended = position >= task.begin && position < task.end;
-      weights[local] = attended ? expf(weights[local] - largest) : 0.0f;
+      weights[local] = task.attended(local) ? expf(weights[local] - largest) : 0.0f;
       sum += weights[local];
     }
     sum = lanes_sum(sum);
@@ -89,18 +107,21 @@ __device__ void attention_values(const AttentionTask& task, const uint16_t* __re
   const int thread = static_cast<int>(threadIdx.x), reader = thread % Shared::kReaders;
   const int group = thread / Shared::kReaders;
   float sums[kValueHeads][8] = {};
-  for (int local = group; local < kAttentionSplit; local += Shared::kPositions) {
-    const int position = task.first + local;
-    if (position < task.begin || position >= task.end) continue;
-    const uint16_t* from = values + task.slots[position] * task.slot_size + task.head_offset;
-    float value[8];
-    widen_chunk<Format>(*reinterpret_cast<const uint4*>(from + reader * 8), value);
+  for (int begin = group; begin < kAttentionSplit; begin += kAhead * Shared::kPositions) {
+    uint4 chunks[kAhead];
+    fetch_positions<kDim>(task, values, begin, chunks);
 #pragma unroll
-    for (int h = 0; h < kValueHeads; ++h) {
-      if (head + h >= task.heads) break;
-      const float weight = shared.weights[head + h][local];
+    for (int ahead = 0; ahead < kAhead; ++ahead) {
+      float value[8];
+      widen_chunk<Format>(chunks[ahead], value);
 #pragma unroll
-      for (int i = 0; i < 8; ++i) sums[h][i] = fmaf(weight, value[i], sums[h][i]);
+      for (int h = 0; h < kValueHeads; ++h) {
+        if (head + h >= task.heads) break;
+        // A masked position adds an exact zero: 0 times the 0 that was fetched for it.
+        const float weight = shared.weights[head + h][begin + ahead * Shared::kPositions];
+#pragma unroll
+        for (int i = 0; i < 8; ++i) sums[h][i] = fmaf(weight, value[i], sums[h][i]);
+      }
     }
   }
 #pragma unroll
@@ -174,8 +195,9 @@ extern "C" __global__ void __launch_bounds__(256)
   out[head * dim + d] = sum / total;
 }
 
+// Four blocks a multiprocessor at least: left to itself, ptxas spills registers to have more.
 #define SPECEE_ATTENTION(name, Format, dim)                                                          \
-  extern "C" __global__ void __launch_bounds__(kAttentionThreads) attention_##name##_##dim(          \
+  extern "C" __global__ void __launch_bounds__(kAttentionThreads, 4) attention_##name##_##dim(       \
       const float* queries, const uint16_t* keys, const uint16_t* values, const int* slots,          \
       const int* begins, const int* ends, float* partial, float* maxima, float* sums, int heads,     \
       int key_heads, int table, int splits, float scale) {                                           \

@@ -10,6 +10,12 @@ namespace specee::cuda {
 
 inline constexpr int kLinearThreads = kLinearWarps * kLanes;
 
+// Units whose weights a warp asks for at once, as registers allow; their order is the same.
+template <int kTiles>
+inline constexpr int kUnitsAhead = kTiles <= 2   ? 4
+                                   : kTiles == 4 ? 2
+                                                 : 1;
+
 // Sums of the warps, before they are added: [warp][row][output].
 template <int kTiles>
 struct LinearShared {
@@ -47,30 +53,43 @@ __device__ void finish_linear(const float (&sums)[kTiles][4], float* y, int outp
   }
 }
 
+// Sixteen bytes, or zeros where there are none.
+__device__ inline uint4 load_chunk(const uint16_t* from, bool exists) {
+  const uint4 nothing = {0, 0, 0, 0};
+  return exists ? *reinterpret_cast<const uint4*>(from) : nothing;
+}
+
 // w (outputs x k) and x (rows x k) are bf16 as checkpoints have them. A lane reads eight k at once; the
 // instruction's k are a permutation of the unit's, the same one for weights and activations.
 template <int kTiles>
 __device__ void linear_bf16(const uint16_t* __restrict__ w, const uint16_t* __restrict__ x, float* y,
                             int outputs, int k, int rows, int add) {
   const Fragment at = fragment();
-  const uint4 nothing = {0, 0, 0, 0};
+  constexpr int kAhead = kUnitsAhead<kTiles>, kStride = kLinearWarps * kTileUnit;
   const int output = static_cast<int>(blockIdx.x) * kTileOutputs + at.group;
-  const bool low_exists = output < outputs, high_exists = output + 8 < outputs;
   const uint16_t* low_row = w + static_cast<int64_t>(output) * k + at.member * 8;
   const uint16_t* high_row = low_row + static_cast<int64_t>(8) * k;
   float sums[kTiles][4] = {};
-#pragma unroll(kTiles < 8 ? 2 : 1)
-  for (int begin = at.warp * kTileUnit; begin < k; begin += kLinearWarps * kTileUnit) {
-    const uint4 low = low_exists ? *reinterpret_cast<const uint4*>(low_row + begin) : nothing;
-    const uint4 high = high_exists ? *reinterpret_cast<const uint4*>(high_row + begin) : nothing;
-    const uint32_t first[4] = {low.x, high.x, low.y, high.y}, second[4] = {low.z, high.z, low.w, high.w};
+  for (int first = at.warp * kTileUnit; first < k; first += kAhead * kStride) {
+    uint4 low[kAhead], high[kAhead];
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      const int row = tile * kTileRows + at.group;
-      const uint16_t* from = x + static_cast<int64_t>(row) * k + begin + at.member * 8;
-      const uint4 in = row < rows ? *reinterpret_cast<const uint4*>(from) : nothing;
-      multiply_bf16(sums[tile], first, {in.x, in.y});
-      multiply_bf16(sums[tile], second, {in.z, in.w});
+    for (int ahead = 0; ahead < kAhead; ++ahead) {
+      const int begin = first + ahead * kStride;
+      low[ahead] = load_chunk(low_row + begin, begin < k && output < outputs);
+      high[ahead] = load_chunk(high_row + begin, begin < k && output + 8 < outputs);
+    }
+#pragma unroll
+    for (int ahead = 0; ahead < kAhead; ++ahead) {
+      const int begin = first + ahead * kStride;
+      if (begin >= k) break;
+      const uint4 l = low[ahead], h = high[ahead];
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+        const int row = tile * kTileRows + at.group;
+        const uint4 in = load_chunk(x + static_cast<int64_t>(row) * k + begin + at.member * 8, row < rows);
+        multiply_bf16(sums[tile], {l.x, h.x, l.y, h.y}, {in.x, in.y});
+        multiply_bf16(sums[tile], {l.z, h.z, l.w, h.w}, {in.z, in.w});
+      }
     }
   }
   finish_linear<kTiles>(sums, y, outputs, rows, add);
@@ -106,42 +125,63 @@ struct Int4Weights {
   }
 };
 
-// Weights are packed as in specee/tiles.h; q (rows x k), x_scales and x_sums (rows x k / 32) are
-// quantise_rows's.
+// Rows quantised by quantise_rows: q (rows x k), scales and sums (rows x k / 32).
+struct QuantisedRows {
+  const int8_t* __restrict__ q;
+  const float* __restrict__ scales;
+  const float* __restrict__ sums;
+};
+
+// One unit of weights times all rows: exact integers, then fused multiply-adds with the scales.
+template <class Weights, int kTiles>
+__device__ void add_unit(const Unit& weights, const QuantisedRows& x, int unit, int units, int rows,
+                         const Fragment& at, float (&sums)[kTiles][4]) {
+#pragma unroll
+  for (int tile = 0; tile < kTiles; ++tile) {
+    const int row = tile * kTileRows + at.group;
+    uint32_t in[2] = {0, 0};
+    if (row < rows) {
+      const int8_t* from = x.q + (static_cast<int64_t>(row) * units + unit) * kTileUnit + at.member * 4;
+      in[0] = *reinterpret_cast<const uint32_t*>(from);
+      in[1] = *reinterpret_cast<const uint32_t*>(from + 16);
+    }
+    int products[4];
+    multiply_int8(products, weights.weights, in);
+    for (int side = 0; side < 2; ++side) {
+      const int summed = tile * kTileRows + 2 * at.member + side;
+      if (summed >= rows) continue;
+      const int64_t record = static_cast<int64_t>(summed) * units + unit;
+      const float scale = x.scales[record];
+      for (int half = 0; half < 2; ++half) {
+        float& sum = sums[tile][side + 2 * half];
+        sum = fmaf(weights.scales[half] * scale, static_cast<float>(products[side + 2 * half]), sum);
+        if (Weights::kHasMinima) sum = fmaf(weights.minima[half], x.sums[record], sum);
+      }
+    }
+  }
+}
+
+// Weights are packed as in specee/tiles.h.
 template <class Weights, int kTiles>
 __device__ void linear_packed(const uint8_t* __restrict__ packed, const uint16_t* __restrict__ scales,
-                              const int8_t* __restrict__ q, const float* __restrict__ x_scales,
-                              const float* __restrict__ x_sums, float* y, int outputs, int k, int rows,
-                              int add) {
+                              const QuantisedRows& x, float* y, int outputs, int k, int rows, int add) {
+  constexpr int kAhead = kUnitsAhead<kTiles>;
   const Fragment at = fragment();
   const int units = k / kTileUnit;
   const int64_t first_unit = static_cast<int64_t>(blockIdx.x) * units;
   float sums[kTiles][4] = {};
-#pragma unroll(kTiles < 8 ? 2 : 1)
-  for (int unit = at.warp; unit < units; unit += kLinearWarps) {
-    const Unit weights = Weights::load(packed, scales, first_unit + unit, at);
+  for (int first = at.warp; first < units; first += kAhead * kLinearWarps) {
+    Unit weights[kAhead];
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      const int row = tile * kTileRows + at.group;
-      uint32_t in[2] = {0, 0};
-      if (row < rows) {
-        const int8_t* from = q + static_cast<int64_t>(row) * k + unit * kTileUnit + at.member * 4;
-        in[0] = *reinterpret_cast<const uint32_t*>(from);
-        in[1] = *reinterpret_cast<const uint32_t*>(from + 16);
-      }
-      int products[4];
-      multiply_int8(products, weights.weights, in);
-      for (int side = 0; side < 2; ++side) {
-        const int summed = tile * kTileRows + 2 * at.member + side;
-        if (summed >= rows) continue;
-        const int64_t record = static_cast<int64_t>(summed) * units + unit;
-        const float x_scale = x_scales[record];
-        for (int half = 0; half < 2; ++half) {
-          float& sum = sums[tile][side + 2 * half];
-          sum = fmaf(weights.scales[half] * x_scale, static_cast<float>(products[side + 2 * half]), sum);
-          if (Weights::kHasMinima) sum = fmaf(weights.minima[half], x_sums[record], sum);
-        }
-      }
+    for (int ahead = 0; ahead < kAhead; ++ahead) {
+      const int unit = first + ahead * kLinearWarps;
+      // Beyond the end the last unit is read again, and not used.
+      weights[ahead] = Weights::load(packed, scales, first_unit + (unit < units ? unit : units - 1), at);
+    }
+#pragma unroll
+    for (int ahead = 0; ahead < kAhead; ++ahead) {
+      const int unit = first + ahead * kLinearWarps;
+      if (unit < units) add_unit<Weights, kTiles>(weights[ahead], x, unit, units, rows, at, sums);
     }
   }
   finish_linear<kTiles>(sums, y, outputs, rows, add);
@@ -155,12 +195,12 @@ __device__ void linear_packed(const uint8_t* __restrict__ packed, const uint16_t
   extern "C" __global__ void __launch_bounds__(kLinearThreads)                                              \
       linear_int8_##tiles(const uint8_t* w, const uint16_t* scales, const int8_t* q, const float* x_scales, \
                           const float* x_sums, float* y, int outputs, int k, int rows, int add) {           \
-    linear_packed<Int8Weights, tiles>(w, scales, q, x_scales, x_sums, y, outputs, k, rows, add);            \
+    linear_packed<Int8Weights, tiles>(w, scales, {q, x_scales, x_sums}, y, outputs, k, rows, add);          \
   }                                                                                                         \
   extern "C" __global__ void __launch_bounds__(kLinearThreads)                                              \
       linear_int4_##tiles(const uint8_t* w, const uint16_t* scales, const int8_t* q, const float* x_scales, \
                           const float* x_sums, float* y, int outputs, int k, int rows, int add) {           \
-    linear_packed<Int4Weights, tiles>(w, scales, q, x_scales, x_sums, y, outputs, k, rows, add);            \
+    linear_packed<Int4Weights, tiles>(w, scales, {q, x_scales, x_sums}, y, outputs, k, rows, add);          \
   }
 
 SPECEE_LINEAR(1)

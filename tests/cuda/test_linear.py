@@ -14,7 +14,7 @@ from tests.cuda.numbers import dot_bound, from_bf16, to_bf16
 
 FORMATS = ("bf16", "int8", "int4")
 Stored = Literal["bf16", "int8", "int4"]
-SHAPES = [(1, 16, 32), (3, 40, 96), (8, 33, 288), (9, 16, 512), (20, 50, 64), (64, 17, 96)]
+SHAPES = [(1, 16, 32), (3, 40, 96), (8, 33, 288), (9, 16, 512), (2, 16, 1312), (20, 50, 64), (64, 17, 96)]
 
 
 def quantised(device: Device, x: np.ndarray) -> linear.QuantisedRows:
