@@ -39,7 +39,9 @@ def device(request: pytest.FixtureRequest) -> Device:
     if reason is not None:
         pytest.skip(f"{request.param} kernels: {reason}")
     if request.param == "compiled":
-        pytest.importorskip("torch", reason="compiled kernels are tested with torch's tensors")
+        torch = pytest.importorskip("torch", reason="compiled kernels are tested with torch's tensors")
+        if not torch.cuda.is_available():
+            pytest.skip("compiled kernels: there is a device, and this torch cannot use it")
         from specee.cuda.compiled import CompiledLauncher
 
         return Torch(CompiledLauncher())
