@@ -1,13 +1,15 @@
-"""Builds ``specee._cpu``: one extension that holds the code of every CPU instruction set.
+"""Builds ``specee._cpu``, one extension with the code of every CPU instruction set, and ``specee._cuda``.
 
-Metadata is in pyproject.toml, compiler flags in csrc/native_flags.py. Environment: ``SPECEE_WERROR=1`` turns
-warnings into errors; ``MAX_JOBS`` bounds the compilers that run at once (default: the cores at hand).
+Metadata is in pyproject.toml, compiler flags in csrc/native_flags.py and csrc/cuda_build.py. Environment:
+``SPECEE_WERROR=1`` turns warnings into errors; ``MAX_JOBS`` bounds the compilers that run at once (default:
+the cores at hand); ``SPECEE_BUILD_CUDA`` is whether there is ``specee._cuda`` (default: if nvcc is there).
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +19,15 @@ import pybind11
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
+from setuptools.errors import CompileError
 
 ROOT = Path(__file__).resolve().parent
+CUDA = "specee._cuda"
+# What NVRTC compiles at run time is installed beside specee/cuda, which finds it there.
+DEVICE_CODE = {"specee.cuda.kernels": "csrc/cuda", "specee.cuda.include.specee": "csrc/include/specee"}
 sys.path.insert(0, str(ROOT / "csrc"))
-import native_flags  # noqa: E402  an isolated build does not have the project's folders on its path
+import cuda_build  # noqa: E402  an isolated build does not have the project's folders on its path
+import native_flags  # noqa: E402
 
 
 def sources() -> list[str]:
@@ -48,10 +55,24 @@ def in_parallel(compile_one: Callable[[str], list[str]], names: list[str]) -> li
 class BuildExtension(build_ext):
     """build_ext with flags per file and several compilers at once."""
 
+    def run(self) -> None:
+        """Leave ``_cuda`` out where SPECEE_BUILD_CUDA or a missing nvcc says so."""
+        self.extensions = [ext for ext in self.extensions if ext.name != CUDA or cuda_build.wanted()]
+        super().run()
+
     def build_extension(self, ext: Extension) -> None:
         """Compile each source with its own flags, then link."""
         if self.compiler.compiler_type == "msvc":
             raise SystemExit("specee builds with GCC or Clang; MSVC is not supported. On Windows, use WSL.")
+        output = self.get_ext_fullpath(ext.name)
+        if ext.name == CUDA:
+            self.build_cuda(ext, Path(output))
+        else:
+            objects = self.compile_sources(ext)
+            self.compiler.link_shared_object(objects, output, extra_postargs=["-pthread"], target_lang="c++")
+
+    def compile_sources(self, ext: Extension) -> list[str]:
+        """Object files of an extension's C++ sources."""
         macros = [native_flags.X86_MACRO] if native_flags.on_x86_64_linux() else []
         werror = ["-Werror"] if os.environ.get("SPECEE_WERROR") == "1" else []
         common = [*native_flags.COMMON, *native_flags.RELEASE, *werror]
@@ -65,10 +86,20 @@ class BuildExtension(build_ext):
                 extra_postargs=[*common, *(native_flags.isa_flags(source) or [])],
             )
 
-        objects = in_parallel(compile_one, ext.sources)
-        self.compiler.link_shared_object(
-            objects, self.get_ext_fullpath(ext.name), extra_postargs=["-pthread"], target_lang="c++"
-        )
+        return in_parallel(compile_one, ext.sources)
+
+    def build_cuda(self, ext: Extension, output: Path) -> None:
+        """Kernels and bindings; that nvcc fails is an error only where SPECEE_BUILD_CUDA=1."""
+        nvcc, kernels = cuda_build.find_nvcc(), Path(self.build_temp) / "cuda" / "kernels.o"
+        extra = cuda_build.WARNINGS_ARE_ERRORS if os.environ.get("SPECEE_WERROR") == "1" else []
+        try:
+            cuda_build.compile_kernels(nvcc, kernels, compile_jobs(), extra)
+            cuda_build.link(nvcc, [*self.compile_sources(ext), str(kernels)], output)
+        except (OSError, subprocess.CalledProcessError) as error:
+            words = (getattr(error, "stdout", None) or str(error)).strip()
+            if cuda_build.mode() == "1":
+                raise CompileError(f"nvcc failed:\n{words}") from error
+            raise CompileError(f"nvcc failed, going on without: {words.splitlines()[-1]}") from error
 
 
 class BuildPython(build_py):
@@ -81,22 +112,30 @@ class BuildPython(build_py):
         super().run()
 
 
+def extension(name: str, files: list[str], *, optional: bool = False) -> Extension:
+    """A C++ extension; the build goes on without an optional one that fails."""
+    include = [*native_flags.INCLUDE, pybind11.get_include()]
+    return Extension(name, files, include_dirs=include, language="c++", optional=optional)
+
+
 setup(
     packages=[
         *find_packages(include=["specee", "specee.*"]),
         *(f"specee.{name}" for name in find_packages(include=["bench", "bench.*"])),
         "specee.triton_kernels",
+        *DEVICE_CODE,
     ],
-    package_dir={"specee.bench": "bench", "specee.triton_kernels": "triton_kernels"},
-    package_data={"specee": ["py.typed", "*.pyi", "speculators/*.safetensors"], "specee.bench": ["*.jsonl"]},
+    package_dir={"specee.bench": "bench", "specee.triton_kernels": "triton_kernels", **DEVICE_CODE},
+    package_data={
+        "specee": ["py.typed", "*.pyi", "speculators/*.safetensors"],
+        "specee.bench": ["*.jsonl"],
+        "specee.cuda.kernels": ["*.cuh"],
+        "specee.cuda.include.specee": ["device.h", "philox.h", "tiles.h"],
+    },
     include_package_data=False,
     ext_modules=[
-        Extension(
-            "specee._cpu",
-            sources(),
-            include_dirs=[*native_flags.INCLUDE, pybind11.get_include()],
-            language="c++",
-        )
+        extension("specee._cpu", sources()),
+        extension(CUDA, [cuda_build.BINDINGS], optional=cuda_build.mode() != "1"),
     ],
     cmdclass={"build_ext": BuildExtension, "build_py": BuildPython},
     zip_safe=False,

@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 from collections.abc import Iterator
 
-from specee import env
+from specee import cuda, env
 from specee._version import __version__
 from specee.backends import missing
 from specee.backends.select import cuda_missing
@@ -45,6 +45,17 @@ def _backends() -> Iterator[tuple[str, str]]:
         "device cuda",
         f"missing: {reason}" if (reason := cuda_missing()) else "available (reference backend)",
     )
+    yield "kernels cuda", _cuda_kernels()
+
+
+def _cuda_kernels() -> str:
+    reasons: list[str] = []
+    for how in cuda.WAYS:
+        reason = cuda.missing(how)
+        if reason is None:
+            return f"{how} ({'; '.join(reasons) or 'specee._cuda'})"
+        reasons.append(reason)
+    return f"missing: {'; '.join(reasons)}"
 
 
 def _instruction_sets() -> Iterator[tuple[str, str]]:

@@ -77,6 +77,7 @@ int main(int argc, char** argv) {
       return 1;
     }
   repeat(options, "thread pool", options.rounds / 2, native::test_thread_pool);
+  repeat(options, "tiles", options.rounds, native::test_tiles);
   for (const std::string& isa : isas) test_isa(options, isa);
   std::printf("native tests passed: %llu checks\n",
               static_cast<unsigned long long>(native::current().checks));

@@ -60,6 +60,9 @@ def run(
     )
 
 
-def build(kind: str, tree: Path, out: Path) -> subprocess.CompletedProcess[str]:
+def build(
+    kind: str, tree: Path, out: Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Build ``"sdist"`` or ``"wheel"`` of ``tree`` into ``out`` with the build tools of this environment."""
-    return run(sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", out, ".", cwd=tree)
+    command = (sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", out, ".")
+    return run(*command, cwd=tree, env=env)

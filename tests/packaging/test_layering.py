@@ -33,6 +33,10 @@ FORBIDDEN = {
     ],
     "specee.models": ["specee.policies", "specee.backends", *LOOP, *OUTER],
     "specee.backends": ["specee.policies", *LOOP, *OUTER],
+    "specee.cuda": [
+        *("specee.models", "specee.policies", "specee.backends", "specee.sampling", *LOOP),
+        *("torch", "transformers", *OUTER),
+    ],
     "specee.sampling": ["specee.models", "specee.policies", "specee.backends", *LOOP, *OUTER],
     "specee.acceptance": ["specee.models", "specee.policies", "specee.backends", *OTHERS, *OUTER],
     "specee.clock": ["specee.models", "specee.backends", *LOOP, *OUTER],
@@ -57,10 +61,10 @@ FORBIDDEN = {
 SUITE, ITS_COMMAND = "specee.bench", "specee.cli.bench"
 # Modules that may import the optional extras when they are imported themselves.
 NEEDS_EXTRAS = re.compile(
-    r"specee\.(backends\.reference|integrations|bench\.kernels|bench\.decode\.exactness"
+    r"specee\.(backends\.reference|cuda\.nvrtc|integrations|bench\.kernels|bench\.decode\.exactness"
     r"|fitting\.(batches|block|distillation|drafter|exit_samples|exit_training|exits|frozen|judging|pipeline|training))"
 )
-EXTRAS = ("torch", "transformers", "matplotlib", "llama_cpp")
+EXTRAS = ("torch", "transformers", "matplotlib", "llama_cpp", "cupy")
 
 
 def inside(name: str, package: str) -> bool:
@@ -127,6 +131,8 @@ def test_imports_point_one_way(module: str) -> None:
         ("specee.policies.greedy", "from ..backends import cpu"),
         ("specee.policies.greedy", "from specee import engine"),
         ("specee.types", "import numpy"),
+        ("specee.cuda.linear", "import cupy"),
+        ("specee.cuda.linear", "def f():\n    import torch"),
         ("specee.backends.cpu", "from specee.engine.loop import Loop"),
         ("specee.backends.cpu", "import torch.nn"),
         ("specee.engine.loop", "from specee import cli"),
@@ -168,7 +174,8 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 NATIVE_FORBIDDEN = {
     "csrc/include": r"cpu/|bindings/|cuda/|\.\./|Python\.h|pybind11|torch/|ATen/|c10/",
     "csrc/cpu": r"bindings/|cuda/|Python\.h|pybind11|torch/|ATen/|c10/",
-    "csrc/bindings": r"torch/|ATen/|c10/",
+    "csrc/cuda": r"cpu/|bindings/|\.\./|Python\.h|pybind11|torch/|ATen/|c10/",
+    "csrc/bindings": r"torch/|ATen/|c10/|cuda_runtime|.*\.cuh",
 }
 
 
@@ -179,7 +186,7 @@ def wrong_includes(folder: str, text: str) -> list[str]:
 
 @pytest.mark.parametrize("folder", NATIVE_FORBIDDEN)
 def test_native_includes_point_one_way(folder: str) -> None:
-    files = [p for p in (ROOT / folder).rglob("*") if p.suffix in {".h", ".hpp", ".cpp", ".cuh"}]
+    files = [p for p in (ROOT / folder).rglob("*") if p.suffix in {".h", ".hpp", ".cpp", ".cuh", ".cu"}]
     assert files
     wrong = {p.name: wrong_includes(folder, p.read_text()) for p in files}
     assert {name: headers for name, headers in wrong.items() if headers} == {}

@@ -49,13 +49,28 @@ def test_both_hold_the_speculator_files(built: Built) -> None:
 def test_sdist_holds_every_native_source(built: Built) -> None:
     with tarfile.open(built.sdist) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
-    native = {p for p in (ROOT / "csrc").rglob("*") if p.suffix in {".cpp", ".h", ".cuh", ".py"}}
+    native = {p for p in (ROOT / "csrc").rglob("*") if p.suffix in {".cpp", ".h", ".cuh", ".cu", ".py"}}
     assert {p.relative_to(ROOT).as_posix() for p in native} <= names
+
+
+def test_both_hold_the_device_code_that_nvrtc_compiles(built: Built, clean_env: CleanEnv) -> None:
+    """Byte for byte, and specee.cuda finds it where it is installed."""
+    files = {f"specee/cuda/kernels/{p.name}": p for p in (ROOT / "csrc" / "cuda").glob("*.cuh")}
+    include = ROOT / "csrc" / "include" / "specee"
+    files |= {f"specee/cuda/include/specee/{n}.h": include / f"{n}.h" for n in ("device", "philox", "tiles")}
+    assert "specee/cuda/kernels/kernels.cuh" in files
+    with zipfile.ZipFile(built.wheel) as archive:
+        for name, source in files.items():
+            assert archive.read(name) == source.read_bytes()
+    code = "from specee.cuda import sources; print(*sources.folders())"
+    done = run(clean_env.bin / "python", "-c", code, cwd=clean_env.cwd)
+    assert done.returncode == 0, done.stdout
+    assert all("site-packages" in folder for folder in done.stdout.split())
 
 
 def test_heavy_packages_are_extras_only(built: Built) -> None:
     lines = wheel_requirements(built.wheel)
-    for name in ("torch", "transformers", "llama-cpp-python", "matplotlib"):
+    for name in ("torch", "transformers", "llama-cpp-python", "matplotlib", "cupy-cuda13x"):
         mentions = [line for line in lines if line.startswith(name)]
         assert mentions
         assert all("extra ==" in line for line in mentions)

@@ -1,0 +1,45 @@
+// Rows as products take them: rounded to bf16, or int8 in blocks of 32, once for all products that want them.
+#pragma once
+
+#include "numbers.cuh"
+
+namespace specee::cuda {
+
+inline constexpr int kRoundThreads = 256;
+inline constexpr int kQuantiseThreads = 256;  // a warp a block of 32
+
+// narrow[i] = bf16(x[i]), i < count.
+extern "C" __global__ void __launch_bounds__(kRoundThreads)
+    round_rows(const float* x, uint16_t* narrow, int count) {
+  const int i = static_cast<int>(blockIdx.x * kRoundThreads + threadIdx.x);
+  if (i < count) narrow[i] = static_cast<uint16_t>(float_to_bf16(x[i]));
+}
+
+// q[i] = round(x[i] / scale), scale = largest magnitude of the block / 127; sums: scale * sum of the block's
+// q. A NaN or an infinity ends up in scale and sum, and the block's integers are zero (docs/numerics.md).
+extern "C" __global__ void __launch_bounds__(kQuantiseThreads)
+    quantise_rows(const float* x, int8_t* q, float* scales, float* sums, int blocks) {
+  const int block = static_cast<int>((blockIdx.x * kQuantiseThreads + threadIdx.x) / kLanes);
+  if (block >= blocks) return;  // whole warps
+  const int lane = static_cast<int>(threadIdx.x % kLanes);
+  const float value = x[static_cast<int64_t>(block) * kLanes + lane];
+  // As integers, magnitudes are in order, infinity beyond them and NaN beyond that.
+  uint32_t largest = __float_as_uint(value) & 0x7fffffffu;
+  for (int step = kLanes / 2; step > 0; step /= 2) {
+    const uint32_t other = __shfl_xor_sync(kAllLanes, largest, step);
+    largest = other > largest ? other : largest;
+  }
+  const float magnitude = __uint_as_float(largest);
+  const bool zero = magnitude < 1e-30f, finite = largest < 0x7f800000u;
+  const float scale = zero ? 0.0f : magnitude * (1.0f / 127.0f);
+  const int rounded = zero || !finite ? 0 : static_cast<int>(rintf(value * (1.0f / scale)));
+  int sum = rounded;
+  for (int step = kLanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(kAllLanes, sum, step);
+  q[static_cast<int64_t>(block) * kLanes + lane] = static_cast<int8_t>(rounded);
+  if (lane == 0) {
+    scales[block] = scale;
+    sums[block] = scale * static_cast<float>(sum);
+  }
+}
+
+}  // namespace specee::cuda

@@ -1,0 +1,20 @@
+"""Kernels that nvcc compiled into ``specee._cuda``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+
+import numpy as np
+
+from specee import _cuda
+from specee.cuda.arrays import device_of, stream_of
+from specee.cuda.launcher import Argument, Grid
+
+
+class CompiledLauncher:
+    """Launches on the current stream of the library that the first array comes from."""
+
+    def launch(self, kernel: str, grid: Grid, threads: int, arguments: Seq[Argument]) -> None:
+        """See :class:`specee.cuda.launcher.Launcher`. Raises ConfigurationError for what is no argument."""
+        first = next(a for a in arguments if a is not None and not isinstance(a, np.generic))
+        _cuda.launch(kernel, grid, threads, list(arguments), device_of(first), stream_of(first))

@@ -1,0 +1,48 @@
+"""The bench's cases run, made small, and without a device it says why it cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from specee.bench import cuda_kernels
+from specee.bench.cuda_cases import Shapes, cases
+from tests.cuda.emulator import EmulatedLauncher
+from tests.cuda.test_choice import set_up
+
+SMALL = Shapes(
+    hidden=64,
+    vocab=40,
+    nodes=2,
+    products=((16, 64),),
+    rows=(1, 9),
+    copies=1,
+    heads=(2, 1, 64),
+    lengths=(30,),
+    large_vocab=50,
+)
+
+
+def test_every_case_runs(emulator: Path) -> None:
+    launcher = EmulatedLauncher(emulator)
+    found = list(cases(launcher, np.array, SMALL))
+    for case in found:
+        launcher.launched.clear()
+        for call in case.calls:
+            call()
+        assert launcher.launched, case.name
+        assert case.bytes_read > 0
+    names = " ".join(case.name for case in found)
+    for part in ("predictor", "scoring", "bf16", "int8", "int4", "attention", "greedy", "drawn"):
+        assert part in names
+
+
+def test_without_a_device_it_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up(monkeypatch, 0, None)
+    monkeypatch.setattr("sys.argv", ["cuda_kernels"])
+    assert cuda_kernels.main() == 2
+    assert "CUDA kernels are not available: specee._cuda finds no device" in capsys.readouterr().err
