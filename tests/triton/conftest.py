@@ -8,10 +8,12 @@ import pytest
 
 pytest.importorskip("torch", reason="the Triton kernels need torch")
 
-from tests.triton import mode
+from tests.triton import mode, ordered_dot
 
 mode.prepare()
 pytest.importorskip("triton", reason="the Triton kernels need triton, which has wheels for Linux on x86-64 only")
+if mode.mode() == "interpret":
+    ordered_dot.install()
 
 
 @pytest.fixture(params=mode.MODES)
