@@ -1,4 +1,5 @@
-"""The folders bench/ and triton_kernels/ under the names they are installed by, for tests of the source tree."""
+"""The folders bench/ and triton_kernels/ under the names they are installed by, for tests of the source
+tree."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ FOLDERS = ("bench", "triton_kernels")
 def provide() -> None:
     """Make ``specee.bench`` and ``specee.triton_kernels`` importable where specee is the source tree itself.
 
-    Does nothing where they are installed, and nothing where an installed package is under test: one that lacks
-    them must fail.
+    Does nothing where they are installed, and nothing where an installed package is under test: one that
+    lacks them must fail.
     """
     import specee
 

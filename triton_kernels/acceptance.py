@@ -1,9 +1,11 @@
 """Acceptance: following the full model's tokens down a tree of drafts.
 
-    node = root;  repeat: emit target[node];  node = the child of node with that token, if there is one, else stop
+    node = root;  repeat: emit target[node];  node = the child of node with that token, if there is one, else
+    stop
 
-Greedy acceptance and noise-coupled acceptance are the same walk over different targets (drawing.py); specee/acceptance.py is the
-same in Python. One program a tree: nodes are lanes, a step is one comparison of all of them.
+Greedy acceptance and noise-coupled acceptance are the same walk over different targets (drawing.py);
+specee/acceptance.py is the same in Python. One program a tree: nodes are lanes, a step is one comparison of
+all of them.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ class Walks(NamedTuple):
 def walk_kernel(
     drafts, parents, targets, counts, tokens, path, accepted, NODES: tl.constexpr, PADDED: tl.constexpr
 ):
+    """One tree; nodes are lanes."""
     tree = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, PADDED)
     count = tl.load(counts + tree)
@@ -44,7 +47,7 @@ def walk_kernel(
     node = tree * 0
     taken = tl.sum(lane * 0, axis=0)
     going = count > 0
-    for step in range(0, NODES):
+    for step in range(NODES):
         target = tl.load(targets + tree * NODES + node, mask=going, other=-1)
         child = tl.min(tl.where(below & (parent == node) & (draft == target), lane, PADDED), axis=0)
         found = going & (child < PADDED)

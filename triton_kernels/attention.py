@@ -1,15 +1,16 @@
 """Decode attention by logical position, for rows of chains and of token trees.
 
-    y[r, h] = sum_i softmax_i(scale q[r, h] . K[t[r, i], h']) V[t[r, i], h'],  first <= i < n[r],  h' = h / group
+    y[r, h] = sum_i softmax_i(scale q[r, h] . K[t[r, i], h']) V[t[r, i], h'],  first <= i < n[r],  h' = h /
+    group
 
-t[r] lists the cache slots of row r's ancestors and itself, in order of their positions: position i of the text is always lane i of the
-tiles, wherever its keys lie, so a branch of a tree gives the very bits of the chain that it becomes (docs/numerics.md). With a
-window, first = max(0, n[r] - window).
+t[r] lists the cache slots of row r's ancestors and itself, in order of their positions: position i of the
+text is always lane i of the tiles, wherever its keys lie, so a branch of a tree gives the very bits of the
+chain that it becomes (docs/numerics.md). With a window, first = max(0, n[r] - window).
 
-Positions are cut into splits of SPLIT, at fixed places, one program each with an online softmax over tiles of BLOCK_N; a second kernel
-puts a row's own splits together in order. Lanes that a row does not see are neither read nor multiplied: they are replaced by
-exact zeros, so what lies in unused slots cannot matter. Queries, and weights before the product with values, are rounded to the
-type of the cache; sums are fp32.
+Positions are cut into splits of SPLIT, at fixed places, one program each with an online softmax over tiles of
+BLOCK_N; a second kernel puts a row's own splits together in order. Lanes that a row does not see are neither
+read nor multiplied: they are replaced by exact zeros, so what lies in unused slots cannot matter. Queries,
+and weights before the product with values, are rounded to the type of the cache; sums are fp32.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ LEAST_GROUP = 16
 @triton.jit
 def split_kernel(
     q, keys, values, table, lengths, partial, tops, sums, scale, capacity, window,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr, GROUP: tl.constexpr, GROUP_PADDED: tl.constexpr,
-    DIM_PADDED: tl.constexpr, BLOCK_N: tl.constexpr, SPLIT: tl.constexpr,
+    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr, GROUP: tl.constexpr,
+    GROUP_PADDED: tl.constexpr, DIM_PADDED: tl.constexpr, BLOCK_N: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
+    """One split of one row's positions, for the query heads that share a key head."""
     row = tl.program_id(0).to(tl.int64)
     kv_head = tl.program_id(1)
     split = tl.program_id(2)
@@ -77,6 +79,7 @@ def combine_splits_kernel(
     partial, tops, sums, lengths, out, splits, window,
     HEADS: tl.constexpr, DIM: tl.constexpr, DIM_PADDED: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
+    """One row and head: its splits, in order."""
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
     d = tl.arange(0, DIM_PADDED)
@@ -113,7 +116,8 @@ def decode_attention(
         q: (R, heads, dim) float, R 1 to 64.
         keys: (slots, kv heads, dim) float, one layer's cache; kv heads divides heads.
         values: the same.
-        table: (R, capacity) int: a row's ancestors and itself by position; what comes after its length is not read.
+        table: (R, capacity) int: a row's ancestors and itself by position; what comes after its length is not
+            read.
         lengths: (R,) int, positions that a row has, 1 to capacity (on the device, so not checked).
         scale: of the scores, usually dim ** -0.5.
         window: how many of the last positions a row sees; 0 for all.
@@ -142,9 +146,10 @@ def decode_attention(
     tops, sums = torch.empty((2, rows, heads, splits), dtype=torch.float32, device=q.device)
     padded = max(16, triton.next_power_of_2(dim))
     launch(
-        split_kernel, (rows, kv_heads, splits), q, keys, values, table, lengths, partial, tops, sums, scale, capacity,
-        window, HEADS=heads, KV_HEADS=kv_heads, DIM=dim, GROUP=group,
-        GROUP_PADDED=max(LEAST_GROUP, triton.next_power_of_2(group)), DIM_PADDED=padded, BLOCK_N=BLOCK_N, SPLIT=SPLIT,
+        split_kernel, (rows, kv_heads, splits), q, keys, values, table, lengths, partial, tops, sums, scale,
+        capacity, window, HEADS=heads, KV_HEADS=kv_heads, DIM=dim, GROUP=group,
+        GROUP_PADDED=max(LEAST_GROUP, triton.next_power_of_2(group)), DIM_PADDED=padded,
+        BLOCK_N=BLOCK_N, SPLIT=SPLIT,
     )  # fmt: skip
     out = torch.empty_like(q)
     launch(

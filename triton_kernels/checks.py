@@ -49,7 +49,7 @@ def multiple(name: str, value: int, of: int) -> None:
 
 
 def device(**tensors: torch.Tensor) -> None:
-    """Raise KernelArgumentError unless all are on one device that the kernels can run on, in dtypes it computes."""
+    """Raise KernelArgumentError unless all are on one device, which runs the kernels and computes their dtypes."""
     first, *others = tensors
     where = tensors[first].device
     for name in others:
@@ -62,12 +62,13 @@ def device(**tensors: torch.Tensor) -> None:
     interpreted = triton.knobs.runtime.interpret
     if where.type != "cuda" and not interpreted:
         raise KernelArgumentError(
-            f"{first} is on {where}: these kernels run on cuda, or on cpu with TRITON_INTERPRET=1 set before triton "
-            "is imported"
+            f"{first} is on {where}: these kernels run on cuda, or on cpu with TRITON_INTERPRET=1 set "
+            "before triton is imported"
         )
     if interpreted:
         for name, value in tensors.items():
             if value.dtype == torch.bfloat16:
                 raise KernelArgumentError(
-                    f"{name} is bfloat16: Triton's interpreter computes that wrongly; allowed are float32 and float16"
+                    f"{name} is bfloat16: Triton's interpreter computes that wrongly; "
+                    "allowed are float32 and float16"
                 )

@@ -2,8 +2,8 @@
 
     cache[l, first + i] = cache[l, source[i]],  i = 0, 1, ... in order, source rising, first + i <= source[i]
 
-In place: a program owns some numbers of every slot and moves them slot by slot, so that what a later move reads was not overwritten by
-an earlier one. Layers, and keys and values, are moved in one launch.
+In place: a program owns some numbers of every slot and moves them slot by slot, so that what a later move
+reads was not overwritten by an earlier one. Layers, and keys and values, are moved in one launch.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ BLOCK = 256
 
 @triton.jit
 def compact_kernel(keys, values, sources, first, count, slots, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+    """BLOCK numbers of every slot of a layer."""
     layer = tl.program_id(0).to(tl.int64)
     number = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = number < SIZE
     begin = layer * slots
-    for index in range(0, count):
+    for index in range(count):
         source = tl.load(sources + index).to(tl.int64)
         old = (begin + source) * SIZE + number
         new = (begin + first + index) * SIZE + number
@@ -39,8 +40,8 @@ def compact(keys: torch.Tensor, values: torch.Tensor, sources: torch.Tensor, fir
     Args:
         keys: (layers, slots, kv heads, dim) float; changed.
         values: the same.
-        sources: (P,) int: slots of the accepted rows, strictly rising, ``sources[i] >= first + i``; -1 from where the path ends
-            (on the device, so not checked).
+        sources: (P,) int: slots of the accepted rows, strictly rising, ``sources[i] >= first + i``; -1 from
+            where the path ends (on the device, so not checked).
         first: the slot that the first of them moves to.
 
     Raises:

@@ -3,8 +3,9 @@
     token[r] = argmax_v l[r, v]                                where temperature[r] = 0
     token[r] = argmax_v l[r, v] / temperature[r] + g[r, v]     otherwise, g of noise.py
 
-The lowest id wins among equals. Scores and noise are float64, as in specee/sampling.py. Logits are those after penalties and filters:
--inf leaves a token out. A draft is accepted when it is this token (acceptance.py), so drafts change nothing about what is drawn.
+The lowest id wins among equals. Scores and noise are float64, as in specee/sampling.py. Logits are those
+after penalties and filters: -inf leaves a token out. A draft is accepted when it is this token
+(acceptance.py), so drafts change nothing about what is drawn.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ def best_kernel(
     logits, temperatures, seeds, positions, scores, tokens, vocab,
     SAMPLED: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
+    """The best of BLOCK * TILES tokens of a row."""
     row = tl.program_id(0).to(tl.int64)
     split = tl.program_id(1)
     lane = tl.arange(0, BLOCK)
@@ -34,15 +36,17 @@ def best_kernel(
     score = tl.full([BLOCK], float("-inf"), tl.float64)
     token = first + lane
     for base in range(first, tl.minimum(first + BLOCK * TILES, vocab), BLOCK):
-        id = base + lane
-        value = tl.load(logits + row * vocab + id, mask=id < vocab, other=float("-inf")).to(tl.float64)
+        candidate = base + lane
+        value = tl.load(logits + row * vocab + candidate, mask=candidate < vocab, other=float("-inf")).to(
+            tl.float64
+        )
         if SAMPLED:
             temperature = tl.load(temperatures + row)
             noise = gumbel_noise(tl.load(seeds + row), tl.load(positions + row), base, BLOCK)
             greedy = temperature == 0.0
             value = tl.where(greedy, value, value / tl.where(greedy, 1.0, temperature) + noise)
         better = value > score
-        token = tl.where(better, id, token)
+        token = tl.where(better, candidate, token)
         score = tl.where(better, value, score)
     best = tl.max(score, axis=0)
     splits = tl.num_programs(1)
@@ -52,6 +56,7 @@ def best_kernel(
 
 @triton.jit
 def choose_kernel(scores, tokens, out, splits, PADDED: tl.constexpr):
+    """The best of a row's splits."""
     row = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, PADDED)
     score = tl.load(scores + row * splits + lane, mask=lane < splits, other=float("-inf"))
@@ -101,5 +106,7 @@ def draw_tokens(
         SAMPLED=temperatures is not None, BLOCK=BLOCK, TILES=TILES,
     )  # fmt: skip
     out = torch.empty(rows, dtype=torch.int32, device=logits.device)
-    launch(choose_kernel, (rows,), scores, tokens, out, splits, PADDED=triton.next_power_of_2(splits), warps=1)
+    launch(
+        choose_kernel, (rows,), scores, tokens, out, splits, PADDED=triton.next_power_of_2(splits), warps=1
+    )
     return out

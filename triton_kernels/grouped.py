@@ -2,9 +2,9 @@
 
     logit[n, j] = sum_i h[n, i] g[i] E[id[n, j], i] / sqrt(mean_i h[n, i]^2 + eps), -inf where id[n, j] < 0
 
-In a tree of drafts each node was expanded into other children (SpecEE, arXiv 2504.08850, section 6: grouped products of the
-merged mapping). One program a node, all at once: sixty nodes take the multiprocessors that one row leaves idle. Nodes with fewer
-candidates than others are filled up with -1.
+In a tree of drafts each node was expanded into other children (SpecEE, arXiv 2504.08850, section 6: grouped
+products of the merged mapping). One program a node, all at once: sixty nodes take the multiprocessors that
+one row leaves idle. Nodes with fewer candidates than others are filled up with -1.
 """
 
 from __future__ import annotations

@@ -9,6 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+# Products and sums may contract to fused multiply-adds: said here, because Triton's default differs between
+# releases.
+OPTIONS = {"enable_fp_fusion": True}
+
 
 class Launch(NamedTuple):
     """What a launcher asked for: enough to compile the very variant that it would run."""
@@ -26,7 +30,7 @@ _recorded: ContextVar[list[Launch] | None] = ContextVar("recorded", default=None
 
 @contextmanager
 def recording() -> Iterator[list[Launch]]:
-    """Launchers called inside run nothing; their launches are in the list. Tensors may be on the meta device."""
+    """Launchers called inside run nothing and list their launches; tensors may be on the meta device."""
     launches: list[Launch] = []
     token = _recorded.set(launches)
     try:
@@ -52,4 +56,4 @@ def launch(
         return
     device = arguments[0].device
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        kernel[grid](*arguments, **constants, num_warps=warps, num_stages=stages)
+        kernel[grid](*arguments, **constants, num_warps=warps, num_stages=stages, **OPTIONS)

@@ -1,9 +1,10 @@
-"""Noise as a function of (seed, position, token id), the one of csrc/include/specee/philox.h and specee/sampling.py.
+"""Noise as a function of (seed, position, token id): that of csrc/include/specee/philox.h and sampling.py.
 
     word = Philox4x32-10(counter (id >> 2, position low, position high, 0), key (seed low, seed high))[id & 3]
     u = (word + 0.5) / 2^32  in float64, exact          g = -log(-log(u))
 
-(Salmon et al., SC 2011; Gumbel, 1954.) u is equal to the bit on every backend; g is as good as the logarithm at hand.
+(Salmon et al., SC 2011; Gumbel, 1954.) u is equal to the bit on every backend; g is as good as the logarithm
+at hand.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def gumbel_noise(seed, position, first, BLOCK: tl.constexpr):
 
 @triton.jit
 def uniforms_kernel(seeds, positions, out, count, BLOCK: tl.constexpr):
+    """BLOCK ids of a row."""
     row = tl.program_id(0).to(tl.int64)
     first = tl.program_id(1) * BLOCK
     ids = first + tl.arange(0, BLOCK)

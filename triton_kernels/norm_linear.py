@@ -2,8 +2,8 @@
 
     y[r, n] = sum_k round(x[r, k] g[k] / sqrt(mean_k x[r, k]^2 + eps)) W[n, k]
 
-round() is to the type of W. Each program takes the sums of squares of its rows once more: they are in the L2 cache, and cheaper to
-read than a second launch is to wait for. Products as in row_linear.py.
+round() is to the type of W. Each program takes the sums of squares of its rows once more: they are in the L2
+cache, and cheaper to read than a second launch is to wait for. Products as in row_linear.py.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ def norm_linear_kernel(
     x, norm, weight, out, rows, eps,
     N: tl.constexpr, K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
+    """A tile of BLOCK_M rows and BLOCK_N outputs."""
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     here, there = row < rows, column < N
@@ -41,7 +42,9 @@ def norm_linear_kernel(
         b = tl.load(w_rows + k[:, None], mask=there[None, :] & inside[:, None], other=0.0)
         a = a * scale[:, None] * g[None, :]
         total = tl.dot(a.to(b.dtype), b, total, input_precision="ieee")
-    tl.store(out + row.to(tl.int64)[:, None] * N + column[None, :], total, mask=here[:, None] & there[None, :])
+    tl.store(
+        out + row.to(tl.int64)[:, None] * N + column[None, :], total, mask=here[:, None] & there[None, :]
+    )
 
 
 def norm_linear(x: torch.Tensor, norm: torch.Tensor, weight: torch.Tensor, *, eps: float) -> torch.Tensor:

@@ -5,9 +5,9 @@
     a = relu(W1 [z; p; d] + b1)                3k -> inner
     e = sigmoid(w2 . a + b2)                   exit where e > threshold
 
-(SpecEE, arXiv 2504.08850, section 4.) One launch, one program a row: at 4096 x 4 the candidates' rows are 32 KB in bf16 and the first
-layer of the MLP 24 KB, which one multiprocessor reads in less time than a second launch or a barrier between programs takes; rows
-beside it have multiprocessors of their own.
+(SpecEE, arXiv 2504.08850, section 4.) One launch, one program a row: at 4096 x 4 the candidates' rows are 32
+KB in bf16 and the first layer of the MLP 24 KB, which one multiprocessor reads in less time than a second
+launch or a barrier between programs takes; rows beside it have multiprocessors of their own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ MAX_INNER = 1024
 
 
 class PredictorWeights(NamedTuple):
-    """One layer's MLP: w1 (inner, 3k), columns logits, probabilities, changes; b1 (inner,); w2 (inner,); b2 (1,)."""
+    """One layer's MLP: w1 (inner, 3k), b1 (inner,), w2 (inner,), b2 (1,).
+
+    Columns of w1 are those of logits, of probabilities, of changes.
+    """
 
     w1: torch.Tensor
     b1: torch.Tensor
@@ -49,12 +52,13 @@ def predictor_kernel(
     COUNT: tl.constexpr, INNER: tl.constexpr, INNER_PADDED: tl.constexpr, HAS_PREVIOUS: tl.constexpr,
     SIZE: tl.constexpr, BLOCK: tl.constexpr, PADDED: tl.constexpr,
 ):  # fmt: skip
+    """One row."""
     row = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, PADDED)
     valid = lane < COUNT
     at = row * COUNT + lane
-    id = tl.load(ids + at, mask=valid, other=0)
-    z = candidate_logits(hidden + row * SIZE, norm, head, id, valid, eps, SIZE, BLOCK, PADDED)
+    token = tl.load(ids + at, mask=valid, other=0)
+    z = candidate_logits(hidden + row * SIZE, norm, head, token, valid, eps, SIZE, BLOCK, PADDED)
     top = tl.max(tl.where(valid, z, float("-inf")), axis=0)
     weight = tl.where(valid, tl.exp(z - top), 0.0)
     p = weight / tl.sum(weight, axis=0)
@@ -124,10 +128,11 @@ def predict_exit(
     numbers = torch.empty((2, rows, count), dtype=torch.float32, device=hidden.device)
     chances = torch.empty(rows, dtype=torch.float32, device=hidden.device)
     leaves = torch.empty(rows, dtype=torch.bool, device=hidden.device)
+    earlier = numbers[1] if previous is None else previous  # not read where there is none
     launch(
-        predictor_kernel, (rows,), hidden, norm, head, ids, numbers[1] if previous is None else previous, *weights,
-        numbers[0], numbers[1], chances, leaves, eps, threshold,
-        COUNT=count, INNER=inner, INNER_PADDED=triton.next_power_of_2(inner), HAS_PREVIOUS=previous is not None,
-        SIZE=hidden.shape[1], **blocks(count), warps=8,
+        predictor_kernel, (rows,), hidden, norm, head, ids, earlier, *weights,
+        *numbers, chances, leaves, eps, threshold, COUNT=count, HAS_PREVIOUS=previous is not None,
+        INNER=inner, INNER_PADDED=triton.next_power_of_2(inner), SIZE=hidden.shape[1],
+        **blocks(count), warps=8,
     )  # fmt: skip
     return Prediction(numbers[0], numbers[1], chances, leaves)

@@ -6,9 +6,11 @@ A matrix (N, K), K a multiple of 32, is cut into blocks of 32 weights along k, e
 
     scales  (K / 32, N)       fp16
     int8    (K / 32, N, 32)   int8, q in -127..127
-    int4    (K / 32, N, 16)   uint8: byte j holds q[j] + 8 in its low and q[j + 16] + 8 in its high four bits, q in -7..7
+    int4    (K / 32, N, 16)   uint8: byte j holds q[j] + 8 in its low and q[j + 16] + 8 in its high four bits,
+    q in -7..7
 
-Blocks come first, so that what a program reads in one turn, the same block of neighbouring outputs, is one run of memory.
+Blocks come first, so that what a program reads in one turn, the same block of neighbouring outputs, is one
+run of memory.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ class QuantisedMatrix(NamedTuple):
 
 
 def quantise(weight: torch.Tensor, bits: int) -> QuantisedMatrix:
-    """Round to nearest, ties to even, with the scale ``max |w| / largest`` of each block, itself rounded to fp16.
+    """Round to nearest, ties to even, by each block's scale: ``max |w| / largest``, itself rounded to fp16.
 
     Args:
         weight: (N, K) float, K a multiple of 32.

@@ -17,6 +17,7 @@ from .launch import launch
 
 @triton.jit
 def rms_norm_kernel(x, weight, out, eps, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+    """One row."""
     row = tl.program_id(0).to(tl.int64)
     squares = tl.zeros([BLOCK], tl.float32)
     for start in range(0, SIZE, BLOCK):

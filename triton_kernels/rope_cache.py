@@ -1,9 +1,11 @@
 """Rotary embedding of queries and keys, and keys and values into the cache, in one launch.
 
-    rot(x)[i] = x[i] cos[p, i] - x[i + d/2] sin[p, i],  rot(x)[i + d/2] = x[i + d/2] cos[p, i] + x[i] sin[p, i],  i < d/2
+    rot(x)[i] = x[i] cos[p, i] - x[i + d/2] sin[p, i],  rot(x)[i + d/2] = x[i + d/2] cos[p, i] + x[i] sin[p,
+    i],  i < d/2
 
-(Su et al., 2021; halves, as Hugging Face checkpoints have them.) Row r stands at position p[r] and goes to the slot s[r] of the cache.
-fp32 within, rounded once, to the types of result and cache. One program a row and head.
+(Su et al., 2021; halves, as Hugging Face checkpoints have them.) Row r stands at position p[r] and goes to
+the slot s[r] of the cache. fp32 within, rounded once, to the types of result and cache. One program a row and
+head.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ def rope_cache_kernel(
     qkv, positions, slots, cos, sin, queries, keys, values,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HALF: tl.constexpr, PADDED: tl.constexpr,
 ):  # fmt: skip
+    """One head of one row: a query's, a key's or a value's."""
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
     i = tl.arange(0, PADDED)

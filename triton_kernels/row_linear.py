@@ -2,8 +2,9 @@
 
     y[r, n] = sum_k round(x[r, k]) W[n, k]
 
-round() is to the type of W, once. Sums are fp32, one chain over tiles of k in rising order; within a tile the tensor core's own order
-(fp32 weights: one fma a k). Decoding reads W once and computes little, so a program streams BLOCK_N rows of it.
+round() is to the type of W, once. Sums are fp32, one chain over tiles of k in rising order; within a tile the
+tensor core's own order (fp32 weights: one fma a k). Decoding reads W once and computes little, so a program
+streams BLOCK_N rows of it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ def row_linear_kernel(
     x, weight, out, rows,
     N: tl.constexpr, K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
+    """A tile of BLOCK_M rows and BLOCK_N outputs."""
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     here, there = row < rows, column < N
@@ -33,7 +35,9 @@ def row_linear_kernel(
         a = tl.load(x_rows + k[None, :], mask=here[:, None] & inside[None, :], other=0.0)
         b = tl.load(w_rows + k[:, None], mask=there[None, :] & inside[:, None], other=0.0)
         total = tl.dot(a.to(b.dtype), b, total, input_precision="ieee")
-    tl.store(out + row.to(tl.int64)[:, None] * N + column[None, :], total, mask=here[:, None] & there[None, :])
+    tl.store(
+        out + row.to(tl.int64)[:, None] * N + column[None, :], total, mask=here[:, None] & there[None, :]
+    )
 
 
 def row_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

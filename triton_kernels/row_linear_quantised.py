@@ -2,8 +2,9 @@
 
     y[r, n] = sum_b scale[b, n] * (sum_j x[r, 32 b + j] q[b, n, j])
 
-Integers are exact in every type of x, so the inner sum is a product of x as it is, accumulated in fp32; blocks are then added in one
-fp32 chain, b rising. int4 multiplies a block's low halves, then its high ones on top.
+Integers are exact in every type of x, so the inner sum is a product of x as it is, accumulated in fp32;
+blocks are then added in one fp32 chain, b rising. int4 multiplies a block's low halves, then its high ones on
+top.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ def int8_kernel(
     x, values, scales, out, rows,
     N: tl.constexpr, K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
+    """A tile of BLOCK_M rows and BLOCK_N outputs."""
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     here, there = row < rows, column < N
@@ -36,7 +38,9 @@ def int8_kernel(
             q = tl.load(q_rows + block * (N * 32), mask=there[None, :], other=0)
             scale = tl.load(scales + block * N + column, mask=there, other=0.0).to(tl.float32)
             total += tl.dot(a, q.to(a.dtype), input_precision="ieee") * scale[None, :]
-    tl.store(out + row.to(tl.int64)[:, None] * N + column[None, :], total, mask=here[:, None] & there[None, :])
+    tl.store(
+        out + row.to(tl.int64)[:, None] * N + column[None, :], total, mask=here[:, None] & there[None, :]
+    )
 
 
 @triton.jit
@@ -44,6 +48,7 @@ def int4_kernel(
     x, values, scales, out, rows,
     N: tl.constexpr, K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
+    """The same, a block's halves apart."""
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     here, there = row < rows, column < N
@@ -62,7 +67,9 @@ def int4_kernel(
             part = tl.dot(low, q_low.to(low.dtype), input_precision="ieee")
             part = tl.dot(high, q_high.to(low.dtype), part, input_precision="ieee")
             total += part * scale[None, :]
-    tl.store(out + row.to(tl.int64)[:, None] * N + column[None, :], total, mask=here[:, None] & there[None, :])
+    tl.store(
+        out + row.to(tl.int64)[:, None] * N + column[None, :], total, mask=here[:, None] & there[None, :]
+    )
 
 
 def row_linear_quantised(x: torch.Tensor, weight: QuantisedMatrix) -> torch.Tensor:

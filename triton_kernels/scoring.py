@@ -2,9 +2,9 @@
 
     logit[r, j] = sum_i h[r, i] g[i] E[id[j], i] / sqrt(mean_i h[r, i]^2 + eps)
 
-h are hidden states, g the weight of the final RMSNorm, E the rows of the LM head (SpecEE, arXiv 2504.08850, section 4: the
-candidates' slice of the head). One program a row: sum of squares and products are taken in one pass, and the norm is a factor of
-the result. Everything is widened to fp32, nothing is rounded on the way.
+h are hidden states, g the weight of the final RMSNorm, E the rows of the LM head (SpecEE, arXiv 2504.08850,
+section 4: the candidates' slice of the head). One program a row: sum of squares and products are taken in one
+pass, and the norm is a factor of the result. Everything is widened to fp32, nothing is rounded on the way.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def score_kernel(
     lane = tl.arange(0, PADDED)
     inside = lane < COUNT
     first = row * COUNT if ROW_IDS else 0
-    id = tl.load(ids + first + lane, mask=inside, other=-1)
-    valid = id >= 0
-    score = candidate_logits(hidden + row * SIZE, norm, head, id, valid, eps, SIZE, BLOCK, PADDED)
+    token = tl.load(ids + first + lane, mask=inside, other=-1)
+    valid = token >= 0
+    score = candidate_logits(hidden + row * SIZE, norm, head, token, valid, eps, SIZE, BLOCK, PADDED)
     tl.store(out + row * COUNT + lane, tl.where(valid, score, float("-inf")), mask=inside)
 
 

@@ -1,12 +1,14 @@
-"""Shadow agreement: what each kept state would have drafted, how surely, and whether that is the verified token.
+"""Shadow agreement: what each kept state would have drafted, how surely, and whether that was verified.
 
     l[r, v] = sum_k round(norm(h[r])[k]) E[v, k]
-    token[r] = argmax_v l[r, v]      probability[r] = 1 / sum_v exp(l[r, v] - max)      match[r] = (token[r] = verified[r])
+    token[r] = argmax_v l[r, v]        probability[r] = 1 / sum_v exp(l[r, v] - max)
+    match[r] = (token[r] = verified[r])
 
-(DEL, arXiv 2504.05598: all layers' states of a round through final norm and LM head.) No logit is stored: a program goes through
-TILES tiles of the vocabulary with a running maximum, its first token and a running sum of exponentials, as an online softmax does, and
-leaves three numbers a row; a second kernel puts those together in order. Programs of the same tokens are next to each other,
-so that the head comes from memory once whatever the number of states.
+(DEL, arXiv 2504.05598: all layers' states of a round through final norm and LM head.) No logit is stored: a
+program goes through TILES tiles of the vocabulary with a running maximum, its first token and a running sum
+of exponentials, as an online softmax does, and leaves three numbers a row; a second kernel puts those
+together in order. Programs of the same tokens are next to each other, so that the head comes from memory once
+whatever the number of states.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ def partial_kernel(
     states, head, tops, sums, tokens, rows, vocab,
     K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_K: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
+    """BLOCK_M states and BLOCK_V * TILES tokens."""
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     split = tl.program_id(1)
     here = row < rows
@@ -75,12 +78,13 @@ def partial_kernel(
 def combine_kernel(
     tops, sums, tokens, verified, token_out, probability_out, match_out, rows, splits, BLOCK: tl.constexpr
 ):
+    """BLOCK states: what the splits found, in order."""
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     here = row < rows
     top = tl.full([BLOCK], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
     token = tl.zeros([BLOCK], tl.int32)
-    for split in range(0, splits):
+    for split in range(splits):
         at = split * rows + row
         best = tl.load(tops + at, mask=here, other=0.0)
         highest = tl.maximum(top, best)
@@ -121,9 +125,9 @@ def shadow_agreement(
     partial = torch.empty((2, splits, rows), dtype=torch.float32, device=on)
     tokens = torch.empty((splits, rows), dtype=torch.int32, device=on)
     launch(
-        partial_kernel, (triton.cdiv(rows, BLOCK_M), splits), normed, head, partial[0], partial[1], tokens, rows, vocab,
-        K=k, BLOCK_M=BLOCK_M, BLOCK_V=BLOCK_V, BLOCK_K=32 if head.dtype == torch.float32 else 64, TILES=TILES,
-        warps=8, stages=3,
+        partial_kernel, (triton.cdiv(rows, BLOCK_M), splits), normed, head, *partial, tokens,
+        rows, vocab, K=k, BLOCK_M=BLOCK_M, BLOCK_V=BLOCK_V, TILES=TILES,
+        BLOCK_K=32 if head.dtype == torch.float32 else 64, warps=8, stages=3,
     )  # fmt: skip
     found = Agreement(
         torch.empty(rows, dtype=torch.int32, device=on),
@@ -131,7 +135,7 @@ def shadow_agreement(
         torch.empty(rows, dtype=torch.bool, device=on),
     )
     launch(
-        combine_kernel, (triton.cdiv(rows, 32),), partial[0], partial[1], tokens, verified, *found, rows, splits,
-        BLOCK=32, warps=1,
+        combine_kernel, (triton.cdiv(rows, 32),), *partial, tokens, verified, *found,
+        rows, splits, BLOCK=32, warps=1,
     )  # fmt: skip
     return found

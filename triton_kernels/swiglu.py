@@ -19,6 +19,7 @@ BLOCK = 1024
 
 @triton.jit
 def swiglu_kernel(gate_up, out, INNER: tl.constexpr, BLOCK: tl.constexpr):
+    """BLOCK numbers of a row."""
     row = tl.program_id(0).to(tl.int64)
     i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = i < INNER

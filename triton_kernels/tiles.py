@@ -1,7 +1,7 @@
 """Tiles of products with a matrix: by the type and shape of the weights, never by the number of rows.
 
-A tile is 16 rows, the least that a tensor core's product takes, times ``BLOCK_N`` outputs; more rows are more programs, next to
-each other, so that weights come from memory once and from the L2 cache after that.
+A tile is 16 rows, the least that a tensor core's product takes, times ``BLOCK_N`` outputs; more rows are more
+programs, next to each other, so that weights come from memory once and from the L2 cache after that.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ WIDE = 8192
 
 
 def narrow(outputs: int) -> int:
-    """Outputs of a tile: few where the matrix has few, fewer than WIDE, so that there are programs for all multiprocessors."""
+    """Outputs of a tile: few where the matrix has fewer than WIDE, so that every multiprocessor has a program."""
     return 16 if outputs < WIDE else 32
 
 

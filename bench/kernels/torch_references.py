@@ -1,4 +1,5 @@
-"""The operations of the Triton kernels once more in plain torch, in float64: what tests and benches compare with.
+"""The operations of the Triton kernels once more in plain torch, in float64: what tests and benches compare
+with.
 
 Inputs are taken as they are stored, so that only the kernel's own arithmetic is in a difference.
 """
@@ -48,7 +49,8 @@ def shadow(hidden: Tensor, norm: Tensor, head: Tensor, eps: float) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """``y[r, n] = sum_k round(x[r, k]) weight[n, k]``: inputs are rounded to the type of the weights, once."""
+    """``y[r, n] = sum_k round(x[r, k]) weight[n, k]``: inputs are rounded to the type of the weights,
+    once."""
     return x.to(weight.dtype).double() @ weight.double().T
 
 

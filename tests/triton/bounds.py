@@ -34,7 +34,8 @@ def stored(expected: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def softmax(logit_error: Tensor, expected: Tensor) -> Tensor:
-    """Absolute error of probabilities: twice that of the logits (weight, and sum), and their own roundings."""
+    """Absolute error of probabilities: twice that of the logits (weight, and sum), and their own
+    roundings."""
     return expected * (2 * logit_error.max(-1, keepdim=True).values + (2 * EXP + 20) * UNIT)
 
 

@@ -1,22 +1,39 @@
-"""Each test runs under the interpreter or on the GPU, whichever there is; the other one is skipped, and says why."""
+"""Each test runs under the interpreter, or on the GPU where there is one; skips say why.
+
+Where the kernels cannot even be imported, all modules are skipped.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import random
+from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch", reason="the Triton kernels need torch")
+LACKING = [name for name in ("torch", "triton") if importlib.util.find_spec(name) is None]
 
-from tests.triton import mode, ordered_dot
+if not LACKING:
+    from tests.triton import mode, ordered_dot
 
-mode.prepare()
-pytest.importorskip("triton", reason="the Triton kernels need triton, which has wheels for Linux on x86-64 only")
-if mode.mode() == "interpret":
-    ordered_dot.install()
+    mode.prepare()
+    if mode.mode() == "interpret":
+        ordered_dot.install()
 
 
-@pytest.fixture(params=mode.MODES)
+class LeftOut(pytest.Module):
+    """A module of tests that is not imported."""
+
+    def collect(self) -> Iterable[pytest.Item]:
+        pytest.skip(f"needs {' and '.join(LACKING)}: pip install specee[hf,triton]", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    return LeftOut.from_parent(parent, path=module_path) if LACKING else None
+
+
+@pytest.fixture(params=["interpret", "cuda"])
 def device(request: pytest.FixtureRequest) -> str:
     """Where the tensors of a test are."""
     why = mode.why_not(request.param)

@@ -35,7 +35,15 @@ class Head(NamedTuple):
 
 
 def random_head(
-    seed: int, device: str, dtype: torch.dtype, *, rows: int, size: int, count: int, own: bool, vocab: int = 200
+    seed: int,
+    device: str,
+    dtype: torch.dtype,
+    *,
+    rows: int,
+    size: int,
+    count: int,
+    own: bool,
+    vocab: int = 200,
 ) -> Head:
     """``own``: ids for each row. Memory after the last row of states is poisoned too."""
     made = torch.Generator().manual_seed(seed)

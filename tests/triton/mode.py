@@ -1,4 +1,5 @@
-"""Whether this process interprets kernels or runs them on a device: Triton decides that once, when it is imported.
+"""Whether this process interprets kernels or runs them on a device: Triton decides that once, when it is
+imported.
 
 On a machine with a GPU the tests run there; ``SPECEE_TEST_TRITON=interpret`` has them interpreted instead.
 """

@@ -1,8 +1,8 @@
 """Products of the interpreter with a fixed order of sums.
 
-Triton's interpreter hands ``tl.dot`` to a BLAS, whose sums run in another order for another row of a tile; a tensor core treats all
-rows alike. Here a product is one chain over k for every element, so that tests of batch invariance see the kernel's
-own order and no BLAS's.
+Triton's interpreter hands ``tl.dot`` to a BLAS, whose sums run in another order for another row of a tile; a
+tensor core treats all rows alike. Here a product is one chain over k for every element, so that tests of
+batch invariance see the kernel's own order and no BLAS's.
 """
 
 from __future__ import annotations

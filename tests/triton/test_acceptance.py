@@ -83,7 +83,9 @@ def random_tree(rng: np.random.Generator, nodes: int, width: int) -> tuple[list[
     targets = []
     for node in range(nodes):
         children = [t for t, p in zip(tokens, parents, strict=True) if p == node]
-        targets.append(int(rng.choice(children)) if children and rng.random() < 0.8 else int(rng.integers(width)))
+        targets.append(
+            int(rng.choice(children)) if children and rng.random() < 0.8 else int(rng.integers(width))
+        )
     return tokens, parents, targets
 
 
@@ -124,7 +126,7 @@ def test_what_does_not_fit_is_refused(device: str) -> None:
     logits = torch.zeros(2, 10, device=device)
     with pytest.raises(KernelArgumentError, match="seeds is None"):
         draw_tokens(logits, torch.zeros(2, dtype=torch.float64, device=device))
-    with pytest.raises(KernelArgumentError, match="logits is torch.float16"):
+    with pytest.raises(KernelArgumentError, match=r"logits is torch\.float16"):
         draw_tokens(logits.half())
     nodes = torch.zeros(1, 257, dtype=torch.int32, device=device)
     with pytest.raises(KernelArgumentError, match="nodes of a tree is 257"):

@@ -50,11 +50,14 @@ def visible(case: dict[str, Any], window: int = 0) -> list[list[int]]:
 
 
 def tolerance(case: dict[str, Any]) -> Tensor:
-    """(R, 1, 1). Scores are off by rounding of their sums; weights are rounded to the cache's type on the way."""
+    """(R, 1, 1). Scores are off by rounding of their sums; weights are rounded to the cache's type on the
+    way."""
     q, keys, values = (case[name].double() for name in ("q", "keys", "values"))
     dim, context = q.shape[-1], int(case["lengths"].max())
     largest = q.norm(dim=-1).amax(1) * keys.nan_to_num().norm(dim=-1).max() * case["scale"]
-    weight = (bounds.LAMBDA * dim**0.5 + 4 + bounds.EXP) * bounds.UNIT * largest + 2 * bounds.EXP * bounds.UNIT
+    weight = (
+        bounds.LAMBDA * dim**0.5 + 4 + bounds.EXP
+    ) * bounds.UNIT * largest + 2 * bounds.EXP * bounds.UNIT
     rounded = bounds.ROUNDING[case["keys"].dtype] + bounds.ROUNDING[case["q"].dtype]
     sums = 2 * bounds.LAMBDA * bounds.UNIT * context**0.5
     small = context * bounds.SMALLEST[case["keys"].dtype]
@@ -92,7 +95,8 @@ def test_a_window(device: str, seed: int, window: int) -> None:
 
 
 def test_a_branch_has_the_bits_of_the_chain_it_becomes(device: str, seed: int) -> None:
-    """A trunk of 300 and branches on it: each row alone, among others, and where its text lies in one piece."""
+    """A trunk of 300 and branches on it: each row alone, among others, and where its text lies in one
+    piece."""
     case = random_case(seed, device, torch.float16, [300, 300, 300, 300], 4, 2, 32)
     table = case["table"].clone()
     table[1:, :290] = table[0, :290]  # three more rows share the trunk

@@ -39,7 +39,9 @@ def random_rows(made: torch.Generator, rows: int, k: int) -> Tensor:
     return x
 
 
-def random_case(seed: int, device: str, dtype: torch.dtype, rows: int, outputs: int, k: int) -> tuple[Tensor, ...]:
+def random_case(
+    seed: int, device: str, dtype: torch.dtype, rows: int, outputs: int, k: int
+) -> tuple[Tensor, ...]:
     """x (R, K) float32, norm (K,) and weight (N, K), these in ``dtype``."""
     made = torch.Generator().manual_seed(seed)
     x = random_rows(made, rows, k).to(device)[:rows]
@@ -91,11 +93,15 @@ def test_quantised_weights_are_within_half_a_step(seed: int, bits: int) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("rows", "outputs", "k"), SHAPES)
-def test_norm_before_floats(device: str, seed: int, dtype: torch.dtype, rows: int, outputs: int, k: int) -> None:
+def test_norm_before_floats(
+    device: str, seed: int, dtype: torch.dtype, rows: int, outputs: int, k: int
+) -> None:
     x, norm, weight = random_case(seed, device, dtype, rows, outputs, k)
     normed = reference.rms_norm(x, norm, EPS)
     # An input that is off by rounding may round to the type's other neighbour.
-    off = (bounds.relative_norm(k) + (2 * bounds.ROUNDING[dtype] if dtype != torch.float32 else 0)) * normed.abs()
+    off = (
+        bounds.relative_norm(k) + (2 * bounds.ROUNDING[dtype] if dtype != torch.float32 else 0)
+    ) * normed.abs()
     off = off + bounds.SMALLEST[dtype] * 2
     tolerance = bounds.products(normed, weight, k) + off @ weight.double().abs().T
     result = norm_linear(x, norm, weight, eps=EPS)

@@ -21,15 +21,20 @@ def random_mlp(seed: int, device: str, count: int, inner: int) -> PredictorWeigh
 
 
 def random_probabilities(seed: int, device: str, rows: int, count: int) -> torch.Tensor:
-    return torch.softmax(torch.randn(rows, count, generator=torch.Generator().manual_seed(seed)), -1).to(device)
+    return torch.softmax(torch.randn(rows, count, generator=torch.Generator().manual_seed(seed)), -1).to(
+        device
+    )
 
 
-def predict(case: Head, previous: torch.Tensor | None, mlp: PredictorWeights, limit: float = 0.5) -> Prediction:
+def predict(
+    case: Head, previous: torch.Tensor | None, mlp: PredictorWeights, limit: float = 0.5
+) -> Prediction:
     return predict_exit(case.hidden, case.norm, case.head, case.ids, previous, mlp, eps=EPS, threshold=limit)
 
 
 def chance_tolerance(case: Head, expected: reference.Predicted, mlp: PredictorWeights) -> torch.Tensor:
-    """Errors of the features through the MLP: norms bound what its weights make of them; a sigmoid's slope is 1/4."""
+    """Errors of the features through the MLP: norms bound what its weights make of them; a sigmoid's slope is
+    1/4."""
     logit_error = case.tolerance
     p_error = bounds.softmax(logit_error, expected.probabilities)
     feature_error = torch.cat([logit_error, p_error, p_error + bounds.UNIT], 1).norm(dim=1)
@@ -43,9 +48,18 @@ def chance_tolerance(case: Head, expected: reference.Predicted, mlp: PredictorWe
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("checked_before", [False, True])
-@pytest.mark.parametrize(("rows", "size", "count", "inner"), [(1, 576, 4, 512), (7, 100, 3, 48), (2, 64, 16, 512)])
+@pytest.mark.parametrize(
+    ("rows", "size", "count", "inner"), [(1, 576, 4, 512), (7, 100, 3, 48), (2, 64, 16, 512)]
+)
 def test_against_the_reference(
-    device: str, seed: int, dtype: torch.dtype, checked_before: bool, rows: int, size: int, count: int, inner: int
+    device: str,
+    seed: int,
+    dtype: torch.dtype,
+    checked_before: bool,
+    rows: int,
+    size: int,
+    count: int,
+    inner: int,
 ) -> None:
     case = random_head(seed, device, dtype, rows=rows, size=size, count=count, own=True)
     mlp = random_mlp(seed, device, count, inner)

@@ -83,5 +83,5 @@ def test_what_does_not_fit_is_refused(device: str) -> None:
         rope_append(**{**case, "qkv": case["qkv"][:, :, 1:].contiguous()})
     with pytest.raises(KernelArgumentError, match="less those of the cache is -1"):
         rope_append(**{**case, "qkv": case["qkv"][:, :3].contiguous()})
-    with pytest.raises(KernelArgumentError, match="values is torch.float16"):
+    with pytest.raises(KernelArgumentError, match=r"values is torch\.float16"):
         rope_append(**{**case, "values": case["values"].half()})
