@@ -22,7 +22,7 @@ import triton.language as tl
 from . import checks
 from .launch import launch
 
-SPLIT, BLOCK_N = 256, 64
+SPLIT = 256
 # A tensor core's product has at least 16 rows: query heads that share keys fill some of them.
 LEAST_GROUP = 16
 
@@ -44,7 +44,7 @@ def split_kernel(
     at = (row * HEADS + head)[:, None] * DIM + d[None, :]
     real = in_group[:, None] & in_dim[None, :]
     query = tl.load(q + at, mask=real, other=0.0).to(keys.dtype.element_ty)
-    length = tl.load(lengths + row)
+    length = tl.load(lengths + row).to(tl.int32)
     first = tl.where(window > 0, tl.maximum(length - window, 0), 0)
     top = tl.full([GROUP_PADDED], float("-inf"), tl.float32)
     total = tl.zeros([GROUP_PADDED], tl.float32)
@@ -84,7 +84,7 @@ def combine_splits_kernel(
     head = tl.program_id(1)
     d = tl.arange(0, DIM_PADDED)
     in_dim = d < DIM
-    length = tl.load(lengths + row)
+    length = tl.load(lengths + row).to(tl.int32)
     first = tl.where(window > 0, tl.maximum(length - window, 0), 0)
     top = float("-inf")
     total = 0.0
@@ -149,7 +149,7 @@ def decode_attention(
         split_kernel, (rows, kv_heads, splits), q, keys, values, table, lengths, partial, tops, sums, scale,
         capacity, window, HEADS=heads, KV_HEADS=kv_heads, DIM=dim, GROUP=group,
         GROUP_PADDED=max(LEAST_GROUP, triton.next_power_of_2(group)), DIM_PADDED=padded,
-        BLOCK_N=BLOCK_N, SPLIT=SPLIT,
+        BLOCK_N=32 if keys.dtype == torch.float32 else 64, SPLIT=SPLIT,
     )  # fmt: skip
     out = torch.empty_like(q)
     launch(

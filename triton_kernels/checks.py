@@ -49,7 +49,7 @@ def multiple(name: str, value: int, of: int) -> None:
 
 
 def device(**tensors: torch.Tensor) -> None:
-    """Raise KernelArgumentError unless all are on one device, which runs the kernels and computes their dtypes."""
+    """Raise KernelArgumentError unless all are on one device, and it runs kernels on their types."""
     first, *others = tensors
     where = tensors[first].device
     for name in others:

@@ -26,7 +26,7 @@ def candidate_logits(
     squares = tl.zeros([BLOCK], tl.float32)
     products = tl.zeros([PADDED, BLOCK], tl.float32)
     rows = head + ids.to(tl.int64)[:, None] * SIZE
-    for start in tl.static_range(0, SIZE, BLOCK):
+    for start in tl.range(0, SIZE, BLOCK, loop_unroll_factor=4):
         columns = start + tl.arange(0, BLOCK)
         inside = columns < SIZE
         x = tl.load(hidden + columns, mask=inside, other=0.0).to(tl.float32)

@@ -5,10 +5,10 @@
     match[r] = (token[r] = verified[r])
 
 (DEL, arXiv 2504.05598: all layers' states of a round through final norm and LM head.) No logit is stored: a
-program goes through TILES tiles of the vocabulary with a running maximum, its first token and a running sum
-of exponentials, as an online softmax does, and leaves three numbers a row; a second kernel puts those
-together in order. Programs of the same tokens are next to each other, so that the head comes from memory once
-whatever the number of states.
+program goes through SPLIT tokens, tile by tile, with a running maximum, its first token and a running sum of
+exponentials, as an online softmax does, and leaves three numbers a row; a second kernel puts those together
+in order. Programs of the same tokens are next to each other, so that the head comes from memory once whatever
+the number of states.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from . import checks
 from .launch import launch
 from .rms_norm import rms_norm
 
-BLOCK_M, BLOCK_V, TILES = 64, 128, 8
+BLOCK_M, BLOCK_K, SPLIT = 64, 32, 1024
 MAX_STATES = 1 << 20
 
 
@@ -38,9 +38,9 @@ class Agreement(NamedTuple):
 @triton.jit
 def partial_kernel(
     states, head, tops, sums, tokens, rows, vocab,
-    K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_K: tl.constexpr, TILES: tl.constexpr,
+    K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """BLOCK_M states and BLOCK_V * TILES tokens."""
+    """BLOCK_M states and SPLIT tokens."""
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     split = tl.program_id(1)
     here = row < rows
@@ -48,8 +48,8 @@ def partial_kernel(
     top = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     token = tl.zeros([BLOCK_M], tl.int32)
-    begin = split * (TILES * BLOCK_V)
-    for base in range(begin, tl.minimum(begin + TILES * BLOCK_V, vocab), BLOCK_V):
+    begin = split * SPLIT
+    for base in range(begin, tl.minimum(begin + SPLIT, vocab), BLOCK_V):
         column = base + tl.arange(0, BLOCK_V)
         there = column < vocab
         head_rows = head + column.to(tl.int64)[None, :] * K
@@ -121,13 +121,13 @@ def shadow_agreement(
     checks.device(states=states, norm=norm, head=head, verified=verified)
     vocab, on = head.shape[0], head.device
     normed = rms_norm(states, norm, eps=eps, dtype=head.dtype)
-    splits = triton.cdiv(vocab, BLOCK_V * TILES)
+    splits = triton.cdiv(vocab, SPLIT)
     partial = torch.empty((2, splits, rows), dtype=torch.float32, device=on)
     tokens = torch.empty((splits, rows), dtype=torch.int32, device=on)
     launch(
         partial_kernel, (triton.cdiv(rows, BLOCK_M), splits), normed, head, *partial, tokens,
-        rows, vocab, K=k, BLOCK_M=BLOCK_M, BLOCK_V=BLOCK_V, TILES=TILES,
-        BLOCK_K=32 if head.dtype == torch.float32 else 64, warps=8, stages=3,
+        rows, vocab, K=k, BLOCK_M=BLOCK_M, BLOCK_K=BLOCK_K, SPLIT=SPLIT,
+        BLOCK_V=64 if head.dtype == torch.float32 else 128, warps=8, stages=4,
     )  # fmt: skip
     found = Agreement(
         torch.empty(rows, dtype=torch.int32, device=on),

@@ -13,7 +13,7 @@ WIDE = 8192
 
 
 def narrow(outputs: int) -> int:
-    """Outputs of a tile: few where the matrix has fewer than WIDE, so that every multiprocessor has a program."""
+    """Outputs of a tile: few where the matrix has fewer than WIDE, so that all multiprocessors have work."""
     return 16 if outputs < WIDE else 32
 
 

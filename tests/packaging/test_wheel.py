@@ -55,7 +55,7 @@ def test_sdist_holds_every_native_source(built: Built) -> None:
 
 def test_heavy_packages_are_extras_only(built: Built) -> None:
     lines = wheel_requirements(built.wheel)
-    for name in ("torch", "transformers", "llama-cpp-python", "matplotlib"):
+    for name in ("torch", "transformers", "triton", "llama-cpp-python", "matplotlib"):
         mentions = [line for line in lines if line.startswith(name)]
         assert mentions
         assert all("extra ==" in line for line in mentions)
@@ -66,7 +66,7 @@ def test_imports_with_core_requirements_only_from_another_folder(clean_env: Clea
         "import sys, importlib.util as u, specee, specee._cpu, specee.triton_kernels\n"
         "assert callable(specee.load)\n"
         "assert 'site-packages' in specee.__file__, specee.__file__\n"
-        "for name in ('torch', 'transformers', 'triton_kernels'):\n"
+        "for name in ('torch', 'transformers', 'triton', 'triton_kernels'):\n"
         "    assert u.find_spec(name) is None and name not in sys.modules, name\n"
         "print(specee.__version__)\n"
     )

@@ -15,6 +15,8 @@ import pytest
 LACKING = [name for name in ("torch", "triton") if importlib.util.find_spec(name) is None]
 
 if not LACKING:
+    import torch
+
     from tests.triton import mode, ordered_dot
 
     mode.prepare()
@@ -40,6 +42,14 @@ def device(request: pytest.FixtureRequest) -> str:
     if why is not None:
         pytest.skip(why)
     return {"interpret": "cpu", "cuda": "cuda"}[request.param]
+
+
+@pytest.fixture(params=["float32", "float16", "bfloat16"])
+def dtype(request: pytest.FixtureRequest, device: str) -> torch.dtype:
+    """Every type that there is a variant for."""
+    if request.param == "bfloat16" and device == "cpu":
+        pytest.skip("Triton's interpreter computes bfloat16 wrongly: compiled here, run on a GPU")
+    return getattr(torch, request.param)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ On a machine with a GPU the tests run there; ``SPECEE_TEST_TRITON=interpret`` ha
 from __future__ import annotations
 
 import os
+import sys
 
 import torch
 
@@ -22,8 +23,16 @@ def mode() -> str:
 
 
 def prepare() -> None:
-    """Set what Triton reads; before anything imports it."""
+    """Set what Triton reads; before anything imports it.
+
+    Raises RuntimeError where something has, and Triton's own functions would be compiled ones.
+    """
     if mode() == "interpret":
+        early = "triton" in sys.modules and os.environ.get("TRITON_INTERPRET") != "1"
+        if early:
+            raise RuntimeError(
+                "triton was imported before tests/triton could have it interpret: import it later"
+            )
         os.environ["TRITON_INTERPRET"] = "1"
     else:
         os.environ.pop("TRITON_INTERPRET", None)

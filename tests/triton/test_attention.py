@@ -12,6 +12,7 @@ from specee.errors import KernelArgumentError
 from specee.triton_kernels.attention import SPLIT, decode_attention
 from tests.triton import bounds
 from tests.triton.bounds import assert_within
+from tests.triton.shapes import drawn
 
 Tensor = torch.Tensor
 
@@ -69,14 +70,22 @@ def expected(case: dict[str, Any], window: int = 0) -> Tensor:
     return reference.attention(case["q"], case["keys"], case["values"], visible(case, window), case["scale"])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize(
     ("lengths", "heads", "kv_heads", "dim"),
-    [([1], 2, 2, 64), ([7, 64, 65], 6, 2, 40), ([SPLIT, 1, SPLIT + 1, 600], 2, 1, 16), ([90], 18, 1, 32)],
+    [
+        ([1], 2, 2, 64),
+        ([7, 64, 65], 6, 2, 40),
+        ([SPLIT, 1, SPLIT + 1, 600], 2, 1, 16),
+        ([90], 18, 1, 32),
+        (None, 0, 0, 0),
+    ],
 )
 def test_against_the_reference(
-    device: str, seed: int, dtype: torch.dtype, lengths: list[int], heads: int, kv_heads: int, dim: int
+    device: str, seed: int, dtype: torch.dtype, lengths: list[int] | None, heads: int, kv_heads: int, dim: int
 ) -> None:
+    if lengths is None:
+        *lengths, kv_heads, group, dim = drawn(seed, *[(1, 400)] * 3, (1, 3), (1, 4), (1, 80))
+        heads = kv_heads * group
     case = random_case(seed, device, dtype, lengths, heads, kv_heads, dim)
     assert_within(decode_attention(**case), expected(case), tolerance(case))
     if max(lengths) > 1:

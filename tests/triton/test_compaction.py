@@ -9,7 +9,6 @@ from specee.errors import KernelArgumentError
 from specee.triton_kernels.compaction import compact
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize(("kv_heads", "dim", "accepted"), [(1, 16, 1), (3, 100, 9), (2, 64, 0)])
 def test_accepted_rows_follow_the_committed_ones(
     device: str, seed: int, dtype: torch.dtype, kv_heads: int, dim: int, accepted: int
