@@ -17,11 +17,11 @@ LACKING = [name for name in ("torch", "triton") if importlib.util.find_spec(name
 if not LACKING:
     import torch
 
-    from tests.triton import mode, ordered_dot
+    from tests.triton import interpreter, mode
 
     mode.prepare()
     if mode.mode() == "interpret":
-        ordered_dot.install()
+        interpreter.mend()
 
 
 class LeftOut(pytest.Module):
