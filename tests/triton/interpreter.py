@@ -1,10 +1,11 @@
 """Two mends of Triton's interpreter.
 
-It hands ``tl.dot`` to a BLAS, whose sums run in another order for another row of a tile; a tensor core treats all
-rows alike. Here a product is one chain over k for every element, so that tests of batch invariance see the kernel's
-own order and no BLAS's.
+It hands ``tl.dot`` to a BLAS, whose sums run in another order for another row of a tile; a tensor core treats
+all rows alike. Here a product is one chain over k for every element, so that tests of batch invariance see
+the kernel's own order and no BLAS's.
 
-A bound of a loop is an array of one element to it, which some releases (3.6) convert in a way that numpy 2.4 refuses.
+A bound of a loop is an array of one element to it, which some releases (3.6) convert in a way that numpy 2.4
+refuses.
 """
 
 from __future__ import annotations
