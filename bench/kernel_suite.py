@@ -38,8 +38,8 @@ def command(output: Path, *, threads: int, quick: bool) -> list[str]:
     """The pytest command line; configuration files around the current folder are not for this suite."""
     return [
         sys.executable, "-m", "pytest", str(KERNELS), "-c", os.devnull, "--rootdir", str(KERNELS),
-        "--import-mode=importlib", "-p", "no:cacheprovider", "-q", f"--benchmark-json={output}",
-        f"--threads={threads}",
+        f"--ignore={KERNELS / 'triton'}", "--import-mode=importlib", "-p", "no:cacheprovider", "-q",
+        f"--benchmark-json={output}", f"--threads={threads}",
         *(["--quick"] if quick else []),
     ]  # fmt: skip
 

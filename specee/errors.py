@@ -16,6 +16,10 @@ class ConfigurationError(SpeceeError, ValueError):
     """An option or environment variable has a value that is not allowed."""
 
 
+class KernelArgumentError(SpeceeError, ValueError):
+    """A tensor or size given to a GPU kernel's launcher is not one that it takes."""
+
+
 class BackendUnavailableError(SpeceeError, RuntimeError):
     """A backend was asked for that this build or machine does not have."""
 

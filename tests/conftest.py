@@ -5,6 +5,10 @@ from __future__ import annotations
 import hypothesis
 import pytest
 
+from tests import source_folders
+
+source_folders.provide()
+
 # Wall-clock limits on examples make tests depend on the machine's load.
 hypothesis.settings.register_profile("specee", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("specee")

@@ -1,4 +1,5 @@
-"""Microbenchmarks of every operation of the CPU engine, beside torch, with pytest-benchmark.
+"""Microbenchmarks of every operation of the CPU engine, beside torch, with pytest-benchmark; of the Triton
+kernels in :mod:`.triton`.
 
     pytest bench/kernels [--quick] [--model NAME]... [--rows N]... [--format NAME]... [--threads N]
 

@@ -54,6 +54,11 @@ FORBIDDEN = {
     },
     "specee.integrations": ["specee.cli"],
     "specee.fitting": ["specee.cli", "specee.integrations", "transformers"],
+    # Below everything but errors: a launcher sees tensors and nothing else.
+    "specee.triton_kernels": [
+        *("specee.types", "specee.models", "specee.sampling", "specee.policies", "specee.backends", *LOOP),
+        *("specee.env", "numpy", "transformers", *OUTER),
+    ],
     # Relative imports only: the folder bench/ has two names. Tests are not installed.
     "specee.bench": ["specee.cli", "bench", "tests"],
 }
@@ -62,9 +67,12 @@ SUITE, ITS_COMMAND = "specee.bench", "specee.cli.bench"
 # Modules that may import the optional extras when they are imported themselves.
 NEEDS_EXTRAS = re.compile(
     r"specee\.(backends\.reference|cuda\.nvrtc|integrations|bench\.kernels|bench\.decode\.exactness"
-    r"|fitting\.(batches|block|distillation|drafter|exit_samples|exit_training|exits|frozen|judging|pipeline|training))"
+    r"|triton_kernels\.|fitting\.(batches|block|distillation|drafter|exit_samples|exit_training|exits|frozen)"
+    r"|fitting\.(judging|pipeline|training))"
 )
-EXTRAS = ("torch", "transformers", "matplotlib", "llama_cpp", "cupy")
+EXTRAS = ("torch", "triton", "transformers", "matplotlib", "llama_cpp", "cupy")
+# The bare name belongs to another distribution.
+NEVER = "triton_kernels"
 
 
 def inside(name: str, package: str) -> bool:
@@ -100,6 +108,7 @@ def violations(module: str, source: str) -> list[str]:
     """What ``module`` imports against the rules."""
     tree = ast.parse(source)
     banned = [f for package, names in FORBIDDEN.items() if inside(module, package) for f in names]
+    banned.append(NEVER)
     if not inside(module, SUITE) and module != ITS_COMMAND:
         banned.append(SUITE)
     every = [name for node in ast.walk(tree) for name in imported(node, module)]
@@ -114,8 +123,10 @@ def modules() -> dict[str, Path]:
     """Every module of the package by dotted name (an ``__init__`` keeps its last part)."""
     files = sorted((ROOT / "specee").rglob("*.py"))
     found = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in files}
-    suite = sorted((ROOT / "bench").rglob("*.py"))  # installed as specee.bench
-    return found | {".".join(("specee", *p.relative_to(ROOT).with_suffix("").parts)): p for p in suite}
+    moved = [*(ROOT / "bench").rglob("*.py"), *(ROOT / "triton_kernels").rglob("*.py")]  # installed in specee
+    return found | {
+        ".".join(("specee", *p.relative_to(ROOT).with_suffix("").parts)): p for p in sorted(moved)
+    }
 
 
 @pytest.mark.parametrize("module", modules())
@@ -145,6 +156,10 @@ def test_imports_point_one_way(module: str) -> None:
         ("specee.fitting.training", "from specee.cli import common"),
         ("specee.bench.decode.speed", "from bench import machine"),
         ("specee.bench.decode.llama_peer", "import llama_cpp"),
+        ("specee.bench.kernels.triton.gpu", "import triton_kernels.scoring"),
+        ("specee.engine.loop", "import triton"),
+        ("specee.triton_kernels.scoring", "from specee.types import Sampling"),
+        ("specee.triton_kernels.__init__", "import triton_kernels"),
     ],
 )
 def test_a_wrong_import_is_noticed(module: str, source: str) -> None:
@@ -164,6 +179,8 @@ def test_a_wrong_import_is_noticed(module: str, source: str) -> None:
         ("specee.policies.greedy", "from specee.types import Sampling"),
         ("specee.cli.bench", "def f():\n    from specee.bench import suite"),
         ("specee.bench.decode.speed", "from .. import machine"),
+        ("specee.triton_kernels.scoring", "import triton\nfrom specee.errors import KernelArgumentError"),
+        ("specee.bench.kernels.triton.test_cache", "from specee.triton_kernels.compaction import compact"),
     ],
 )
 def test_a_right_import_passes(module: str, source: str) -> None:

@@ -70,7 +70,7 @@ def test_both_hold_the_device_code_that_nvrtc_compiles(built: Built, clean_env: 
 
 def test_heavy_packages_are_extras_only(built: Built) -> None:
     lines = wheel_requirements(built.wheel)
-    for name in ("torch", "transformers", "llama-cpp-python", "matplotlib", "cupy-cuda13x"):
+    for name in ("torch", "transformers", "triton", "llama-cpp-python", "matplotlib", "cupy-cuda13x"):
         mentions = [line for line in lines if line.startswith(name)]
         assert mentions
         assert all("extra ==" in line for line in mentions)
@@ -81,7 +81,7 @@ def test_imports_with_core_requirements_only_from_another_folder(clean_env: Clea
         "import sys, importlib.util as u, specee, specee._cpu, specee.triton_kernels\n"
         "assert callable(specee.load)\n"
         "assert 'site-packages' in specee.__file__, specee.__file__\n"
-        "for name in ('torch', 'transformers', 'triton_kernels'):\n"
+        "for name in ('torch', 'transformers', 'triton', 'triton_kernels'):\n"
         "    assert u.find_spec(name) is None and name not in sys.modules, name\n"
         "print(specee.__version__)\n"
     )

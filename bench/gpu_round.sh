@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Everything that needs an NVIDIA GPU, in under nine minutes: builds the package, runs the tests of the kernels on the
+# device, the small ones under compute-sanitizer where that is installed, and the benches.
+#
+#   bench/gpu_round.sh [FOLDER]       FOLDER (default gpu-round/) gets logs and gpu_round.json
+#
+# PYTHON (default python3) needs specee's requirements, torch, triton, pytest, pytest-benchmark, hypothesis, and to
+# build: setuptools and pybind11. Nothing is downloaded. A stage that fails is told of at the end; the others still run.
+set -uo pipefail
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+out=$(realpath -m "${1:-gpu-round}")
+python=${PYTHON:-python3}
+mkdir -p "$out"
+cd "$repo" || exit 2
+stages=()
+
+# stage NAME SECONDS COMMAND...: output into NAME.log, and a line of the summary.
+stage() {
+    local name=$1 limit=$2 begin=$SECONDS rc=0
+    shift 2
+    printf '=== %s\n' "$name"
+    timeout "$limit" "$@" > "$out/$name.log" 2>&1 || rc=$?
+    tail -n 3 "$out/$name.log"
+    stages+=("$name=$rc=$((SECONDS - begin))")
+}
+
+# Arguments that are files or folders of this checkout.
+present() {
+    local path
+    for path in "$@"; do
+        if [ -e "$path" ]; then printf '%s\n' "$path"; fi
+    done
+}
+
+"$python" -c 'import torch; raise SystemExit(not torch.cuda.is_available())' || {
+    echo "error: torch of $python finds no GPU: this round needs one" >&2
+    exit 2
+}
+
+stage build 120 "$python" -m pip install -q --no-deps --no-build-isolation -e .
+
+mapfile -t tests < <(present tests/triton tests/cuda)
+stage tests 150 "$python" -m pytest "${tests[@]}" -m "not slow" -k "not emulated" -q -p no:cacheprovider --junitxml="$out/tests.xml"
+
+# torch's allocator would hide reads beside a tensor.
+if sanitizer=$(command -v compute-sanitizer); then
+    mapfile -t small < <(present tests/triton/test_rope_cache.py tests/triton/test_compaction.py \
+        tests/triton/test_swiglu.py tests/triton/test_predictor.py tests/cuda)
+    stage sanitizer 70 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --error-exitcode 9 \
+        "$python" -m pytest "${small[@]}" -m "not slow" -k "(alone or neighbours or sanitizer or company) and not emulated" -q -p no:cacheprovider
+else
+    echo "=== sanitizer: left out, compute-sanitizer is not installed"
+    stages+=("sanitizer=not installed=0")
+fi
+
+mapfile -t benches < <(present bench/kernels/triton)
+stage benches 180 "$python" -m pytest "${benches[@]}" --quick -q -p no:cacheprovider \
+    --benchmark-json="$out/benches.json"
+stage cuda-benches 90 "$python" -m bench.cuda_kernels --out "$out/cuda.json"
+
+"$python" -m bench.gpu_summary "$out" "${stages[@]}"

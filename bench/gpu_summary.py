@@ -1,0 +1,66 @@
+"""Sums up a round on a GPU: ``python -m bench.gpu_summary FOLDER NAME=STATUS=SECONDS...``.
+
+Writes gpu_round.json to the folder.
+Ends with status 1 if a stage failed; one that was left out says why in place of its status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+
+def stage(text: str) -> dict[str, Any]:
+    """``NAME=STATUS=SECONDS`` as a record."""
+    name, status, seconds = text.split("=")
+    return {"stage": name, "status": int(status) if status.isdigit() else status, "seconds": int(seconds)}
+
+
+def tests(junit: str) -> dict[str, Any]:
+    """Counts of a JUnit report, and every skip by name and reason."""
+    cases = list(ElementTree.fromstring(junit).iter("testcase"))
+    found: dict[str, Any] = {"tests": len(cases)}
+    for kind in ("failure", "error", "skipped"):
+        found[kind] = [
+            {"test": f"{case.get('classname')}.{case.get('name')}", "why": inner.get("message")}
+            for case in cases
+            if (inner := case.find(kind)) is not None
+        ]
+    return found
+
+
+def benches(recorded: str) -> list[dict[str, Any]]:
+    """The records of all benches."""
+    return [found["extra_info"] for found in json.loads(recorded)["benchmarks"]]
+
+
+def summary(folder: Path, stages: list[str]) -> dict[str, Any]:
+    """All there is; what a stage did not leave is missing."""
+    found: dict[str, Any] = {"what": "kernels on a GPU", "stages": [stage(text) for text in stages]}
+    for name, file, read in (("tests", "tests.xml", tests), ("kernels", "benches.json", benches)):
+        if (folder / file).is_file():
+            found[name] = read((folder / file).read_text())
+    return found
+
+
+def main() -> None:
+    """Write, and say in one line each how stages went."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("stages", nargs="+")
+    options = parser.parse_args()
+    result = summary(options.folder, options.stages)
+    (options.folder / "gpu_round.json").write_text(json.dumps(result, indent=1) + "\n")
+    for done in result["stages"]:
+        print(f"{done['stage']:<12} {done['seconds']:>4} s  status {done['status']}")
+    sys.exit(any(isinstance(done["status"], int) and done["status"] for done in result["stages"]))
+
+
+if __name__ == "__main__":
+    main()

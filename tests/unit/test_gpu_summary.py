@@ -1,0 +1,57 @@
+"""What a round on a GPU leaves behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from specee.bench import gpu_summary
+from tests.packaging.project import ROOT
+
+JUNIT = """<testsuites><testsuite tests="3">
+<testcase classname="tests.triton.test_a" name="test_fine"/>
+<testcase classname="tests.triton.test_a" name="test_left"><skipped message="no device"/></testcase>
+<testcase classname="tests.triton.test_a" name="test_bad"><failure message="off by 2"/></testcase>
+</testsuite></testsuites>"""
+
+
+def test_a_round_is_summed_up(tmp_path: Path) -> None:
+    (tmp_path / "tests.xml").write_text(JUNIT)
+    (tmp_path / "benches.json").write_text(json.dumps({"benchmarks": [{"extra_info": {"op": "swiglu"}}]}))
+    found = gpu_summary.summary(tmp_path, ["build=0=12", "tests=1=40", "sanitizer=not installed=0"])
+    assert [done["status"] for done in found["stages"]] == [0, 1, "not installed"]
+    assert found["tests"]["tests"] == 3
+    assert found["tests"]["skipped"] == [{"test": "tests.triton.test_a.test_left", "why": "no device"}]
+    assert found["tests"]["failure"][0]["why"] == "off by 2"
+    assert found["kernels"] == [{"op": "swiglu"}]
+
+
+def test_what_a_stage_did_not_leave_is_missing(tmp_path: Path) -> None:
+    assert set(gpu_summary.summary(tmp_path, ["build=124=120"])) == {"what", "stages"}
+
+
+def test_the_status_is_that_of_the_stages(tmp_path: Path) -> None:
+    for stages, status in (
+        (["build=0=1", "sanitizer=not installed=0"], 0),
+        (["build=0=1", "tests=124=150"], 1),
+    ):
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "bench" / "gpu_summary.py"), str(tmp_path), *stages], check=False
+        )
+        assert done.returncode == status
+        assert (tmp_path / "gpu_round.json").is_file()
+
+
+def test_without_a_gpu_the_round_says_so(tmp_path: Path) -> None:
+    hidden = {"CUDA_VISIBLE_DEVICES": "", "PATH": "/usr/bin:/bin", "PYTHON": sys.executable}
+    done = subprocess.run(
+        ["bash", str(ROOT / "bench" / "gpu_round.sh"), str(tmp_path)],
+        env=hidden,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "finds no GPU" in done.stderr
