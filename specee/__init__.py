@@ -17,6 +17,7 @@ from specee.errors import (
     CheckpointError,
     ConfigurationError,
     DownloadError,
+    FallbackWarning,
     NumericalError,
     OutOfMemoryError,
     RowError,
@@ -24,6 +25,7 @@ from specee.errors import (
     UnsupportedModelError,
 )
 from specee.fitting.entry import fit
+from specee.integrations.entry import accelerate, custom_generate, refresh, restore
 from specee.model import Model, load
 from specee.result import GenerationResult
 from specee.types import ModelConfig, Sampling
@@ -35,6 +37,7 @@ __all__ = [
     "CheckpointError",
     "ConfigurationError",
     "DownloadError",
+    "FallbackWarning",
     "Generation",
     "GenerationResult",
     "Model",
@@ -46,6 +49,10 @@ __all__ = [
     "SpeceeError",
     "UnsupportedModelError",
     "__version__",
+    "accelerate",
+    "custom_generate",
     "fit",
     "load",
+    "refresh",
+    "restore",
 ]

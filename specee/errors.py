@@ -1,6 +1,6 @@
-"""Every error specee raises on purpose.
+"""Every error specee raises on purpose, and its one warning.
 
-Each message names the value received, what is allowed, and what to do. All derive from
+Each message names the value received, what is allowed, and what to do. All errors derive from
 :class:`SpeceeError`; those that stand for a bad argument also derive from :class:`ValueError`, so
 callers who know nothing of specee can still catch them.
 """
@@ -14,6 +14,10 @@ class SpeceeError(Exception):
 
 class ConfigurationError(SpeceeError, ValueError):
     """An option or environment variable has a value that is not allowed."""
+
+
+class FallbackWarning(UserWarning):
+    """A transformers model is left to transformers' own, slower loop; the message says why."""
 
 
 class BackendUnavailableError(SpeceeError, RuntimeError):

@@ -15,7 +15,7 @@ from specee.backends import Backend, make_backend
 from specee.backends.select import choose
 from specee.chat import Chat
 from specee.drafting import DraftHeads, built_in
-from specee.engine import ActiveSequence, Generation, LatencyMeter, get_ready, reserve
+from specee.engine import ActiveSequence, Generation, LatencyMeter, Request, get_ready, reserve
 from specee.errors import ConfigurationError
 from specee.models.checkpoint import Checkpoint, open_checkpoint
 from specee.models.formats import WEIGHTS
@@ -295,8 +295,15 @@ class Model:
         return self._start(prompts.rows, self.options(1, len(prompt), **options), policy)
 
     def _start(self, rows: list[tuple[int, ...]], options: Options, policy: str | Policy) -> Generation:
-        chosen = self.check_policy(policy)  # before memory is asked for
         requests = [make_request(row, options, index, self._decode) for index, row in enumerate(rows)]
+        return self.generation(requests, policy)
+
+    def generation(self, requests: Seq[Request], policy: str | Policy = "autoregressive") -> Generation:
+        """A generation of requests that the caller has made, with processors and stops of its own.
+
+        Raises ConfigurationError, CapacityError, OutOfMemoryError.
+        """
+        chosen = self.check_policy(policy)  # before memory is asked for
         sequences = reserve(self.backend, requests, self.kv_dtype)
         return Generation(self.backend, sequences, chosen, self._heads_for(chosen), latency=self.latency)
 
