@@ -25,7 +25,14 @@ from specee.errors import (
     UnsupportedModelError,
 )
 from specee.fitting.entry import fit
-from specee.integrations.entry import accelerate, custom_generate, refresh, restore
+from specee.integrations.entry import (
+    accelerate,
+    as_tokenizer,
+    as_transformers,
+    custom_generate,
+    refresh,
+    restore,
+)
 from specee.model import Model, load
 from specee.result import GenerationResult
 from specee.types import ModelConfig, Sampling
@@ -50,6 +57,8 @@ __all__ = [
     "UnsupportedModelError",
     "__version__",
     "accelerate",
+    "as_tokenizer",
+    "as_transformers",
     "custom_generate",
     "fit",
     "load",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+    from specee.model import Model
     from specee.policies import Policy
 
 Some = TypeVar("Some", bound="PreTrainedModel")
@@ -68,6 +69,37 @@ def refresh(model: PreTrainedModel) -> None:
     found.refresh()
 
 
+def as_transformers(model: Model, *, policy: str | Policy = "auto") -> PreTrainedModel:
+    """A model of :func:`specee.load` as a transformers model, for pipelines and other clients.
+
+    ::
+
+        model = specee.load()
+        tell = transformers.pipeline(
+            "text-generation", model=specee.as_transformers(model), tokenizer=specee.as_tokenizer(model)
+        )
+
+    It holds no weights in torch, so it can generate and nothing else: what :func:`accelerate` would hand to
+    transformers' own loop raises UnsupportedModelError. Raises BackendUnavailableError without torch and
+    transformers, ConfigurationError for a policy that is not there.
+    """
+    _import()
+    from specee.integrations.drop_in import weightless
+
+    return weightless.wrap(model, policy)
+
+
+def as_tokenizer(model: Model) -> Any:
+    """The tokenizer of a model as a ``PreTrainedTokenizerFast``, chat template included.
+
+    Raises BackendUnavailableError without transformers, ConfigurationError if the model has no tokenizer.
+    """
+    _import()
+    from specee.integrations.drop_in import weightless
+
+    return weightless.tokenizer(model)
+
+
 def custom_generate(
     model: PreTrainedModel,
     input_ids: Any,
@@ -102,14 +134,20 @@ def custom_generate(
 
 
 def _check(model: Any) -> None:
-    try:
-        import torch  # noqa: F401
-        import transformers
-    except ImportError as error:
-        raise BackendUnavailableError(
-            f'torch and transformers are needed ({error}): install them with pip install "specee[hf]"'
-        ) from error
+    _import()
+    import transformers
+
     if not isinstance(model, transformers.PreTrainedModel) or not hasattr(model, "generate"):
         raise ConfigurationError(
             f"model is a {type(model).__name__}: a transformers PreTrainedModel that can generate is needed"
         )
+
+
+def _import() -> None:
+    try:
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f'torch and transformers are needed ({error}): install them with pip install "specee[hf]"'
+        ) from error

@@ -27,17 +27,20 @@ class Accelerated:
     """
 
     def __init__(self, model: PreTrainedModel, policy: str | Policy, options: dict[str, Any]) -> None:
+        self._set_up(policy, options)
+        _, reason = self.ready(model)
+        if reason is not None:
+            self.tell(reason)
+
+    def _set_up(self, policy: str | Policy, options: dict[str, Any] | None = None) -> None:
         make_policy(policy)  # a wrong name is found out now
         self.policy = policy
         self.lock = threading.RLock()
-        self._options = options
+        self._options = options or {}
         self._engine: Model | None = None
         self._failure: str | None = None
         self._watch: Watch | None = None
         self._told: set[str] = set()
-        _, reason = self.ready(model)
-        if reason is not None:
-            self.tell(reason)
 
     def ready(self, model: PreTrainedModel) -> tuple[Model | None, str | None]:
         """The engine with the weights that the model has now, or why there is none."""
@@ -90,6 +93,12 @@ def accelerated(
         if found is None:
             found = _KNOWN[model] = Accelerated(model, policy, options or {})
         return found
+
+
+def register(model: PreTrainedModel, owner: Accelerated) -> None:
+    """Let ``owner`` belong to a model."""
+    with _LOCK:
+        _KNOWN[model] = owner
 
 
 def forget(model: PreTrainedModel) -> None:

@@ -47,8 +47,7 @@ def decode_lockstep(
             [
                 sample(checked_scores(row, backend.config.vocab_size), replace(draw, seed=seed), state.length)
                 for row, seed, state in zip(processed.detach().float().numpy(), seeds, states, strict=True)
-            ],
-            dtype=ids.dtype,
+            ]
         )
         if call.pads_rows:
             tokens[~unfinished] = call.pad

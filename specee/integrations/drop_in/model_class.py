@@ -108,12 +108,10 @@ PREPARED = ("logits_processor", "stopping_criteria", "generation_config")
 
 
 def _told(base: Any, name: str) -> Callable[..., Any]:
-    loop = getattr(base, name)
-
-    @functools.wraps(loop)
+    @functools.wraps(getattr(base, name))
     def left_alone(self: Any, *args: Any, **kwargs: Any) -> Any:
         accelerated(self).tell(f"it was asked for {_LEFT_ALONE[name]}")
-        return loop(self, *args, **kwargs)
+        return getattr(base, name)(self, *args, **kwargs)
 
     return left_alone
 

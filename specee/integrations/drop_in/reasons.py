@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from specee.models.families import FAMILIES
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -17,7 +19,7 @@ _KNOWN = ("transformers.models.", "transformers.activations", "torch.nn.")
 # What transformers' preparation may hand to a loop of a causal language model, and we understand.
 _UNDERSTOOD = {
     *("attention_mask", "position_ids", "cache_position", "logits_to_keep", "use_cache"),
-    *("output_attentions", "output_hidden_states", "cache", "past_key_values"),
+    *("output_attentions", "output_hidden_states", "cache", "past_key_values", "tokenizer"),
 }
 
 
@@ -28,6 +30,8 @@ def of_model(model: PreTrainedModel) -> str | None:
     config = model.config
     if getattr(config, "is_encoder_decoder", False):
         return "it is an encoder-decoder model"
+    if not {family.architecture for family in FAMILIES} & {base.__name__ for base in type(model).__mro__}:
+        return f"the architecture {type(model).__name__} is not supported"
     if getattr(config, "quantization_config", None) is not None or getattr(model, "is_quantized", False):
         return "its modules are quantised"
     if len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1:

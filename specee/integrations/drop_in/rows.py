@@ -27,7 +27,7 @@ class _Row:
     def __init__(self, call: Call, rules: Rules, ends: Ends, row: int) -> None:
         width = call.ids.shape[1]
         self.prompt = tuple(call.ids[row, call.pads[row] :].tolist())
-        self._text = torch.zeros((1, width + call.budget), dtype=call.ids.dtype)
+        self._text = torch.zeros((1, width + call.budget), dtype=torch.int64)
         self._text[0, :width] = call.ids[row]
         self._width = self._known = width
         self._rules = rules.of_row(row)
@@ -98,7 +98,7 @@ def decode_rows(
                 _go_on(row, sequence, own, model.backend, keeps=call.keeps)
     padded = [own + pad for own, pad in zip(tokens, pads, strict=True)]
     return Result(
-        torch.tensor(padded, dtype=call.ids.dtype),
+        torch.tensor(padded),
         [torch.cat(step) for step in zip(*(row.scores for row in rows), strict=True)],
         [torch.cat(step) for step in zip(*(row.logits for row in rows), strict=True)],
         [sequence.state for sequence in sequences],
