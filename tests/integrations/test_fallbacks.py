@@ -39,7 +39,7 @@ def _is_left_alone(model: Any, reason: str, **options: Any) -> None:
 CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "beams": ("beam search", {"num_beams": 3}),
     "sampled beams": ("beam search", {"num_beams": 3, "do_sample": True}),
-    "assisted": ("assisted decoding", {"prompt_lookup_num_tokens": 3}),
+    "assisted": ("assisted decoding", {"prompt_lookup_num_tokens": 3, "eos_token_id": 299}),
     "guidance": ("guidance", {"guidance_scale": 1.5}),
     "hidden states": ("hidden states", {"output_hidden_states": True, **ALL}),
     "attentions": ("attentions", {"output_attentions": True, **ALL}),
@@ -108,10 +108,10 @@ class Adapted(torch.nn.Linear):
 
 
 def _adapt(model: Any) -> None:
-    old = model.model.layers[1].self_attn.q_proj
+    old = model.model.layers[0].self_attn.q_proj
     new = Adapted(old.in_features, old.out_features, bias=False)
     new.weight = old.weight
-    model.model.layers[1].self_attn.q_proj = new
+    model.model.layers[0].self_attn.q_proj = new
 
 
 def _hook(model: Any) -> None:
@@ -123,7 +123,7 @@ def _pre_hook(model: Any) -> None:
 
 
 def _new_forward(model: Any) -> None:
-    mlp = model.model.layers[2].mlp
+    mlp = model.model.layers[0].mlp
     plain = mlp.forward
     mlp.forward = lambda states: plain(states) * 0.5
 
@@ -137,10 +137,10 @@ def _spread(model: Any) -> None:
 
 
 MODELS: dict[str, tuple[str, Callable[[Any], None]]] = {
-    "an adapter": (r"layers\.1\.self_attn\.q_proj is a Adapted", _adapt),
+    "an adapter": (r"layers\.0\.self_attn\.q_proj is a Adapted", _adapt),
     "a hook": (r"layers\.0\.mlp has a forward hook", _hook),
     "a hook before": (r"layers\.0\.mlp has a forward hook", _pre_hook),
-    "another forward": (r"forward of model\.layers\.2\.mlp", _new_forward),
+    "another forward": (r"forward of model\.layers\.0\.mlp", _new_forward),
     "quantised": ("quantised", _quantised),
     "spread over devices": ("spread over devices", _spread),
 }

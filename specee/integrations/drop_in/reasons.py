@@ -57,12 +57,19 @@ def _of_modules(model: PreTrainedModel) -> str | None:
         where = name or "the model"
         if not _known(stock_class(module)):
             return f"{where} is a {type(module).__name__} (adapter, quantised or changed module)"
-        if "forward" in module.__dict__:
+        if not _its_own(module):
             return f"the forward of {where} has been replaced"
         hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
         if any(not _harmless(hook) for hook in hooks):
             return f"{where} has a forward hook"
     return None
+
+
+def _its_own(module: Any) -> bool:
+    """Whether the forward of a module is that of its class; transformers puts that back on the module."""
+    forward = module.__dict__.get("forward")
+    own = getattr(forward, "__self__", None) is module
+    return forward is None or (own and forward.__func__ is type(module).forward)
 
 
 @cache

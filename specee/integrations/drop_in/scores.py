@@ -13,9 +13,12 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import transformers
 
+from specee.errors import ConfigurationError
 from specee.integrations.drop_in.call import Call
+from specee.options import listed
 from specee.types import Sampling
 
 # Each row by itself, and nothing kept from call to call.
@@ -133,14 +136,12 @@ def seeds(seed: int | Seq[int] | None, rows: int) -> list[int]:
 
     Raises ConfigurationError.
     """
-    import torch
-
-    from specee.errors import ConfigurationError
-
     if seed is None:
         seed = int(torch.randint(0, 2**62, ()))
-    own = [seed + row for row in range(rows)] if isinstance(seed, int) else list(seed)
-    if isinstance(seed, bool) or not all(isinstance(value, int) and 0 <= value < 2**64 for value in own):
+    given = listed(seed)
+    whole = all(isinstance(value, int) and not isinstance(value, bool) for value in given)
+    own = [seed + row for row in range(rows)] if whole and isinstance(seed, int) else given
+    if not whole or not all(0 <= value < 2**64 for value in own):
         raise ConfigurationError(f"specee_seed={seed!r}: allowed are 0..{2**64 - 1}, or a list, one a row")
     if len(own) != rows:
         raise ConfigurationError(
