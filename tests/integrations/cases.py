@@ -10,7 +10,7 @@ import transformers
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from tests.integrations.callbacks import Counting, EndAt, EndWhenSure, InPlace, Neighbours, Noting, Written
-from tests.integrations.contract import Make, padded, plain_tokens, prompt, tokenizer
+from tests.integrations.contract import Make, padded, plain_tokens, prompt, stop_text, tokenizer
 
 Case = Callable[[Any], Make]
 """A model in, what makes its arguments out."""
@@ -78,12 +78,12 @@ def _strings(*lengths: int, **options: Any) -> Case:
 
     def case(model: Any) -> Make:
         tokens, words = plain_tokens(model), tokenizer()
-        text = words.decode(tokens[5:8])
+        text = stop_text(tokens)
         inputs = padded(*lengths) if lengths else {"input_ids": prompt(12)}
         if lengths:
             inputs["input_ids"][0] = prompt(12)
         return lambda _log: {
-            **inputs, "max_new_tokens": 24, "stop_strings": [text[:2], "never"], "tokenizer": words, **options
+            **inputs, "max_new_tokens": 24, "stop_strings": [text, "never"], "tokenizer": words, **options
         }  # fmt: skip
 
     return case

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import io
 import warnings
 from collections.abc import Callable, Iterator
@@ -94,6 +95,7 @@ def counting_loops() -> Iterator[list[int]]:
         for name in names:
             plain = getattr(transformers.GenerationMixin, name)
 
+            @functools.wraps(plain)  # transformers looks at its signature
             def spy(*args: Any, _plain: Any = plain, **kwargs: Any) -> Any:
                 count[0] += 1
                 return _plain(*args, **kwargs)
@@ -201,6 +203,13 @@ def alike(one: Any, other: Any) -> None:
 def cache_of(output: Any) -> Any:
     """Keys and values of an output, under the name that this transformers has for them."""
     return output["cache"] if "cache" in output else output["past_key_values"]
+
+
+def stop_text(tokens: list[int]) -> str:
+    """What some token in the middle says, if it is text: others are bytes of characters."""
+    words = tokenizer()
+    texts = [words.decode([token]) for token in tokens[3:]]
+    return next(text for text in texts if text and "\ufffd" not in text)
 
 
 def plain_tokens(model: Any, new: int = 24, **inputs: Any) -> list[int]:
