@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from specee import env
 from specee.acceptance import Acceptance
 from specee.backends import Backend, make_backend
+from specee.backends.protocol import SequenceState
 from specee.backends.select import choose
 from specee.chat import Chat
 from specee.drafting import DraftHeads, built_in
@@ -298,13 +299,22 @@ class Model:
         requests = [make_request(row, options, index, self._decode) for index, row in enumerate(rows)]
         return self.generation(requests, policy)
 
-    def generation(self, requests: Seq[Request], policy: str | Policy = "autoregressive") -> Generation:
+    def generation(
+        self,
+        requests: Seq[Request],
+        policy: str | Policy = "autoregressive",
+        state: SequenceState | None = None,
+    ) -> Generation:
         """A generation of requests that the caller has made, with processors and stops of its own.
 
+        ``state``: of a single request, rows that hold its prompt already, with room for what may follow.
         Raises ConfigurationError, CapacityError, OutOfMemoryError.
         """
         chosen = self.check_policy(policy)  # before memory is asked for
-        sequences = reserve(self.backend, requests, self.kv_dtype)
+        if state is None:
+            sequences = reserve(self.backend, requests, self.kv_dtype)
+        else:
+            sequences = [ActiveSequence(0, requests[0], state)]
         return Generation(self.backend, sequences, chosen, self._heads_for(chosen), latency=self.latency)
 
     def _padding(self, given: int | None, eos: int | Seq[int] | None) -> tuple[int | None, int | None]:

@@ -9,6 +9,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from specee.errors import CheckpointError, FallbackWarning
+from specee.integrations.drop_in.kept import KeptText
 from specee.integrations.drop_in.reasons import of_model
 from specee.integrations.drop_in.watch import Watch
 from specee.model import Model, load
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 class Accelerated:
     """Our engine for one transformers model, and how it decodes.
 
-    ``lock`` is held while the engine computes a step, so that threads take turns. ``options`` are those of
-    :func:`specee.load`. Raises what that raises, but for models that are not supported: for these there is no
-    engine, and a reason.
+    ``lock`` is held while the engine computes a step, so that threads take turns; ``kept`` is the latest text
+    of a call with one row. ``options`` are those of :func:`specee.load`. Raises what that raises, but for models
+    that are not supported: for these there is no engine, and a reason.
     """
 
     def __init__(self, model: PreTrainedModel, policy: str | Policy, options: dict[str, Any]) -> None:
@@ -36,6 +37,7 @@ class Accelerated:
         make_policy(policy)  # a wrong name is found out now
         self.policy = policy
         self.lock = threading.RLock()
+        self.kept = KeptText()
         self._options = options or {}
         self._engine: Model | None = None
         self._failure: str | None = None
@@ -56,6 +58,7 @@ class Accelerated:
         """Take the weights over anew when they are needed next."""
         with self.lock:
             self._watch = self._engine = None
+            self.kept.drop()
 
     def tell(self, reason: str) -> None:
         """Warn that transformers' own loop is used, once for each reason."""
@@ -72,6 +75,7 @@ class Accelerated:
 
     def _take_over(self, model: PreTrainedModel) -> None:
         self._watch = self._engine = None  # the old weights go before the new ones come
+        self.kept.drop()
         watch = Watch(model)
         try:
             self._engine, self._failure = load(model, **self._options), None

@@ -34,11 +34,14 @@ def decode(owner: Accelerated, model: PreTrainedModel, call: Call, stock: Callab
     rules, ends = scores.rules(call), stops.ends(call)
     alone = call.rows == 1
     if alone or (rules.by_row and ends.by_row and call.streamer is None):
-        done = decode_rows(engine, call, rules, ends, seeds, policy, owner.lock)
+        done = decode_rows(owner, engine, call, rules, ends, seeds, policy)
     else:
         engine.check_policy(policy)
         done = decode_lockstep(engine, call, seeds, owner.lock)
     output = result.finish(call, done, model)
+    if alone:
+        with owner.lock:
+            owner.kept.put(engine, done.states[0])
     if call.streamer is not None:
         call.streamer.end()
     return output

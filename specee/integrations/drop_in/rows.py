@@ -13,6 +13,7 @@ from transformers import StoppingCriteriaList
 
 from specee.backends.protocol import Backend, Floats, Ints
 from specee.engine import ActiveSequence, Generation, Request
+from specee.integrations.drop_in.accelerated import Accelerated
 from specee.integrations.drop_in.call import Call
 from specee.integrations.drop_in.result import Result
 from specee.integrations.drop_in.scores import Rules
@@ -62,15 +63,19 @@ class _Row:
 
 
 def decode_rows(
+    owner: Accelerated,
     model: Model,
     call: Call,
     rules: Rules,
     ends: Ends,
     seeds: Seq[int],
     policy: str | Policy,
-    lock: AbstractContextManager[object],
 ) -> Result:
-    """Continue every row. A streamer, for one row, gets tokens as soon as they are accepted."""
+    """Continue every row. A streamer, for one row, gets tokens as soon as they are accepted.
+
+    A single row begins with what it has in common with the text that ``owner`` keeps.
+    """
+    lock = owner.lock
     rows = [_Row(call, rules, ends, index) for index in range(call.rows)]
     requests = [
         Request(
@@ -84,7 +89,9 @@ def decode_rows(
         for row, seed in zip(rows, seeds, strict=True)
     ]
     with lock:
-        generation = model.generation(requests, policy)
+        model.check_policy(policy)
+        state = owner.kept.take(model, requests[0]) if call.rows == 1 else None
+        generation = model.generation(requests, policy, state)
     for step in _steps(generation, lock):
         for token in step[0] if call.streamer is not None else ():
             call.streamer.put(torch.tensor([token]))
