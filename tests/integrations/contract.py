@@ -45,6 +45,7 @@ def tokenizer() -> Any:
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         padding_side="left",
+        model_input_names=["input_ids", "attention_mask"],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -24,6 +25,14 @@ from tests.integrations.contract import (
     tokenizer,
 )
 
+OLD = transformers.__version__.startswith("4.")
+
+
+def _custom(**options: Any) -> dict[str, Any]:
+    """What every version of transformers can be told: 4 hands no arguments of ours on."""
+    return {"custom_generate": functools.partial(specee.custom_generate, **options)}
+
+
 # Not through this door: transformers' streamers and stop strings with its own tokenizer.
 _CASES = [name for name in GREEDY if "stream" not in name and "string" not in name]
 
@@ -33,7 +42,7 @@ def test_requests_are_alike(name: str) -> None:
     model = small("llama")
     make = GREEDY[name](model)
     stock = see(model, make)
-    ours = see(model, make, custom_generate=specee.custom_generate, specee_policy=POLICIES[1])
+    ours = see(model, make, **_custom(specee_policy=POLICIES[1]))
     same(stock, ours)
     assert ours.loops == 0
     assert ours.warned == []
@@ -43,9 +52,7 @@ def test_requests_are_alike(name: str) -> None:
 def test_a_streamer_of_its_own() -> None:
     model, theirs, ours = small("llama"), [], []
     stock = model.generate(prompt(12), max_new_tokens=7, streamer=Written(theirs))
-    tokens = model.generate(
-        prompt(12), max_new_tokens=7, custom_generate=specee.custom_generate, specee_streamer=Written(ours)
-    )
+    tokens = model.generate(prompt(12), max_new_tokens=7, **_custom(specee_streamer=Written(ours)))
     assert torch.equal(stock, tokens)
     assert [str(value) for value in ours] == [str(value) for value in theirs]
 
@@ -53,23 +60,20 @@ def test_a_streamer_of_its_own() -> None:
 def test_a_streamer_of_its_own_is_ended_on_errors() -> None:
     model, log = small("llama"), []
     with pytest.raises(specee.ConfigurationError, match="specee_seed"):
-        model.generate(
-            prompt(12), do_sample=True, custom_generate=specee.custom_generate, specee_streamer=Written(log),
-            specee_seed=-3,
-        )  # fmt: skip
+        model.generate(prompt(12), do_sample=True, **_custom(specee_streamer=Written(log), specee_seed=-3))
     assert log[-1] == "end"
 
 
 def test_stop_strings_with_a_tokenizer_of_its_own() -> None:
     model, words = small("llama"), tokenizer()
     text = stop_text(plain_tokens(model))
-    options: dict[str, Any] = {"input_ids": prompt(12), "max_new_tokens": 30, "stop_strings": text}
-    stock = see(model, lambda _: {**options, "tokenizer": words})
-    more = {"custom_generate": specee.custom_generate, "specee_policy": POLICIES[1]}
-    ours = see(model, lambda _: options, specee_tokenizer=words, **more)
+    options: dict[str, Any] = {"input_ids": prompt(12), "max_new_tokens": 30}
+    stock = see(model, lambda _: {**options, "tokenizer": words, "stop_strings": text})
+    more = {"stop_strings": text, "specee_policy": POLICIES[1]}
+    ours = see(model, lambda _: options, **_custom(specee_tokenizer=words, **more))
     same(stock, ours)
     assert stock.output.shape[1] < 42
-    without = see(model, lambda _: options, **more)
+    without = see(model, lambda _: options, **_custom(**more))
     assert isinstance(without.error, ValueError)
 
 
@@ -124,3 +128,22 @@ def test_an_accelerated_model_takes_it_too() -> None:
     )
     same(stock, ours)
     assert ours.loops == 0
+
+
+@pytest.mark.skipif(OLD, reason="transformers 4 does not hand arguments on")
+def test_arguments_of_ours_go_through_generate() -> None:
+    model, words, log = small("llama"), tokenizer(), []
+    text = stop_text(plain_tokens(model))
+    stock = model.generate(prompt(12), max_new_tokens=30, stop_strings=text, tokenizer=words)
+    ours = model.generate(
+        prompt(12),
+        max_new_tokens=30,
+        stop_strings=text,
+        custom_generate=specee.custom_generate,
+        specee_tokenizer=words,
+        specee_streamer=Written(log),
+        specee_policy=POLICIES[2],
+        specee_seed=3,
+    )
+    assert torch.equal(stock, ours)
+    assert log[-1] == "end"

@@ -81,6 +81,21 @@ def test_an_assistant_goes_to_stock() -> None:
     _is_left_alone(model, "assisted decoding", assistant_model=small("llama", seed=1))
 
 
+def test_an_accelerated_assistant_drafts_with_stock() -> None:
+    model, assistant = small("llama"), small("llama", seed=1)
+    options = {
+        "input_ids": prompt(12),
+        "max_new_tokens": 6,
+        "eos_token_id": 299,
+        "assistant_model": assistant,
+    }
+    stock = see(model, lambda _: dict(options))
+    with specee.accelerate(assistant, policy="autoregressive", threads=1):
+        ours = see(model, lambda _: dict(options))
+    same(stock, ours)
+    assert any("assisted" in text for text in ours.warned)
+
+
 def _cache(model: Any, ids: torch.Tensor) -> Any:
     with torch.no_grad():
         output = model(ids[:, :-1], use_cache=True)

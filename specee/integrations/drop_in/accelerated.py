@@ -23,8 +23,8 @@ class Accelerated:
     """Our engine for one transformers model, and how it decodes.
 
     ``lock`` is held while the engine computes a step, so that threads take turns; ``kept`` is the latest text
-    of a call with one row. ``options`` are those of :func:`specee.load`. Raises what that raises, but for models
-    that are not supported: for these there is no engine, and a reason.
+    of a call with one row. ``options`` are those of :func:`specee.load`. Raises what that raises, but for
+    models that are not supported: for these there is no engine, and a reason.
     """
 
     def __init__(self, model: PreTrainedModel, policy: str | Policy, options: dict[str, Any]) -> None:

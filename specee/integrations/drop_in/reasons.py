@@ -86,6 +86,8 @@ def _harmless(hook: Any) -> bool:
 def of_call(call: Call, config: ModelConfig) -> str | None:
     """Why these arguments of a loop are not for us; ``config`` is the engine's."""
     asked = call.config
+    if getattr(asked, "is_assistant", False):
+        return "it drafts for another model's assisted decoding"
     if call.synced_gpus:
         return "synced_gpus is set"
     if call.ids.dim() != 2 or call.ids.shape[1] == 0 or call.others.get("inputs_embeds") is not None:

@@ -81,7 +81,11 @@ def tokenizer(model: Model) -> Any:
     own = model.tokenizer
     special = {name: text for name, text in vars(own.special).items() if text is not None}
     wrapped = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=own.backend, padding_side="left", clean_up_tokenization_spaces=False, **special
+        tokenizer_object=own.backend,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],  # the models take no other
+        **special,
     )
     wrapped.chat_template = own.chat_template
     return wrapped
