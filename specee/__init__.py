@@ -17,6 +17,7 @@ from specee.errors import (
     CheckpointError,
     ConfigurationError,
     DownloadError,
+    FallbackWarning,
     KernelArgumentError,
     NumericalError,
     OutOfMemoryError,
@@ -25,6 +26,14 @@ from specee.errors import (
     UnsupportedModelError,
 )
 from specee.fitting.entry import fit
+from specee.integrations.entry import (
+    accelerate,
+    as_tokenizer,
+    as_transformers,
+    custom_generate,
+    refresh,
+    restore,
+)
 from specee.model import Model, load
 from specee.result import GenerationResult
 from specee.types import ModelConfig, Sampling
@@ -36,6 +45,7 @@ __all__ = [
     "CheckpointError",
     "ConfigurationError",
     "DownloadError",
+    "FallbackWarning",
     "Generation",
     "GenerationResult",
     "KernelArgumentError",
@@ -48,6 +58,12 @@ __all__ = [
     "SpeceeError",
     "UnsupportedModelError",
     "__version__",
+    "accelerate",
+    "as_tokenizer",
+    "as_transformers",
+    "custom_generate",
     "fit",
     "load",
+    "refresh",
+    "restore",
 ]

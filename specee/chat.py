@@ -7,7 +7,7 @@ from collections.abc import Sequence as Seq
 
 from specee.backends.protocol import Backend, SequenceState
 from specee.drafting import DraftHeads, built_in
-from specee.engine import ActiveSequence, Generation, LatencyMeter, get_ready
+from specee.engine import ActiveSequence, Generation, LatencyMeter, continue_text, get_ready
 from specee.errors import CapacityError
 from specee.options import Options
 from specee.policies import Policy, make_policy
@@ -55,10 +55,7 @@ class Chat:
         heads = self._heads_for(chosen)
         get_ready(chosen, heads.view, built_in(self._backend, heads))
         state = self._with_room(request.capacity)
-        # The last token always runs again: its logits are where the answer begins.
-        self.reused = min(_common_prefix(state, request.prompt), len(request.prompt) - 1)
-        state.rollback(state.length - self.reused)
-        state.append(request.prompt[self.reused :])
+        self.reused = continue_text(state, request.prompt)
         sequences = [ActiveSequence(0, request, state)]
         return Generation(self._backend, sequences, chosen, heads, latency=self._latency)
 
@@ -75,11 +72,3 @@ class Chat:
             self._state = None  # give the old cache back before asking for the new one
             self._state = self._backend.sequence(capacity, self._kv_dtype)
         return self._state
-
-
-def _common_prefix(state: SequenceState, tokens: Seq[int]) -> int:
-    """How many leading tokens of the cache, read from its rows, are those of ``tokens``."""
-    same = 0
-    while same < min(state.length, len(tokens)) and state.row(same).token == tokens[same]:
-        same += 1
-    return same

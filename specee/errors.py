@@ -1,6 +1,6 @@
-"""Every error specee raises on purpose.
+"""Every error specee raises on purpose, and its one warning.
 
-Each message names the value received, what is allowed, and what to do. All derive from
+Each message names the value received, what is allowed, and what to do. All errors derive from
 :class:`SpeceeError`; those that stand for a bad argument also derive from :class:`ValueError`, so
 callers who know nothing of specee can still catch them.
 """
@@ -18,6 +18,10 @@ class ConfigurationError(SpeceeError, ValueError):
 
 class KernelArgumentError(SpeceeError, ValueError):
     """A tensor or size given to a GPU kernel's launcher is not one that it takes."""
+
+
+class FallbackWarning(UserWarning):
+    """A transformers model is left to transformers' own, slower loop; the message says why."""
 
 
 class BackendUnavailableError(SpeceeError, RuntimeError):

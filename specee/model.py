@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from specee import env
 from specee.acceptance import Acceptance
 from specee.backends import Backend, make_backend
+from specee.backends.protocol import SequenceState
 from specee.backends.select import choose
 from specee.chat import Chat
 from specee.drafting import DraftHeads, built_in
-from specee.engine import ActiveSequence, Generation, LatencyMeter, get_ready, reserve
+from specee.engine import ActiveSequence, Generation, LatencyMeter, Request, get_ready, reserve
 from specee.errors import ConfigurationError
 from specee.models.checkpoint import Checkpoint, open_checkpoint
 from specee.models.formats import WEIGHTS
@@ -295,9 +296,25 @@ class Model:
         return self._start(prompts.rows, self.options(1, len(prompt), **options), policy)
 
     def _start(self, rows: list[tuple[int, ...]], options: Options, policy: str | Policy) -> Generation:
-        chosen = self.check_policy(policy)  # before memory is asked for
         requests = [make_request(row, options, index, self._decode) for index, row in enumerate(rows)]
-        sequences = reserve(self.backend, requests, self.kv_dtype)
+        return self.generation(requests, policy)
+
+    def generation(
+        self,
+        requests: Seq[Request],
+        policy: str | Policy = "autoregressive",
+        state: SequenceState | None = None,
+    ) -> Generation:
+        """A generation of requests that the caller has made, with processors and stops of its own.
+
+        ``state``: of a single request, rows that hold its prompt already, with room for what may follow.
+        Raises ConfigurationError, CapacityError, OutOfMemoryError.
+        """
+        chosen = self.check_policy(policy)  # before memory is asked for
+        if state is None:
+            sequences = reserve(self.backend, requests, self.kv_dtype)
+        else:
+            sequences = [ActiveSequence(0, requests[0], state)]
         return Generation(self.backend, sequences, chosen, self._heads_for(chosen), latency=self.latency)
 
     def _padding(self, given: int | None, eos: int | Seq[int] | None) -> tuple[int | None, int | None]:

@@ -102,6 +102,8 @@ def tiny_model(
     options = {**_BASE, **variant.options, **overrides}
     if tied is not None:
         options["tie_word_embeddings"] = tied
+    if transformers.__version__.startswith("4.") and (rope := dict(options.pop("rope_parameters", {}))):
+        options |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": rope}
     config = getattr(transformers, variant.config_class)(**options)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

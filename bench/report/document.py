@@ -26,6 +26,7 @@ _TITLES = {
     "exactness": "Exactness",
     "lossless": "Lossless speculation",
     "overhead": "Python's share",
+    "drop-in": "In the place of generate()",
     "planted": "Planted exit layers",
     "regret": "No regret",
     "ablation": "Parts of DEL",

@@ -240,6 +240,31 @@ def _kernel_details(result: dict[str, Any]) -> list[Table]:
     ]
 
 
+def _drop_in(result: dict[str, Any]) -> list[Table]:
+    rows = [
+        (
+            name,
+            count,
+            ranged(rates),
+            ranged(found["times_stock"][name], "x") if name in found["times_stock"] else "",
+        )
+        for count, found in result["rows"].items()
+        for name, rates in found["tokens_s"].items()
+    ]
+    alike = ", ".join(
+        f"{found['same_tokens']} of {found['batches']} at {count}" for count, found in result["rows"].items()
+    )
+    what = f"{result['weights']}, {result['new_tokens']} new tokens, {result['threads']} threads"
+    return [
+        Table(
+            f"generate() of transformers, stock and accelerated: {what}",
+            ("decoded by", "rows", "tokens/s", "times stock"),
+            rows,
+            f"median (min to max) over batches; batches with the tokens of stock: {alike}",
+        )
+    ]
+
+
 _KINDS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "speed": _speed,
     "speculation": _speed,
@@ -252,6 +277,7 @@ _KINDS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "lossless": speculation.lossless,
     "drafters": speculation.drafters,
     "overhead": speculation.overhead,
+    "drop-in": _drop_in,
     "planted": contests.planted,
     "regret": contests.regret,
     "ablation": contests.ablation,

@@ -3,7 +3,7 @@
 from specee.engine.checks import get_ready
 from specee.engine.latency import LatencyMeter
 from specee.engine.loop import Generation
-from specee.engine.sequence import ActiveSequence, Processor, Request, Stop, reserve
+from specee.engine.sequence import ActiveSequence, Processor, Request, Stop, continue_text, reserve
 from specee.engine.statistics import Statistics
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Request",
     "Statistics",
     "Stop",
+    "continue_text",
     "get_ready",
     "reserve",
 ]

@@ -126,6 +126,19 @@ class ActiveSequence:
             self.state.append([newest.token])
 
 
+def continue_text(state: SequenceState, prompt: Seq[int]) -> int:
+    """Make the rows of ``state`` those of ``prompt``; return how many leading ones could stay.
+
+    The last token always runs again: its logits are where the answer begins.
+    """
+    same, most = 0, min(state.length, len(prompt) - 1)
+    while same < most and state.row(same).token == prompt[same]:
+        same += 1
+    state.rollback(state.length - same)
+    state.append(prompt[same:])
+    return same
+
+
 def reserve(
     backend: Backend, requests: Seq[Request], kv_dtype: KVDtype | None = None
 ) -> list[ActiveSequence]:

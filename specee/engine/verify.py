@@ -7,6 +7,7 @@ from collections.abc import Sequence as Seq
 from typing import TypeAlias, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from specee.acceptance import probabilities, rejection_token
 from specee.backends.protocol import Backend, Floats, Work
@@ -85,7 +86,7 @@ def _judge(sequence: ActiveSequence, tree: DraftTree, logits: Floats) -> Target:
         text.setflags(write=False)
         scores = penalised(logits[node], text, sampling.repetition_penalty)
         for processor in sequence.request.processors:
-            scores = _processed(processor(text, scores), len(scores))
+            scores = checked_scores(processor(text, scores), len(scores))
         if not tree.rejection:
             return sample(scores, sampling, len(text))
         drafts = [(tree.tokens[child], tree.distributions[child]) for child in tree.children(node)]
@@ -94,8 +95,8 @@ def _judge(sequence: ActiveSequence, tree: DraftTree, logits: Floats) -> Target:
     return target
 
 
-def _processed(scores: Floats, vocabulary: int) -> Floats:
-    """What a processor returned, if it can be scores."""
+def checked_scores(scores: npt.ArrayLike, vocabulary: int) -> Floats:
+    """What a processor returned, if it can be scores (vocabulary,). Raises ConfigurationError."""
     array = np.asarray(scores, np.float32)
     if array.shape != (vocabulary,) or np.isnan(array).any() or not (array > -np.inf).any():
         raise ConfigurationError(

@@ -28,23 +28,19 @@ def to_transformers(
     """
     try:
         import torch
-        import transformers
+        import transformers  # noqa: F401
     except ImportError as error:
         raise BackendUnavailableError(
             f'torch and transformers are needed ({error}): install them with pip install "specee[hf]"'
         ) from error
     formats = checkpoint.formats(weights)
     family = by_name(checkpoint.config.family)
-    architecture = getattr(transformers, family.architecture)
-    major = int(transformers.__version__.split(".")[0])
-    settings = architecture.config_class(**_settings(checkpoint.config, major))
     held = torch.float32 if (dtype or ("fp32" if weights == "fp32" else "bf16")) == "fp32" else torch.bfloat16
-    with torch.device("meta"):  # neither memory nor random numbers for weights about to be replaced
-        model = architecture(settings).to(held)
+    model = without_weights(checkpoint.config).to(held)
     model.to_empty(device="cpu")
     model.tie_weights()
     rotary = model.model.rotary_emb  # its frequencies are computed when it is made, and not among the slabs
-    model.model.rotary_emb = type(rotary)(config=settings)
+    model.model.rotary_emb = type(rotary)(config=model.config)
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for slab in checkpoint.slabs(formats):
@@ -54,6 +50,18 @@ def to_transformers(
                 values = values.to(torch.bfloat16)
             target[slab.row_begin : slab.row_begin + len(slab.array)] = values
     model.eval()
+    return model
+
+
+def without_weights(config: ModelConfig) -> PreTrainedModel:
+    """A ``PreTrainedModel`` of that shape on the meta device: neither memory nor random numbers."""
+    import torch
+    import transformers
+
+    architecture = getattr(transformers, by_name(config.family).architecture)
+    major = int(transformers.__version__.split(".")[0])
+    with torch.device("meta"):
+        model: PreTrainedModel = architecture(architecture.config_class(**_settings(config, major)))
     return model
 
 

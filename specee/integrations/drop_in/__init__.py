@@ -1,0 +1,1 @@
+"""Our decoding loop in the place of transformers' own."""
