@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "cpu/engine.h"
-#include "random_blocks.h"
 #include "specee/errors.h"
 #include "tests.h"
+#include "tiny_drafter.h"
 #include "tiny_engine.h"
 
 namespace native {
@@ -23,46 +23,9 @@ using specee::Engine;
 using specee::Sequence;
 using specee::Tree;
 using specee::TreeCall;
-using specee::WeightType;
 
 constexpr int kCapacity = 160;  // more than two passes of 64 rows
 constexpr int kLongest = 6;
-
-void fill(Drafter& drafter, const char* name, int rows, int columns, WeightType type, Random& random) {
-  const float bound = 2.0f / std::sqrt(static_cast<float>(columns));
-  if (columns == 1 || !specee::is_quantised(type)) {
-    const auto values = random.floats(static_cast<size_t>(rows) * static_cast<size_t>(columns), bound);
-    return drafter.block().set(name, rows, columns, values.data(), WeightType::f32);
-  }
-  const std::vector<uint8_t> blocks = random_blocks(type, rows, columns, bound, random);
-  drafter.block().set(name, rows, static_cast<int>(blocks.size()) / rows, blocks.data(), type);
-}
-
-std::unique_ptr<Drafter> some_drafter(Engine& engine, const std::vector<int>& layers, Random& random) {
-  const specee::ModelConfig& c = engine.config();
-  const WeightType types[] = {WeightType::f32, WeightType::bf16, WeightType::q8_0, WeightType::q4_1};
-  const WeightType type = types[random.between(0, 3)];
-  const int inner = random.between(1, 50), hidden = c.hidden_size, read = static_cast<int>(layers.size());
-  std::unique_ptr<Drafter> drafter = engine.drafter(layers, inner, type);
-  CHECK_THROWS(specee::CheckpointError, drafter->block().check_complete());
-  for (int i = 0; i < read; ++i)
-    fill(*drafter, ("state_norms." + std::to_string(i)).c_str(), hidden, 1, type, random);
-  for (const char* norm : {"embed_norm", "fused_norm", "attn_norm", "mlp_norm"})
-    fill(*drafter, norm, hidden, 1, type, random);
-  fill(*drafter, "fuse", hidden, read * hidden, type, random);
-  fill(*drafter, "fc", hidden, 2 * hidden, type, random);
-  fill(*drafter, "q", c.q_dim(), hidden, type, random);
-  for (const char* part : {"k", "v"}) fill(*drafter, part, c.kv_dim(), hidden, type, random);
-  fill(*drafter, "o", hidden, c.q_dim(), type, random);
-  for (const char* part : {"gate", "up"}) fill(*drafter, part, inner, hidden, type, random);
-  const float one = 1.0f;
-  CHECK_THROWS(specee::CheckpointError, drafter->block().check_complete());
-  CHECK_THROWS(specee::CheckpointError, drafter->block().set("fc", 1, 1, &one, WeightType::f32));
-  CHECK_THROWS(specee::CheckpointError, drafter->block().set("nothing", 1, 1, &one, WeightType::f32));
-  fill(*drafter, "down", hidden, inner, type, random);
-  drafter->block().check_complete();
-  return drafter;
-}
 
 struct Text {
   std::unique_ptr<Sequence> sequence;

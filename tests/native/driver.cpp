@@ -64,6 +64,8 @@ void test_isa(const Options& options, const std::string& isa) {
          [&isa](native::Random& random) { native::test_shadow(isa, random); });
   repeat(options, isa + " drafter", options.rounds / 4,
          [&isa](native::Random& random) { native::test_drafter(isa, random); });
+  repeat(options, isa + " early exits", options.rounds / 4,
+         [&isa](native::Random& random) { native::test_exits(isa, random); });
 }
 
 }  // namespace

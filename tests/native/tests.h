@@ -26,5 +26,7 @@ void test_draft_heads(const std::string& isa, Random& random);
 void test_shadow(const std::string& isa, Random& random);
 // Chains of a drafter block, whose columns follow texts, against new columns.
 void test_drafter(const std::string& isa, Random& random);
+// Rows that leave early, alone and beside others, and what is completed of them later.
+void test_exits(const std::string& isa, Random& random);
 
 }  // namespace native

@@ -1,0 +1,16 @@
+// Drafter blocks of random weights.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "check.h"
+#include "cpu/engine.h"
+
+namespace native {
+
+// Of any width, stored in any format; what is missing or misfits is refused on the way.
+std::unique_ptr<specee::Drafter> some_drafter(specee::Engine& engine, const std::vector<int>& layers,
+                                              Random& random);
+
+}  // namespace native
