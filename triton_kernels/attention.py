@@ -145,11 +145,13 @@ def decode_attention(
     partial = torch.empty((rows, heads, splits, dim), dtype=torch.float32, device=q.device)
     tops, sums = torch.empty((2, rows, heads, splits), dtype=torch.float32, device=q.device)
     padded = max(16, triton.next_power_of_2(dim))
+    # fp32 goes without tensor cores, so operands lie in registers: fewer positions, shared by more warps.
+    wide = keys.dtype == torch.float32
     launch(
         split_kernel, (rows, kv_heads, splits), q, keys, values, table, lengths, partial, tops, sums, scale,
         capacity, window, HEADS=heads, KV_HEADS=kv_heads, DIM=dim, GROUP=group,
         GROUP_PADDED=max(LEAST_GROUP, triton.next_power_of_2(group)), DIM_PADDED=padded,
-        BLOCK_N=32 if keys.dtype == torch.float32 else 64, SPLIT=SPLIT,
+        BLOCK_N=32 if wide else 64, SPLIT=SPLIT, warps=8 if wide else 4,
     )  # fmt: skip
     out = torch.empty_like(q)
     launch(

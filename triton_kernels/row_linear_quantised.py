@@ -93,7 +93,7 @@ def row_linear_quantised(x: torch.Tensor, weight: QuantisedMatrix) -> torch.Tens
     checks.size("rows of x", rows, 1, checks.MAX_ROWS)
     checks.device(x=x, values=weight.values, scales=weight.scales)
     out = torch.empty((rows, outputs), dtype=torch.float32, device=x.device)
-    tile = tiles.packed(k // BLOCK, outputs)
+    tile = tiles.packed(x.dtype, k // BLOCK, outputs)
     grid = (triton.cdiv(rows, tile["BLOCK_M"]), triton.cdiv(outputs, tile["BLOCK_N"]))
     kernel = int8_kernel if weight.bits == 8 else int4_kernel
     launch(kernel, grid, x, weight.values, weight.scales, out, rows, N=outputs, K=k, **tile, stages=4)

@@ -22,7 +22,11 @@ def dense(dtype: torch.dtype, outputs: int) -> dict[str, int]:
     return {"BLOCK_M": ROWS, "BLOCK_N": narrow(outputs), "BLOCK_K": 64 if dtype == torch.float32 else 128}
 
 
-def packed(blocks: int, outputs: int) -> dict[str, int]:
-    """Tile of a product with quantised blocks: ``UNROLL`` of them a turn, as many as divide their number."""
-    unroll = next(unroll for unroll in (4, 2, 1) if blocks % unroll == 0)
+def packed(dtype: torch.dtype, blocks: int, outputs: int) -> dict[str, int]:
+    """Tile of a product of inputs of a type with quantised blocks.
+
+    ``UNROLL`` blocks a turn, as many as divide their number; with fp32 inputs registers hold fewer.
+    """
+    most = 2 if dtype == torch.float32 else 4
+    unroll = next(unroll for unroll in (4, 2, 1) if unroll <= most and blocks % unroll == 0)
     return {"BLOCK_M": ROWS, "BLOCK_N": narrow(outputs), "UNROLL": unroll}
