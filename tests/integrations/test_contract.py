@@ -16,9 +16,13 @@ from tests.integrations.contract import (
 )
 from tests.tiny_models import FAMILIES
 
-# Each case on two families, with a policy each.
+# Each case on two families, with a policy each; one of them in every run.
 _FAMILIES = itertools.cycle(FAMILIES)
-_PAIRS = [(name, next(_FAMILIES), policy) for name in GREEDY for policy in POLICIES[1:]]
+_PAIRS = [
+    pytest.param(name, next(_FAMILIES), policy, marks=[pytest.mark.slow] if (case + turn) % 2 else [])
+    for case, name in enumerate(GREEDY)
+    for turn, policy in enumerate(POLICIES[1:])
+]
 
 
 @pytest.mark.parametrize(("name", "family", "policy"), _PAIRS)
