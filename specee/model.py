@@ -191,7 +191,8 @@ class Model:
         end a row when one of them is complete in its new text (and stays in it); they need the tokenizer.
 
         ``policy``: how to decode, ``"name"`` or ``"name:setting=value,..."`` as in
-        :func:`specee.policies.make_policy`, or an object; what comes out is the same with every policy.
+        :func:`specee.policies.make_policy`, or an object; what comes out is the same with every policy, but
+        for ``"specee:mode=approximate"``, whose tokens may leave early, unverified.
         ``acceptance``: ``"coupled"`` (None) keeps drafts that equal the token of plain decoding;
         ``"rejection"`` is classical rejection sampling, with which sampled output has the same distribution
         but depends on the policy.
