@@ -21,7 +21,7 @@ from specee.models.speculator import Speculator
 from specee.policies import Policy, make_policy
 from specee.types import KVDtype
 
-THRESHOLDS = (0.99, 0.97, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4)
+THRESHOLDS = (0.99, 0.95, 0.9, 0.8, 0.65, 0.5)
 _TOGETHER = 8  # generations; what comes of one does not depend on the others
 _SHARD = 64  # questions asked for at a time
 
