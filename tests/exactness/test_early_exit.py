@@ -27,12 +27,9 @@ from tests.random_model import SHAPES, random_model
 
 pytestmark = pytest.mark.parametrize("engine", all_engines())
 KINDS = [
-    ("llama", "fp32"),
-    ("qwen3", "fp32"),
     ("odd", "fp32"),
     ("llama-biases", "bf16"),
     ("aligned", "mixed"),
-    ("aligned", "int8"),
     ("wide", "k-quants"),
 ]
 CANDIDATES = 16
