@@ -115,6 +115,8 @@ class Generation:
         steps = len(self.statistics.outcomes)
         if steps % _PLAIN_STEPS and not max([entry.drafted for entry in outcome.rounds]):
             return
+        if any(entry.exits and not entry.drafted for entry in outcome.rounds):
+            return  # rows that left early have not been through all layers
         if self._latency is not None and steps > 1:
             trees = [tree for _, tree, _ in done]
             rows, parts = verified_rows(trees, self._layers)

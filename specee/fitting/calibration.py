@@ -18,7 +18,8 @@ from specee.engine import Generation, Request, reserve
 from specee.fitting.corpus import wishes
 from specee.fitting.writer import Writer
 from specee.models.speculator import Speculator
-from specee.policies import Policy, make_policy
+from specee.policies import Policy
+from specee.policies.specee import SpecEE
 from specee.types import KVDtype
 
 THRESHOLDS = (0.99, 0.95, 0.9, 0.8, 0.65, 0.5)
@@ -27,16 +28,18 @@ _SHARD = 64  # questions asked for at a time
 
 
 def questions(writer: Writer, seed: int, count: int) -> list[tuple[int, ...]]:
-    """Prompts up to where the answer begins, none twice."""
-    found: dict[tuple[int, ...], None] = {}
+    """Prompts up to where the answer begins, as they are drawn; fewer where the model asks nothing."""
+    found: list[tuple[int, ...]] = []
     tag = random.Random(f"specee calibration {seed}").getrandbits(48)  # no corpus has such a seed
     shard = 0
-    while len(found) < count and shard <= 2 * count:
-        for one in writer.write(wishes(tag, shard, min(count, _SHARD))):
-            if one is not None and one.answer > 0:
-                found[one.tokens[: one.answer]] = None
+    while len(found) < count:
+        written = writer.write(wishes(tag, shard, min(count, _SHARD)))
+        more = [one.tokens[: one.answer] for one in written if one is not None]
+        if not more:
+            break
+        found += more
         shard += 1
-    return list(found)[:count]
+    return found[:count]
 
 
 class Calibrator:
@@ -57,7 +60,7 @@ class Calibrator:
         """Of a greedy generation from each prompt, whatever is generated beside it: (prompts,)."""
         found: list[float] = []
         for begin in range(0, len(prompts), _TOGETHER):
-            policy = make_policy(f"specee:mode=approximate,threshold={threshold}")
+            policy = SpecEE("approximate", threshold=float(np.float32(threshold)))  # as a file has it
             found += self._losses(prompts[begin : begin + _TOGETHER], policy)
         return np.array(found, np.float32)
 

@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
-from specee.errors import CheckpointError
+from specee.errors import CheckpointError, ConfigurationError
 from specee.fitting.calibration import THRESHOLDS, Calibrator, questions
-from specee.fitting.corpus import Text, Tokens
+from specee.fitting.corpus import Text
 from specee.fitting.drafter import Drafter
 from specee.fitting.exit_report import ExitReport
 from specee.fitting.exit_samples import Sampler
 from specee.fitting.exit_training import train
 from specee.fitting.frozen import Frozen
-from specee.fitting.plan import Run
+from specee.fitting.plan import Plan, Run
 from specee.fitting.turns import turns_of
 from specee.fitting.writer import Writer
 from specee.models.exit_parts import Calibration, ExitParts
@@ -35,12 +36,11 @@ def fit_exits(
 ) -> tuple[ExitParts, ExitReport]:
     """Predictors for every layer but the last. Raises CheckpointError, OSError."""
     plan = run.plan
-    mark = _mark(
-        [text.tokens for text in texts], drafter, [plan.exit_samples, plan.exit_epochs, plan.candidates]
-    )
+    said = [plan.exit_samples, plan.exit_epochs, plan.candidates]
+    mark = _mark([*[text.tokens for text in texts], vocabulary.numpy()], drafter, said)
     path = run.work / f"exits-{plan.seed}-{mark}.npz"
     if path.exists():
-        arrays = _read(path)
+        arrays = _read(path, "report", "layers")
         report = ExitReport(**json.loads(str(arrays.pop("report"))))
         return ExitParts(tuple(arrays.pop("layers").tolist()), **arrays), report
     sampler = Sampler(run.model.backend, frozen, drafter, vocabulary, plan.candidates, run.model.kv_dtype)
@@ -57,28 +57,26 @@ def fit_exits(
     return parts, report
 
 
-def calibrate(run: Run, speculator: Speculator, content: bytes) -> Calibration:
-    """Losses of every threshold; ``content`` is the speculator's file. Raises CheckpointError, OSError."""
+def calibrate(run: Run, speculator: Speculator) -> Calibration | None:
+    """Losses of every threshold; None for a model that asks no questions, having no chat template.
+
+    Raises CheckpointError, OSError.
+    """
     model, plan = run.model, run.plan
+    turns = turns_of(model.tokenizer)
+    if not turns.between:
+        return None
     ends = frozenset(model.checkpoint.eos_token_ids)
-    path = (
-        run.work
-        / f"losses-{plan.seed}-{plan.generations}-{plan.generation_tokens}-{zlib.crc32(content):08x}.npz"
-    )
-    known = _read(path) if path.exists() else {}
+    path = run.work / f"losses-{plan.seed}-{_mark_of(speculator, plan)}.npz"
+    known = _read(path, "prompts") if path.exists() else {}
     if known:
         prompts = [tuple(map(int, one.split())) for one in known.pop("prompts").tolist()]
     else:
         run.tell("questions", 0, plan.generations)
-        writer = Writer(
-            model.backend,
-            model.tokenizer,
-            turns_of(model.tokenizer),
-            ends,
-            answer_tokens=1,
-            kv_dtype=model.kv_dtype,
-        )
+        writer = Writer(model.backend, model.tokenizer, turns, ends, answer_tokens=1, kv_dtype=model.kv_dtype)
         prompts = questions(writer, plan.seed, plan.generations)
+    if not prompts:
+        return None
     calibrator = Calibrator(model.backend, speculator, ends, plan.generation_tokens, model.kv_dtype)
     losses = dict(known)
     for index, threshold in enumerate(THRESHOLDS):
@@ -90,10 +88,32 @@ def calibrate(run: Run, speculator: Speculator, content: bytes) -> Calibration:
     return Calibration(np.array(THRESHOLDS, np.float32), found, model.backend.weights)
 
 
-def _mark(texts: Seq[Tokens], drafter: Drafter, said: Seq[int]) -> str:
+def check_calibration(run: Run) -> None:
+    """Raise ConfigurationError, before hours are spent, for a template that no question can be drawn with."""
+    if not run.plan.generations or not run.plan.exit_samples:
+        return
+    try:
+        turns_of(run.model.tokenizer)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{error}; without a calibration (generations=0) it is not needed"
+        ) from error
+
+
+def _mark_of(speculator: Speculator, plan: Plan) -> str:
+    """What tells one calibration from another."""
+    mark = zlib.crc32(repr((plan.generations, plan.generation_tokens, THRESHOLDS)).encode())
+    assert speculator.drafter is not None
+    assert speculator.exits is not None
+    for _, array in (*speculator.drafter.arrays(), *speculator.exits.arrays()):
+        mark = zlib.crc32(np.ascontiguousarray(array).tobytes(), mark)
+    return f"{zlib.crc32(np.ascontiguousarray(speculator.vocabulary).tobytes(), mark):08x}"
+
+
+def _mark(tokens_of: Seq[npt.NDArray[np.integer]], drafter: Drafter, said: Seq[int]) -> str:
     """What tells one run from another, in a few digits."""
     mark = zlib.crc32(repr(list(said)).encode())
-    for tokens in texts:
+    for tokens in tokens_of:
         mark = zlib.crc32(tokens.tobytes(), mark)
     for _, array in drafter.parts().arrays():
         mark = zlib.crc32(np.ascontiguousarray(array).tobytes(), mark)
@@ -106,9 +126,11 @@ def _write(path: Path, **arrays: Any) -> None:
     write_whole(path, content.getvalue())
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, *needed: str) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+            found = dict(file)
+            _ = [found[name] for name in needed]
+            return found
     except (OSError, ValueError, KeyError, zlib.error, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: no complete file of a fit ({error}). Delete it.") from error

@@ -22,7 +22,7 @@ from specee.fitting.block import fit_block
 from specee.fitting.corpus import Text
 from specee.fitting.drafter import Drafter
 from specee.fitting.exit_report import ExitReport
-from specee.fitting.exits import calibrate, fit_exits
+from specee.fitting.exits import calibrate, check_calibration, fit_exits
 from specee.fitting.frozen import Frozen, read_frozen
 from specee.fitting.gather import draft_vocabulary, gather_texts, written
 from specee.fitting.judging import Judge
@@ -61,6 +61,7 @@ def fit(model: Model, plan: Plan, output: Path, work: Path, tell: Tell = lambda 
     mark = fingerprint(model.config, model.checkpoint.norms())
     own = f"{mark[:16]}-{model.backend.weights}-{model.kv_dtype or 'default'}"
     run = Run(model, plan, work / own, tell)
+    check_calibration(run)
     base = None if plan.base is None else read_speculator(Path(plan.base), model.config, mark)
     texts = Texts(*gather_texts(run))
     frozen = read_frozen(model.checkpoint, model.backend.weights)
@@ -125,7 +126,7 @@ def _calibrated(run: Run, mark: str, speculator: Speculator) -> Speculator:
     path = run.work / f"fitted-{run.plan.seed}.safetensors"
     _write(run, mark, path, speculator, {})
     stored = read_speculator(path, run.model.config, mark)
-    return replace(speculator, calibration=calibrate(run, stored, path.read_bytes()))
+    return replace(speculator, calibration=calibrate(run, stored))
 
 
 def _means(speculator: Speculator) -> dict[str, float]:

@@ -93,8 +93,9 @@ class Calibration:
         shape = self.losses.shape
         if self.thresholds.ndim != 1 or len(shape) != 2 or shape[0] != len(self.thresholds) or 0 in shape:
             return f"losses have shape {shape}: allowed is (thresholds, generations), one of each or more"
-        if not all(a > b for a, b in pairwise(self.thresholds.tolist())):
-            return f"thresholds {self.thresholds.tolist()}: allowed are descending ones"
+        thresholds = self.thresholds.tolist()
+        if not all(a > b for a, b in pairwise(thresholds)) or not 0 <= thresholds[-1] <= thresholds[0] <= 1:
+            return f"thresholds {thresholds}: allowed are descending ones, from 0 to 1"
         if self.losses.min() < 0 or self.losses.max() > 1:
             return "losses are not all shares, from 0 to 1"
         return None

@@ -64,10 +64,11 @@ class SpecEE:
         self._bound = max_disagreement
         if max_disagreement is not None:
             bound = settings.share(self.name, "max_disagreement", max_disagreement)
-            if not self._approximate or not 0 < bound < 1:
+            if not self._approximate or self._everywhere or not 0 < bound < 1:
                 raise ConfigurationError(
-                    f"policy specee: max_disagreement={max_disagreement} with mode={mode!r}: allowed are "
-                    "numbers between 0 and 1 with mode='approximate'; lossless decoding does not disagree"
+                    f"policy specee: max_disagreement={max_disagreement} with mode={mode!r} and "
+                    f"layers={layers!r}: allowed are numbers between 0 and 1 with mode='approximate' and the "
+                    "layers that calibrations are made with, 'scheduled'; lossless decoding does not disagree"
                 )
 
     def begin(self, model: ModelView) -> Needs:

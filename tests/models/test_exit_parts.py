@@ -89,6 +89,7 @@ def calibration(**changes: np.ndarray | None) -> dict[str, np.ndarray | None]:
         (calibration(losses=np.zeros((2, 0), np.float32)), ["(2, 0)"]),
         (calibration(losses=np.full((2, 7), 1.5, np.float32)), ["shares"]),
         (calibration(thresholds=np.array([0.5, 0.9], np.float32)), ["descending"]),
+        (calibration(thresholds=np.array([1.5, 0.9], np.float32)), ["from 0 to 1"]),
         (dict.fromkeys(("drafter.layers", "drafter.fc")), ["drafter"]),
     ],
 )

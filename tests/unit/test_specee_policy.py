@@ -99,6 +99,7 @@ def test_a_bound_that_cannot_be_certified_disables_exits(exits: ExitView, said: 
         ("specee:threshold=1.2", "threshold"),
         ("specee:max_disagreement=0.1", "mode='approximate'"),
         ("specee:mode=approximate,max_disagreement=0", "between 0 and 1"),
+        ("specee:mode=approximate,layers=all,max_disagreement=0.1", "'scheduled'"),
         ("specee:speculation_length=0", "speculation_length"),
     ],
 )
