@@ -16,6 +16,7 @@ import specee
 from specee.cli import main
 from specee.errors import CheckpointError, ConfigurationError
 from specee.fitting import block, states, vocabulary
+from specee.fitting.calibration import THRESHOLDS, Calibrator
 from specee.fitting.own_texts import read_documents
 from specee.fitting.pipeline import fit
 from specee.fitting.plan import Plan
@@ -75,14 +76,25 @@ def test_what_is_fitted_learns(folder: Path, tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Training, "step", watched)
-        plan = Plan(tokens=20_000, batch_tokens=512, epochs=6, learning_rate=3e-3)
+        plan = Plan(tokens=20_000, batch_tokens=512, epochs=6, learning_rate=3e-3, **SHORT)
         report = fit(model, plan, tmp_path / "made.safetensors", tmp_path / "work")
     assert np.mean(losses[-5:]) < np.log(model.config.vocab_size) - 0.1, "better than not knowing anything"
     assert np.mean(losses[:5]) > np.log(model.config.vocab_size)
     assert report.agreement[0] > 10 / model.config.vocab_size
 
 
-@pytest.mark.parametrize("stage", ["texts", "states", "drafter", "report"])
+KILLED_AT = {
+    "texts": 1,
+    "states": 1,
+    "drafter": 5,
+    "report": 0,
+    "exits": 0,
+    "predictors": 1,
+    "calibration": 2,
+}
+
+
+@pytest.mark.parametrize("stage", KILLED_AT)
 def test_a_run_that_was_killed_comes_to_the_same_file(folder: Path, tmp_path: Path, stage: str) -> None:
     torch.manual_seed(99)  # nothing depends on it
     model = specee.load(folder, threads=1)
@@ -92,8 +104,15 @@ def test_a_run_that_was_killed_comes_to_the_same_file(folder: Path, tmp_path: Pa
 
     def kill(name: str, done: int, total: int) -> None:
         seen.append((name, done))
-        if name == stage and done >= {"texts": 1, "states": 1, "drafter": 5, "report": 0}[name]:
+        if name == stage and done >= KILLED_AT[name]:
             raise Killed
+
+    measured: list[float] = []
+    losses_of = Calibrator.losses_of
+
+    def counted(self: Calibrator, prompts: Any, threshold: float) -> Any:
+        measured.append(threshold)
+        return losses_of(self, prompts, threshold)
 
     def again(name: str, done: int, total: int) -> None:
         if stage == "drafter":
@@ -107,10 +126,12 @@ def test_a_run_that_was_killed_comes_to_the_same_file(folder: Path, tmp_path: Pa
         assert not output.exists()
         names = [path.name for path in (tmp_path / "work").rglob("*") if path.is_file()]
         assert not [name for name in names if ".part" in name]
-        assert ("drafter-0.safetensors" in names) is (stage in ("drafter", "report"))
+        assert ("drafter-0.safetensors" in names) is (stage not in ("texts", "states"))
         kept = len([name for name in names if name.startswith("states")])
         assert kept == 1 if stage == "states" else (kept > 1) is (stage == "drafter")
+        patch.setattr(Calibrator, "losses_of", counted)
         fit(model, PLAN, output, tmp_path / "work", again)
+    assert measured == list(THRESHOLDS[2 if stage == "calibration" else 0 :])
     assert contents(output) == contents(whole)
     assert not list((tmp_path / "work").rglob("states-*")), "what is large is not left behind"
 
@@ -134,14 +155,14 @@ def test_a_run_that_goes_on_keeps_its_vocabulary(
 def test_another_plan_makes_another_file(folder: Path, tmp_path: Path) -> None:
     """The negative control."""
     model = specee.load(folder, threads=1)
-    for name, plan in (("a", PLAN), ("b", Plan(tokens=1500, batch_tokens=256, seed=1))):
+    for name, plan in (("a", PLAN), ("b", Plan(tokens=1500, batch_tokens=256, seed=1, **SHORT))):
         fit(model, plan, tmp_path / name, tmp_path / f"work-{name}")
     assert contents(tmp_path / "a")[0] != contents(tmp_path / "b")[0]
 
 
 def test_snapshots_are_left_on_the_way(folder: Path, tmp_path: Path) -> None:
     model = specee.load(folder, threads=1)
-    plan = Plan(tokens=1500, batch_tokens=256, snapshots=2)
+    plan = Plan(tokens=1500, batch_tokens=256, snapshots=2, **SHORT)
     report = fit(model, plan, tmp_path / "made.safetensors", tmp_path / "work")
     trained = sorted(int(path.stem.split("-")[1]) for path in tmp_path.glob("made-*.safetensors"))
     assert len(trained) == 2
@@ -173,7 +194,7 @@ def test_damaged_files_of_an_earlier_run_are_named(folder: Path, tmp_path: Path)
     with pytest.raises(CheckpointError, match="another run"):
         fit(
             model,
-            Plan(tokens=1500, batch_tokens=256, learning_rate=1e-4),
+            Plan(tokens=1500, batch_tokens=256, learning_rate=1e-4, **SHORT),
             tmp_path / "again.safetensors",
             work,
         )
@@ -198,7 +219,19 @@ def test_a_file_for_another_model_is_refused(folder: Path, tmp_path: Path) -> No
 
 def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output, work = tmp_path / "made.safetensors", tmp_path / "work"
-    words = ["fit", "--model", str(folder), "--tokens", "600", "--work", str(work), "--output", str(output)]
+    words = [
+        "fit",
+        "--model",
+        str(folder),
+        "--tokens",
+        "600",
+        "--generations",
+        "4",
+        "--work",
+        str(work),
+        "--output",
+        str(output),
+    ]
     assert main([*words, "--threads", "1"]) == 0
     said = capsys.readouterr()
     assert "agreement" in said.out
@@ -231,16 +264,20 @@ def test_texts_of_ones_own(folder: Path, tmp_path: Path) -> None:
         chat, add_generation_prompt=False, return_dict=False
     )
     assert max(len(text.tokens) for text in read) <= 512
-    report = specee.fit(model, tmp_path / "a.safetensors", tokens=100_000, corpus=corpus, work=work)
+    report = specee.fit(
+        model, tmp_path / "a.safetensors", tokens=100_000, corpus=corpus, work=work, generations=4
+    )
     tokens = sum(len(text.tokens) - 1 for text in read)
     assert tokens * 0.7 < report.tokens < tokens
     assert not list(work.rglob("corpus*")), "the model writes none"
     assert contents(tmp_path / "a.safetensors")[1]["plan"]["corpus"] == "own.jsonl"
-    few = specee.fit(model, tmp_path / "b.safetensors", tokens=50, corpus=corpus, work=tmp_path / "few")
+    few = specee.fit(
+        model, tmp_path / "b.safetensors", tokens=50, corpus=corpus, work=tmp_path / "few", generations=4
+    )
     assert 50 <= few.tokens < report.tokens
     corpus.write_text(corpus.read_text().replace("fox", "cat"))
     with pytest.raises(CheckpointError, match="another run"):
-        specee.fit(model, tmp_path / "a.safetensors", tokens=100_000, corpus=corpus, work=work)
+        specee.fit(model, tmp_path / "a.safetensors", tokens=100_000, corpus=corpus, work=work, generations=4)
 
 
 @pytest.mark.parametrize(
