@@ -65,3 +65,21 @@ def _kernels(part: dict[str, Any]) -> Table:
         ("candidates", seconds(times["candidates"]), f"{kernels['candidate_bytes'] / 1e3:.1f} kB"),
     ]
     return Table(f"Its kernels, {part['weights']}", ("", "time", ""), rows)
+
+
+def calibration(result: dict[str, Any]) -> list[Table]:
+    """What bounds are certified, and how often they fail on other generations."""
+    rows = [
+        (
+            bound,
+            "none" if one["threshold"] is None else f"{one['threshold']:g}",
+            percent(one["certified"]),
+            f"{one['failed']:.1%}",
+            "" if one["mean_loss"] is None else f"{one['mean_loss']:.4f}",
+        )
+        for bound, one in result["bounds"].items()
+    ]
+    header = ("bound", "threshold", "halves certified", "failed", "mean loss")
+    what = f"{result['generations']} generations, {result['splits']} splits"
+    note = f"failed may be {result['margin']:.1%} at most; threshold: with all generations"
+    return [Table(f"Bounds on the disagreement: {what}", header, rows, note)]

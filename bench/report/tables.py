@@ -282,6 +282,7 @@ _KINDS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "regret": contests.regret,
     "ablation": contests.ablation,
     "early-exit": early_exit.tables,
+    "calibration": early_exit.calibration,
     "trees": contests.trees,
     "kernels": _kernels,
 }
