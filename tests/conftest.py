@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import hypothesis
 import pytest
 
 from tests import source_folders
 
 source_folders.provide()
+
+if all(importlib.util.find_spec(name) is not None for name in ("torch", "triton")):
+    from tests.triton import mode
+
+    mode.prepare()  # before transformers, or anything else, imports Triton
 
 # Wall-clock limits on examples make tests depend on the machine's load.
 hypothesis.settings.register_profile("specee", deadline=None, print_blob=True)

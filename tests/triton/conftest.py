@@ -19,7 +19,6 @@ if not LACKING:
 
     from tests.triton import interpreter, mode
 
-    mode.prepare()
     if mode.mode() == "interpret":
         interpreter.mend()
 
