@@ -16,6 +16,7 @@ from specee.models.speculator import Speculator
 from specee.policies import policy_names
 from tests.exactness.texts import TEXTS
 from tests.random_drafter import random_parts
+from tests.random_exits import random_exits
 
 pytestmark = pytest.mark.model
 
@@ -29,6 +30,7 @@ SETTINGS = {
     "threshold": [":exit_layer=24,threshold=0.3"],
     "drafter": [":threshold=0.0"],
     "drafter-tree": ["", ":measured=false,nodes=24"],
+    "specee": ["", ":layers=all,threshold=0.1"],
     "prompt-lookup": ["", ":speculation_length=11,shortest_ngram=1,longest=15"],
 }
 MODES: dict[str, dict[str, Any]] = {
@@ -45,9 +47,10 @@ def test_no_policy_is_left_out() -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("weights", ["packed", "bf16"])
 def test_every_policy_gives_the_tokens_of_plain_decoding(weights: Any, mode: str) -> None:
-    unfitted = random_parts(open_checkpoint().config, (12, 30), np.random.default_rng(3), inner=64)
-    model = specee.load(weights=weights, speculator=Speculator(drafter=unfitted))
-    prompts = [model.encode(text)[-160:] for text in TEXTS.values()]
+    config, rng = open_checkpoint().config, np.random.default_rng(3)
+    block, exits = random_parts(config, (12, 30), rng, inner=64), random_exits(config, rng, 4)
+    model = specee.load(weights=weights, speculator=Speculator(None, {}, block, exits))
+    prompts = [model.encode(text)[-40:] for text in TEXTS.values()]
     width = max(map(len, prompts))
     padded = [[0] * (width - len(prompt)) + prompt for prompt in prompts]
     mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]

@@ -94,7 +94,13 @@ KILLED_AT = {
 }
 
 
-@pytest.mark.parametrize("stage", KILLED_AT)
+@pytest.mark.parametrize(
+    "stage",
+    [
+        pytest.param(stage, marks=[pytest.mark.slow] if stage in ("exits", "predictors", "report") else [])
+        for stage in KILLED_AT
+    ],
+)
 def test_a_run_that_was_killed_comes_to_the_same_file(folder: Path, tmp_path: Path, stage: str) -> None:
     torch.manual_seed(99)  # nothing depends on it
     model = specee.load(folder, threads=1)

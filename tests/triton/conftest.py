@@ -34,6 +34,13 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
     return LeftOut.from_parent(parent, path=module_path) if LACKING else None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Half precision differs in a cast: it is interpreted in the full run, and on a device each time."""
+    for item in items:
+        if "tests/triton" in item.path.as_posix() and "interpret" in item.name and "float16" in item.name:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(params=["interpret", "cuda"])
 def device(request: pytest.FixtureRequest) -> str:
     """Where the tensors of a test are."""
