@@ -45,7 +45,7 @@ def test_no_policy_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("weights", ["packed", "bf16"])
+@pytest.mark.parametrize("weights", ["packed", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_every_policy_gives_the_tokens_of_plain_decoding(weights: Any, mode: str) -> None:
     config, rng = open_checkpoint().config, np.random.default_rng(3)
     block, exits = random_parts(config, (12, 30), rng, inner=64), random_exits(config, rng, 4)

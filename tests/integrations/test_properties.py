@@ -62,7 +62,7 @@ def _run(family: str, policy: str, options: dict[str, Any], extra: tuple[bool, b
     return _model(family).generate(**options, specee_policy=policy), (processed, judged)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(FAMILIES), configurations(), st.tuples(st.booleans(), st.booleans()))
 def test_every_policy_gives_what_plain_decoding_gives(
     family: str, options: dict[str, Any], extra: tuple[bool, bool]
@@ -76,7 +76,7 @@ def test_every_policy_gives_what_plain_decoding_gives(
             assert torch.equal(plain, output)
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(FAMILIES), configurations(), st.tuples(st.booleans(), st.booleans()))
 def test_greedy_configurations_are_those_of_stock(
     family: str, options: dict[str, Any], extra: tuple[bool, bool]

@@ -97,7 +97,9 @@ KILLED_AT = {
 @pytest.mark.parametrize(
     "stage",
     [
-        pytest.param(stage, marks=[pytest.mark.slow] if stage in ("exits", "predictors", "report") else [])
+        pytest.param(
+            stage, marks=[pytest.mark.slow] if stage not in ("texts", "drafter", "calibration") else []
+        )
         for stage in KILLED_AT
     ],
 )
