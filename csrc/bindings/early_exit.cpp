@@ -9,6 +9,7 @@
 #include "bindings/busy.h"
 #include "bindings/parse.h"
 #include "bindings/sampling.h"
+#include "bindings/work.h"
 #include "cpu/engine.h"
 
 namespace py = pybind11;
@@ -64,11 +65,6 @@ Work work_of(const std::vector<Call>& calls) {
   return work;
 }
 
-void check_signals() {
-  py::gil_scoped_acquire acquire;
-  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-}
-
 py::tuple leave_early(Engine& engine, Drafter& drafter, const ExitPredictors& predictors,
                       const py::sequence& items, const DraftHead* head, bool confirm) {
   const std::vector<ExitCall> calls = parse_exits(items);
@@ -97,11 +93,7 @@ std::vector<std::vector<int>> rank(Engine& engine, Drafter& drafter, const py::s
 
 Array<float> score(Engine& engine, const py::sequence& items, const std::vector<int64_t>& wide,
                    const Array<int64_t>& tokens) {
-  Work work;
-  for (const py::handle item : items) {
-    const auto pair = item.cast<py::sequence>();
-    work.push_back({&pair[0].cast<Sequence&>(), narrow(pair[1].cast<std::vector<int64_t>>())});
-  }
+  const Work work = parse_work(items);
   if (tokens.ndim() != 2) throw RowError("candidates must be token ids of shape (rows, candidates)");
   const std::vector<int> layers = narrow(wide);
   std::vector<std::vector<int>> candidates;

@@ -18,6 +18,7 @@
 #include "bindings/parse.h"
 #include "bindings/sampling.h"
 #include "bindings/sequence.h"
+#include "bindings/work.h"
 #include "cpu/bandwidth.h"
 #include "cpu/engine.h"
 #include "cpu/isa.h"
@@ -81,17 +82,6 @@ ModelConfig parse_config(const py::object& source) {
   return c;
 }
 
-Work parse_work(const py::sequence& items) {
-  Work work;
-  for (const py::handle item : items) {
-    const auto pair = item.cast<py::sequence>();
-    Sequence* sequence = pair[0].cast<Sequence*>();
-    if (sequence == nullptr) throw RowError("got None where a sequence is needed");
-    work.push_back({sequence, narrow(pair[1].cast<std::vector<int64_t>>())});
-  }
-  return work;
-}
-
 void set_weight(Engine& engine, const std::string& role, int layer, int row_begin, const py::buffer& values,
                 const std::string& format) {
   const py::buffer_info info = values.request();
@@ -106,12 +96,6 @@ Array<float> weight_rows(Engine& engine, const std::string& role, int layer, int
   Array<float> out({static_cast<py::ssize_t>(std::max(rows, 0)), static_cast<py::ssize_t>(columns)});
   engine.weights().read(role, layer, row_begin, rows, out.mutable_data());
   return out;
-}
-
-// Lets Python handle Ctrl-C between row blocks.
-void check_signals() {
-  py::gil_scoped_acquire acquire;
-  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
 
 void advance(Engine& engine, const py::sequence& items, int to_layer) {

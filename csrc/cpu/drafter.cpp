@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <numeric>
-#include <set>
 #include <string>
 
 #include "specee/errors.h"
@@ -16,14 +15,7 @@ std::unique_ptr<DrafterColumn> Drafter::column(int capacity, Dtype dtype, bool p
 
 std::vector<Chain> Drafter::draft(const std::vector<ChainCall>& calls, const DraftHead* head) {
   check(calls);
-  std::vector<State> states(calls.size(), State(static_cast<size_t>(model_.hidden_size)));
-  std::vector<Spot> spots;
-  std::vector<State*> newest;
-  for (size_t i = 0; i < calls.size(); ++i) {
-    spots.push_back({calls[i].sequence, calls[i].column, calls[i].sequence->length() - 1});
-    newest.push_back(&states[i]);
-  }
-  catch_up(spots, newest);
+  std::vector<State> states = begin(calls);
   std::vector<Chain> chains(calls.size());
   std::vector<size_t> open(calls.size());
   std::iota(open.begin(), open.end(), size_t{0});
@@ -55,13 +47,10 @@ std::vector<Chain> Drafter::draft(const std::vector<ChainCall>& calls, const Dra
   return chains;
 }
 
-void Drafter::check(const std::vector<ChainCall>& calls) const {
-  std::set<const DrafterColumn*> seen;
-  for (const ChainCall& call : calls) {
-    check(call);
-    if (!seen.insert(call.column).second)
-      throw RowError("a drafter's column appears twice in one call: give each sequence one of its own");
-  }
+void Drafter::check_distinct(std::vector<const DrafterColumn*> columns) {
+  std::sort(columns.begin(), columns.end());
+  if (std::adjacent_find(columns.begin(), columns.end()) != columns.end())
+    throw RowError("a drafter's column appears twice in one call: give each sequence one of its own");
 }
 
 void Drafter::check(const ChainCall& call) const {
@@ -104,6 +93,18 @@ void Drafter::follow(const Spot& spot) const {
     column.first_ = able;
   }
   column.cut(same);
+}
+
+std::vector<Drafter::State> Drafter::begin(const std::vector<ChainCall>& calls) {
+  std::vector<State> states(calls.size(), State(static_cast<size_t>(model_.hidden_size)));
+  std::vector<Spot> spots;
+  std::vector<State*> newest;
+  for (size_t i = 0; i < calls.size(); ++i) {
+    spots.push_back({calls[i].sequence, calls[i].column, calls[i].sequence->length() - 1});
+    newest.push_back(&states[i]);
+  }
+  catch_up(spots, newest);
+  return states;
 }
 
 // The newest position is made anew each time: what it gives is where drafts begin.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "cpu/branching.h"
@@ -122,11 +123,22 @@ class Drafter {
     DrafterColumn* column;
     int last;
   };
-  void check(const std::vector<ChainCall>& calls) const;
+  // Every call, and that each has a column of its own.
+  template <class Call>
+  void check(const std::vector<Call>& calls) const {
+    std::vector<const DrafterColumn*> columns;
+    for (const Call& call : calls) {
+      check(call);
+      columns.push_back(call.column);
+    }
+    check_distinct(std::move(columns));
+  }
   void check(const ChainCall& call) const;
-  void check_owner(const DrafterColumn& column) const;
-  void check(const std::vector<RankCall>& calls) const;
   void check(const RankCall& call) const;
+  void check_owner(const DrafterColumn& column) const;
+  static void check_distinct(std::vector<const DrafterColumn*> columns);
+  // What the block gives for the newest position of each sequence.
+  std::vector<State> begin(const std::vector<ChainCall>& calls);
   void catch_up(const std::vector<Spot>& spots, const std::vector<State*>& newest);
   void follow(const Spot& spot) const;
   void resume(const std::vector<RankCall>& calls, const std::vector<std::vector<int>>& texts);

@@ -1,6 +1,5 @@
 // Candidates of SpecEE's predictors: what the block finds likeliest after a row, at whatever depth it waits.
 #include <algorithm>
-#include <set>
 #include <string>
 
 #include "cpu/drafter.h"
@@ -48,15 +47,6 @@ std::vector<std::vector<int>> Drafter::rank(const std::vector<RankCall>& calls, 
   return found;
 }
 
-void Drafter::check(const std::vector<RankCall>& calls) const {
-  std::set<const DrafterColumn*> seen;
-  for (const RankCall& call : calls) {
-    check(call);
-    if (!seen.insert(call.column).second)
-      throw RowError("a drafter's column appears twice in one call: give each sequence one of its own");
-  }
-}
-
 void Drafter::check(const RankCall& call) const {
   const Sequence& sequence = *call.sequence;
   check_owner(*call.column);
@@ -76,9 +66,6 @@ void Drafter::check(const RankCall& call) const {
 
 // Tails that are not of this text any more begin anew, with the position that has a true state before it.
 void Drafter::resume(const std::vector<RankCall>& calls, const std::vector<std::vector<int>>& texts) {
-  std::vector<Spot> spots;
-  std::vector<State> states(calls.size(), State(static_cast<size_t>(model_.hidden_size)));
-  std::vector<State*> newest;
   std::vector<size_t> anew;
   for (size_t i = 0; i < calls.size(); ++i) {
     DrafterColumn& column = *calls[i].column;
@@ -91,14 +78,20 @@ void Drafter::resume(const std::vector<RankCall>& calls, const std::vector<std::
       same = column.tokens_[static_cast<size_t>(at)] == token;
     }
     if (same) continue;
-    spots.push_back({&sequence, &column, base});
-    newest.push_back(&states[i]);
     anew.push_back(i);
   }
-  if (spots.empty()) return;
+  if (anew.empty()) return;  // most calls: texts have grown by a token that was guessed past
+  std::vector<State> states(anew.size(), State(static_cast<size_t>(model_.hidden_size)));
+  std::vector<Spot> spots;
+  std::vector<State*> newest;
+  for (size_t j = 0; j < anew.size(); ++j) {
+    const RankCall& call = calls[anew[j]];
+    spots.push_back({call.sequence, call.column, complete(*call.sequence)});
+    newest.push_back(&states[j]);
+  }
   catch_up(spots, newest);
-  for (const size_t i : anew)
-    calls[i].column->tail_ = {complete(*calls[i].sequence), {texts[i].front()}, {std::move(states[i])}};
+  for (size_t j = 0; j < anew.size(); ++j)
+    calls[anew[j]].column->tail_ = {spots[j].last, {texts[anew[j]].front()}, {std::move(states[j])}};
 }
 
 // Lets go of guesses for other tokens, and takes the block along the rest of the text.

@@ -31,14 +31,7 @@ std::vector<Tree> Drafter::draft_trees(const std::vector<TreeCall>& calls, const
     begins.push_back({call.sequence, call.column, 1, 0.0f, call.sampling});
   }
   check(begins);
-  std::vector<State> newest(calls.size(), State(static_cast<size_t>(model_.hidden_size)));
-  std::vector<Spot> spots;
-  std::vector<State*> into;
-  for (size_t i = 0; i < calls.size(); ++i) {
-    spots.push_back({calls[i].sequence, calls[i].column, calls[i].sequence->length() - 1});
-    into.push_back(&newest[i]);
-  }
-  catch_up(spots, into);
+  std::vector<State> newest = begin(begins);
   std::vector<Growing> trees;
   for (size_t i = 0; i < calls.size(); ++i) {
     const int room = calls[i].column->capacity_ - calls[i].column->length();

@@ -25,7 +25,7 @@ Engine::Engine(const ModelConfig& config, const WeightTypes& types, const std::s
       drawing_(config_.vocab_size, kernels_, pool_, head_stream_),
       shadow_(kernels_, pool_, head_stream_),
       scoring_(config_, weights_, kernels_, pool_),
-      exit_check_(kernels_, pool_, scoring_),
+      exit_check_(kernels_, scoring_),
       draft_heads_(config_, weights_.head()) {}
 
 void Engine::check_capacity(int64_t capacity) const {

@@ -21,8 +21,7 @@ struct ExitRow {
 
 class ExitCheck {
  public:
-  ExitCheck(const Kernels& kernels, ThreadPool& pool, Scoring& scoring)
-      : kernels_(kernels), scoring_(scoring), inner_(static_cast<size_t>(pool.size())) {}
+  ExitCheck(const Kernels& kernels, Scoring& scoring) : kernels_(kernels), scoring_(scoring) {}
 
   // Fills `features` and `chance`. The first time, the change is the probability itself.
   void run(const std::vector<ExitRow*>& rows);
@@ -30,7 +29,7 @@ class ExitCheck {
  private:
   const Kernels& kernels_;
   Scoring& scoring_;
-  std::vector<std::vector<float>> inner_;  // per row of the call
+  std::vector<std::vector<float>> inner_;  // by row of a call: what the predictor has in between
 };
 
 }  // namespace specee

@@ -21,7 +21,6 @@ from specee.backends.protocol import (
     DraftedTree,
     DraftFormat,
     DraftHead,
-    Exit,
     ExitCall,
     Exits,
     FittedColumn,
@@ -37,15 +36,21 @@ from specee.backends.protocol import (
 from specee.backends.reference_chain import ReferenceChain
 from specee.backends.reference_draft import ReferenceDraftHead, make_draft_head
 from specee.backends.reference_drafter import ReferenceDrafter
-from specee.backends.reference_exits import ExitRow, ReferenceExits, behind_row, checked_block
+from specee.backends.reference_exits import (
+    ExitRow,
+    ReferenceExits,
+    behind_row,
+    checked_block,
+    checked_candidates,
+    leave,
+)
+from specee.backends.reference_layer import ReferenceLayer
 from specee.backends.reference_math import (
     Matrix,
     attend,
     inverse_frequencies,
     linear,
     rms_norm,
-    rotate,
-    swiglu,
 )
 from specee.backends.reference_sequence import ReferenceSequence, Row
 from specee.backends.reference_tree import ReferenceTree
@@ -53,7 +58,7 @@ from specee.backends.reference_weights import ReferenceWeights
 from specee.errors import CapacityError, ConfigurationError, NumericalError, RowError
 from specee.models.blocks import row_bytes, widen
 from specee.models.drafter_parts import DrafterParts
-from specee.models.exit_parts import MOST_CANDIDATES, ExitParts
+from specee.models.exit_parts import ExitParts
 from specee.models.formats import made_formats
 from specee.models.speculator import Adapter
 from specee.models.table import Key, Slab
@@ -140,7 +145,7 @@ class ReferenceBackend:
         """Run ``rows``, parents first, through ``layer``."""
         if not rows:
             return
-        block = _Layer(self.config, self._table, layer)
+        block = ReferenceLayer(self.config, self._table, layer)
         for row in rows:
             x = self._table.embedding(row.token) if row.hidden is None else row.hidden
             query, key, value = block.project(x, row.position, self._speeds)
@@ -338,16 +343,7 @@ class ReferenceBackend:
     def score(self, work: Work, layers: Seq[int], candidates: Ints) -> Floats:
         """Logits of a few candidates by each kept state: (rows, layers, k). Raises RowError."""
         rows = [(sequence, row) for sequence, own in self._named(work) for row in own]
-        ids = np.asarray(candidates)
-        if ids.ndim != 2 or len(ids) != len(rows) or not 1 <= ids.shape[1] <= MOST_CANDIDATES:
-            raise RowError(
-                f"candidates of shape {ids.shape} for {len(rows)} rows: allowed is "
-                f"(rows, 1..{MOST_CANDIDATES})"
-            )
-        if any(len(set(row)) < len(row) for row in ids.tolist()):
-            raise RowError("a candidate is given twice for one row; give each token once")
-        if ids.size and not 0 <= ids.min() <= ids.max() < self.config.vocab_size:
-            raise RowError(f"a candidate is outside the vocabulary: ids are 0..{self.config.vocab_size - 1}")
+        ids = checked_candidates(candidates, len(rows), self.config)
         states = [
             sequence.kept_state(row.slot, layer).cpu().numpy() for sequence, row in rows for layer in layers
         ]
@@ -381,64 +377,7 @@ class ReferenceBackend:
         ranks = [RankCall(call.sequence, call.column, call.slot) for call in checked]
         candidates = iter(self.rank(drafter, ranks, predictors.candidates, head))
         rows = [ExitRow(call, next(candidates) if call.layers else []) for call in calls]
-        return Exits([self._leave(row, predictors, confirm) for row in rows], 0.0, 0.0, 0.0)
-
-    def _leave(self, row: ExitRow, predictors: ReferenceExits, confirm: bool) -> Exit:
-        call, last = row.call, self.config.num_layers
-        work = [(call.sequence, [call.slot])]
-        info = call.sequence.row(call.slot)
-        for layer in call.layers:
-            if layer < info.done:
-                continue
-            self.advance(work, layer)
-            logits = self.logits(work)[0]
-            chance = predictors.chance(layer, row.features(logits[row.candidates]))
-            if chance <= call.threshold:
-                continue
-            token = (
-                int(self.sample(work, [call.sampling])[0])
-                if confirm
-                else row.choose(self.config.vocab_size, info.position + 1)
-            )
-            if token in row.candidates:
-                return Exit(layer, token, chance)
-        if not confirm:
-            return Exit(0, -1, 0.0)
-        self.advance(work, last)
-        return Exit(last, int(self.sample(work, [call.sampling])[0]), 1.0)
-
-
-class _Layer:
-    """One decoder layer with its tensors at hand."""
-
-    def __init__(self, config: ModelConfig, table: ReferenceWeights, layer: int) -> None:
-        self._config, self._table, self._index = config, table, layer
-        roles = ("q", "k", "v", "o", "gate", "up", "down")
-        self._matrix = {role: table.matrix(role, layer) for role in roles}
-
-    def _linear(self, role: str, x: Tensor) -> Tensor:
-        bias = self._table.maybe(f"{role}_bias", self._index)
-        return linear(x, self._matrix[role], bias)
-
-    def _norm(self, role: str, x: Tensor) -> Tensor:
-        return rms_norm(x, self._table.get(role, self._index), self._config.norm_eps)
-
-    def project(self, x: Tensor, position: int, speeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotated query (heads, d) and key (kv_heads, d), and value (kv_heads, d), of one row."""
-        config = self._config
-        normed = self._norm("attn_norm", x)
-        query = self._linear("q", normed).view(config.num_heads, config.head_dim)
-        key = self._linear("k", normed).view(config.num_kv_heads, config.head_dim)
-        value = self._linear("v", normed).view(config.num_kv_heads, config.head_dim)
-        if config.qk_norm:
-            query, key = self._norm("q_norm", query), self._norm("k_norm", key)
-        return rotate(query, position, speeds), rotate(key, position, speeds), value
-
-    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """Output projection, then the feed-forward half: the row's hidden state after the layer."""
-        x = x + self._linear("o", mixed)
-        normed = self._norm("mlp_norm", x)
-        return x + self._linear("down", swiglu(self._linear("gate", normed), self._linear("up", normed)))
+        return Exits([leave(self, row, predictors, confirm=confirm) for row in rows], 0.0, 0.0, 0.0)
 
 
 def _confidences(logits: Floats, tokens: Ints) -> Floats:

@@ -7,15 +7,16 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from specee.backends.exit_parts import checked_exits
-from specee.backends.protocol import ExitCall, Floats
+from specee.backends.protocol import Backend, Exit, ExitCall, Floats, Ints
 from specee.backends.reference_chain import catch_up
 from specee.backends.reference_drafter import ReferenceColumn, ReferenceDrafter
 from specee.backends.reference_sequence import ReferenceSequence
 from specee.errors import ConfigurationError, RowError
-from specee.models.exit_parts import ExitParts
+from specee.models.exit_parts import MOST_CANDIDATES, ExitParts
 from specee.sampling import sample
 from specee.types import ModelConfig
 
@@ -106,3 +107,41 @@ def checked_block(
     if not isinstance(column, ReferenceColumn) or column.drafter is not drafter:
         raise ConfigurationError("a column of another drafter: make columns with this one's column()")
     return drafter, column
+
+
+def checked_candidates(candidates: npt.ArrayLike, rows: int, config: ModelConfig) -> Ints:
+    """Ids (rows, k), if they can be scored. Raises RowError."""
+    ids = np.asarray(candidates)
+    if ids.ndim != 2 or len(ids) != rows or not 1 <= ids.shape[1] <= MOST_CANDIDATES:
+        raise RowError(
+            f"candidates of shape {ids.shape} for {rows} rows: allowed is (rows, 1..{MOST_CANDIDATES})"
+        )
+    if any(len(set(row)) < len(row) for row in ids.tolist()):
+        raise RowError("a candidate is given twice for one row; give each token once")
+    if ids.size and not 0 <= ids.min() <= ids.max() < config.vocab_size:
+        raise RowError(f"a candidate is outside the vocabulary: ids are 0..{config.vocab_size - 1}")
+    return ids
+
+
+def leave(backend: Backend, row: ExitRow, predictors: ReferenceExits, *, confirm: bool) -> Exit:
+    """One row through its layers: see :meth:`.Backend.leave_early`."""
+    call, config = row.call, backend.config
+    work = [(call.sequence, [call.slot])]
+    info = call.sequence.row(call.slot)
+    for layer in call.layers:
+        if layer < info.done:
+            continue
+        backend.advance(work, layer)
+        chance = predictors.chance(layer, row.features(backend.logits(work)[0][row.candidates]))
+        if chance <= call.threshold:
+            continue
+        if confirm:
+            token = int(backend.sample(work, [call.sampling])[0])
+        else:
+            token = row.choose(config.vocab_size, info.position + 1)
+        if token in row.candidates:
+            return Exit(layer, token, chance)
+    if not confirm:
+        return Exit(0, -1, 0.0)
+    backend.advance(work, config.num_layers)
+    return Exit(config.num_layers, int(backend.sample(work, [call.sampling])[0]), 1.0)

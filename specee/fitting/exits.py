@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 import zlib
+from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import asdict
 from pathlib import Path
@@ -23,9 +24,10 @@ from specee.fitting.exit_report import ExitReport
 from specee.fitting.exit_samples import Sampler
 from specee.fitting.exit_training import train
 from specee.fitting.frozen import Frozen
-from specee.fitting.plan import Plan, Run
+from specee.fitting.plan import Run
 from specee.fitting.turns import turns_of
 from specee.fitting.writer import Writer
+from specee.models.drafter_parts import DrafterParts
 from specee.models.exit_parts import Calibration, ExitParts
 from specee.models.speculator import Speculator
 from specee.whole_file import write_whole
@@ -36,8 +38,9 @@ def fit_exits(
 ) -> tuple[ExitParts, ExitReport]:
     """Predictors for every layer but the last. Raises CheckpointError, OSError."""
     plan = run.plan
-    said = [plan.exit_samples, plan.exit_epochs, plan.candidates]
-    mark = _mark([*[text.tokens for text in texts], vocabulary.numpy()], drafter, said)
+    said = plan.exit_samples, plan.exit_epochs, plan.candidates
+    tokens = [text.tokens for text in texts]
+    mark = _mark(said, [*tokens, vocabulary.numpy(), *_arrays(drafter.parts())])
     path = run.work / f"exits-{plan.seed}-{mark}.npz"
     if path.exists():
         arrays = _read(path, "report", "layers")
@@ -67,7 +70,9 @@ def calibrate(run: Run, speculator: Speculator) -> Calibration | None:
     if not turns.between:
         return None
     ends = frozenset(model.checkpoint.eos_token_ids)
-    path = run.work / f"losses-{plan.seed}-{_mark_of(speculator, plan)}.npz"
+    arrays = [np.array(speculator.vocabulary), *_arrays(speculator.drafter), *_arrays(speculator.exits)]
+    mark = _mark((plan.generations, plan.generation_tokens, THRESHOLDS), arrays)
+    path = run.work / f"losses-{plan.seed}-{mark}.npz"
     known = _read(path, "prompts") if path.exists() else {}
     if known:
         prompts = [tuple(map(int, one.split())) for one in known.pop("prompts").tolist()]
@@ -100,24 +105,16 @@ def check_calibration(run: Run) -> None:
         ) from error
 
 
-def _mark_of(speculator: Speculator, plan: Plan) -> str:
-    """What tells one calibration from another."""
-    mark = zlib.crc32(repr((plan.generations, plan.generation_tokens, THRESHOLDS)).encode())
-    assert speculator.drafter is not None
-    assert speculator.exits is not None
-    for _, array in (*speculator.drafter.arrays(), *speculator.exits.arrays()):
-        mark = zlib.crc32(np.ascontiguousarray(array).tobytes(), mark)
-    return f"{zlib.crc32(np.ascontiguousarray(speculator.vocabulary).tobytes(), mark):08x}"
-
-
-def _mark(tokens_of: Seq[npt.NDArray[np.integer]], drafter: Drafter, said: Seq[int]) -> str:
-    """What tells one run from another, in a few digits."""
-    mark = zlib.crc32(repr(list(said)).encode())
-    for tokens in tokens_of:
-        mark = zlib.crc32(tokens.tobytes(), mark)
-    for _, array in drafter.parts().arrays():
+def _mark(said: Seq[Any], arrays: Iterable[npt.NDArray[Any]]) -> str:
+    """What tells the results of one run from another's, in a few digits."""
+    mark = zlib.crc32(repr(tuple(said)).encode())
+    for array in arrays:
         mark = zlib.crc32(np.ascontiguousarray(array).tobytes(), mark)
     return f"{mark:08x}"
+
+
+def _arrays(parts: DrafterParts | ExitParts | None) -> list[npt.NDArray[Any]]:
+    return [] if parts is None else [array for _, array in parts.arrays()]
 
 
 def _write(path: Path, **arrays: Any) -> None:

@@ -55,14 +55,13 @@ class Rows:
         self.exits += [layer for entry in outcome.rounds for layer in entry.exits]
 
 
-def fitted(backend: Backend, vocabulary: Sequence[int] | None = None) -> DraftHeads:
+def fitted(backend: Backend) -> DraftHeads:
     """Sixteen candidates for each row; where the vocabulary has no more, what is said is among them."""
     rng = np.random.default_rng(3)
     config = backend.config
     parts = random_parts(config, (1, config.num_layers), rng)
     exits = random_exits(config, rng, candidates=16)
-    ids = np.arange(config.vocab_size) if vocabulary is None else np.array(vocabulary)
-    return DraftHeads(backend, Speculator(ids, {}, parts, exits))
+    return DraftHeads(backend, Speculator(None, {}, parts, exits))
 
 
 def started(backend: Backend, requests: Sequence[Request]) -> list[ActiveSequence]:
