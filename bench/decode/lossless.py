@@ -31,7 +31,7 @@ from .. import options as common
 from ..progress import Meter
 from .batches import MODES, chunks, continued
 from .contenders import WEIGHTS
-from .policy_check import check_policies, has_drafter
+from .policy_check import check_policies, packaged_view
 from .resume import Settings, State, Tokens
 from .tally import Tally
 
@@ -82,7 +82,7 @@ class Task:
             self.state.save(now=False)
 
 
-def default_policies(layers: int, *, drafter: bool = False) -> list[str]:
+def default_policies(layers: int, *, drafter: bool = False, exits: bool = False) -> list[str]:
     """Every policy that drafts; untrained layers draft best at nine tenths of the depth and over."""
     exit_layer = max(1, min(layers - 1, round(0.9 * layers)))
     return [
@@ -93,6 +93,7 @@ def default_policies(layers: int, *, drafter: bool = False) -> list[str]:
         "del",
         "auto",
         *(["drafter", "drafter-tree"] if drafter else []),
+        *(["specee"] if exits else []),
     ]
 
 
@@ -120,7 +121,9 @@ def measure(
     if checkpoint.tokenizer is None:
         raise ConfigurationError(f"{checkpoint.source} has no tokenizer: the prompts are texts")
     layers = checkpoint.config.num_layers
-    policies = list(dict.fromkeys(policies or default_policies(layers, drafter=has_drafter(checkpoint))))
+    view = packaged_view(checkpoint)
+    able = default_policies(layers, drafter=view.drafter is not None, exits=view.exits is not None)
+    policies = list(dict.fromkeys(policies or able))
     check_policies(policies, checkpoint)
     texts = prompts.encoded(checkpoint.tokenizer, files)[:most_prompts]
     settings = _settings(checkpoint, texts, tokens, backend, threads)

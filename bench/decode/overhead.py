@@ -93,8 +93,9 @@ def measure(
         )
     loaded = specee.load(model, weights=weights, backend="cpu", threads=threads)  # type: ignore[arg-type]
     layers = loaded.config.num_layers
-    drafter = loaded.heads.drafter is not None
-    chosen = list(dict.fromkeys(policies or [PLAIN, *default_policies(layers, drafter=drafter)]))
+    heads = loaded.heads
+    able = default_policies(layers, drafter=heads.drafter is not None, exits=heads.exits is not None)
+    chosen = list(dict.fromkeys(policies or [PLAIN, *able]))
     for policy in chosen:
         loaded.check_policy(policy)
     texts = prompts.encoded(loaded.tokenizer, files)[:most_prompts]

@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from specee.models.checkpoint import Checkpoint
-from specee.models.packaged import packaged_file
-from specee.policies import ModelView, make_policy
+from specee.models.packaged import packaged_speculator
+from specee.policies import ExitView, ModelView, make_policy
 
 
-def has_drafter(checkpoint: Checkpoint) -> bool:
-    """Whether a speculator file comes with the package for it. Raises CheckpointError."""
-    return packaged_file(checkpoint) is not None
+def packaged_view(checkpoint: Checkpoint) -> ModelView:
+    """What policies may draft with: the speculator that comes with the package. Raises CheckpointError."""
+    layers, found = checkpoint.config.num_layers, packaged_speculator(checkpoint)
+    if found is None:
+        return ModelView(layers)
+    drafter = None if found.drafter is None else 1.0
+    if found.exits is None:
+        return ModelView(layers, drafter=drafter)
+    exits = ExitView(found.exits.layers, tuple(found.exits.exits.tolist()))
+    return ModelView(layers, drafter=drafter, exits=exits)
 
 
 def check_policies(policies: Iterable[str], checkpoint: Checkpoint) -> None:
     """Raise ConfigurationError for one that does not fit the model and its packaged speculator."""
-    view = ModelView(checkpoint.config.num_layers, drafter=1.0 if has_drafter(checkpoint) else None)
+    view = packaged_view(checkpoint)
     for policy in policies:
         make_policy(policy).begin(view)

@@ -14,9 +14,11 @@ import specee
 from specee.backends import missing
 from specee.bench.decode import lossless, resume
 from specee.bench.decode.batches import chunks, padded
+from specee.bench.decode.policy_check import check_policies, packaged_view
 from specee.bench.decode.tally import first_difference
 from specee.bench.progress import Meter
 from specee.errors import ConfigurationError
+from specee.models.checkpoint import open_checkpoint
 from tests.tiny_models import tiny_folder
 
 LAYERSKIP = "layerskip:exit_layer=3,speculation_length=2"
@@ -232,3 +234,14 @@ def test_the_time_left_follows_the_pace(monkeypatch: pytest.MonkeyPatch) -> None
     meter.advance(1)
     assert meter.left == "nothing left"
     meter.close()
+
+
+@pytest.mark.model
+def test_what_the_package_can_draft_with_is_compared() -> None:
+    view = packaged_view(open_checkpoint())
+    assert view.drafter is not None
+    assert view.exits is not None
+    check_policies(["specee", "drafter-tree", "auto"], open_checkpoint())
+    able = lossless.default_policies(30, drafter=True, exits=True)
+    assert {"drafter", "drafter-tree", "specee"} <= set(able)
+    assert not {"drafter", "drafter-tree", "specee"} & set(lossless.default_policies(30))
