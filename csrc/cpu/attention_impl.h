@@ -34,6 +34,13 @@ inline constexpr int attention_tiles(int heads) {
 
 inline constexpr int kRowsAhead = 24;  // rows of values between the one in use and the one being fetched
 
+// Between tiles: what was spread over lanes for one is not kept for the next, where that would take the
+// registers of accumulators. One that is spilled is a chain through memory, at twice the time.
+template <class Pointer>
+inline void read_anew(Pointer& p) {
+  if constexpr (kFewRegisters) __asm__("" : "+r"(p));
+}
+
 template <int Count>
 struct Heads {
   static constexpr int kCount = Count;
@@ -55,11 +62,13 @@ inline void score_tiles(const typename Cache::Element* keys, const void* ahead, 
     fetch.step();
     for (ptrdiff_t i = 0; i < step_bytes; i += kLine)
       __builtin_prefetch(static_cast<const char*>(ahead) + d * step_bytes + i, 0, 2);
+    const float* q = call.q + d;
 #pragma GCC unroll 4
     for (int t = 0; t < T; ++t) {
       const Vec k = Cache::load(keys + (t * dim + d) * L);
 #pragma GCC unroll 4
-      for (int g = 0; g < G; ++g) vaccumulate(acc[t][g], k, vset(call.q[g * dim + d]));
+      for (int g = 0; g < G; ++g) vaccumulate(acc[t][g], k, vset(q[g * dim]));
+      if constexpr (T > 1) read_anew(q);
     }
   }
   for (int t = 0; t < T; ++t)
@@ -144,41 +153,34 @@ void attend_weights(const AttendCall& call) {
   }
 }
 
-// D blocks of 16 dimensions, starting at dimension `dim`, of positions [from, to) within the call's.
+// One position's part of the sums. Not a lambda, and every loop over `acc` is unrolled, here and below: else
+// the compiler leaves it in memory, and each sum is a chain through there.
 template <class Cache, int G, int D>
-inline void weigh_values(const AttendCall& call, int from, int to, int dim, LoopFetch& fetch) {
+inline void weigh(const typename Cache::Element* v, const float* weights, ptrdiff_t stride, uintptr_t ahead,
+                  Vec (&acc)[G][D]) {
   constexpr int L = specee::kLanes;
   constexpr ptrdiff_t bytes = D * L * sizeof(typename Cache::Element);
-  const typename Cache::Element* values = static_cast<const typename Cache::Element*>(call.values) + dim;
-  const ptrdiff_t row_bytes = call.value_stride * static_cast<ptrdiff_t>(sizeof(typename Cache::Element));
-  float* so_far = call.sum_so_far + dim;
-  Vec acc[G][D];
+  for (ptrdiff_t i = 0; i < bytes; i += kLine)
+    __builtin_prefetch(reinterpret_cast<const void*>(ahead + static_cast<uintptr_t>(i)), 0, 2);
+#pragma GCC unroll 4
+  for (int d = 0; d < D; ++d) {
+    const Vec value = Cache::load(v + d * L);
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) vaccumulate(acc[g][d], value, vset(weights[g * stride]));
+    if constexpr (D > 1) read_anew(weights);
+  }
+}
+
+// The sums go on in `so_far`, or are divided and written, when the last position is among them.
+template <int G, int D>
+inline void leave_sums(const AttendCall& call, bool last, int dim, const Vec (&acc)[G][D]) {
+  constexpr int L = specee::kLanes;
+#pragma GCC unroll 4
   for (int g = 0; g < G; ++g)
-    for (int d = 0; d < D; ++d)
-      acc[g][d] = from <= call.begin ? vzero() : vload(so_far + g * call.value_stride + d * L);
-  const auto take = [&](int p, int slot) {
-    fetch.step();
-    const typename Cache::Element* v = values + static_cast<ptrdiff_t>(slot) * call.value_stride;
-    const ptrdiff_t rows_ahead = p + kRowsAhead < call.end ? kRowsAhead : 0;
-    const uintptr_t ahead = reinterpret_cast<uintptr_t>(v) + static_cast<uintptr_t>(row_bytes * rows_ahead);
-    for (ptrdiff_t i = 0; i < bytes; i += kLine)
-      __builtin_prefetch(reinterpret_cast<const void*>(ahead + static_cast<uintptr_t>(i)), 0, 2);
 #pragma GCC unroll 4
     for (int d = 0; d < D; ++d) {
-      const Vec value = Cache::load(v + d * L);
-#pragma GCC unroll 4
-      for (int g = 0; g < G; ++g)
-        vaccumulate(acc[g][d], value, vset(call.weights[g * call.score_stride + p]));
-    }
-  };
-  const int end = to < call.end ? to : call.end, split = end < call.identity ? end : call.identity;
-  int p = from > call.begin ? from : call.begin;
-  for (; p < split; ++p) take(p, p);
-  for (; p < end; ++p) take(p, call.path[p - call.identity]);
-  for (int g = 0; g < G; ++g)
-    for (int d = 0; d < D; ++d) {
-      if (to < call.end) {
-        vstore(so_far + g * call.value_stride + d * L, acc[g][d]);
+      if (!last) {
+        vstore(call.sum_so_far + g * call.value_stride + dim + d * L, acc[g][d]);
         continue;
       }
       float lane[L];
@@ -186,6 +188,35 @@ inline void weigh_values(const AttendCall& call, int from, int to, int dim, Loop
       for (int i = 0; i < L && dim + d * L + i < call.head_dim; ++i)
         call.out[g * call.head_dim + dim + d * L + i] = lane[i];
     }
+}
+
+// D blocks of 16 dimensions, starting at dimension `dim`, of positions [from, to) within the call's.
+template <class Cache, int G, int D>
+inline void weigh_values(const AttendCall& call, int from, int to, int dim, LoopFetch& fetch) {
+  constexpr int L = specee::kLanes;
+  using Element = typename Cache::Element;
+  const Element* values = static_cast<const Element*>(call.values) + dim;
+  const ptrdiff_t row_bytes = call.value_stride * static_cast<ptrdiff_t>(sizeof(Element));
+  const ptrdiff_t stride = call.score_stride;
+  LoopFetch own = fetch;
+  Vec acc[G][D];
+#pragma GCC unroll 4
+  for (int g = 0; g < G; ++g)
+#pragma GCC unroll 4
+    for (int d = 0; d < D; ++d)
+      acc[g][d] = from <= call.begin ? vzero() : vload(call.sum_so_far + g * call.value_stride + dim + d * L);
+  const int end = to < call.end ? to : call.end, split = end < call.identity ? end : call.identity;
+  int p = from > call.begin ? from : call.begin;
+  for (; p < end; ++p) {
+    own.step();
+    const int slot = p < split ? p : call.path[p - call.identity];
+    const Element* v = values + static_cast<ptrdiff_t>(slot) * call.value_stride;
+    const ptrdiff_t rows_ahead = p + kRowsAhead < call.end ? kRowsAhead : 0;
+    weigh<Cache, G, D>(v, call.weights + p, stride,
+                       reinterpret_cast<uintptr_t>(v) + static_cast<uintptr_t>(row_bytes * rows_ahead), acc);
+  }
+  leave_sums<G, D>(call, to >= call.end, dim, acc);
+  fetch = own;
 }
 
 template <class Cache, int G>

@@ -8,10 +8,11 @@ namespace {
 using specee::WeightStream;
 
 inline constexpr ptrdiff_t kLine = 64;
-// Rows from which a product fetches its own weights and the next product's. Below, hardware prefetchers do
-// better alone: they have more requests under way than fetch instructions may, which would take places in the
-// queue from them. Above, arithmetic takes longer than memory, and they lose track.
-inline constexpr int kManyRows = 5;
+// Products of kFetchRows rows or more, which the instruction set's vec_*.h says, fetch their own weights and
+// the next product's. Where cores have deep hardware prefetchers, few rows do better without: prefetchers
+// have more requests under way than fetch instructions may, which would take places in the queue from them.
+// With many rows arithmetic takes longer than memory, and they lose track.
+
 // How far ahead; and how much of the next product, at the end of one: what memory delivers while members wait
 // for each other and hardware prefetchers find their stride.
 inline constexpr ptrdiff_t kBridge = 48 * 1024;
@@ -38,7 +39,7 @@ class LoopFetch {
     const specee::WeightRun& run = stream->runs[stream->current];
     const ptrdiff_t ahead = run.bytes - stream->left + kBridge;
     stream->left -= bytes;
-    if (share.rows < kManyRows) return;
+    if (share.rows < kFetchRows) return;
     if (stream->left < kBridge && stream->current + 1 < stream->count) {
       per_step_ = static_cast<uintptr_t>(2 * bytes / steps);
       start(stream->runs[stream->current + 1], stream->fetched_next, kBridge);

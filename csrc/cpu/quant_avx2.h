@@ -8,10 +8,14 @@
 namespace {
 
 inline constexpr int kQuantLanes = 8;  // outputs at a time: a block is two halves
-inline constexpr int kQuantRows = 4;   // rows beside the eight vectors of a unit's weights, in 16 registers
+inline constexpr int kQuantRows =
+    4;  // rows times two halves of sums beside four vectors of weights, in 16 registers
 
 struct QBytes {
   __m256i v;  // [8 outputs][4 k]
+};
+struct QPairs {
+  __m256i v;  // 16-bit sums of two products
 };
 struct QInts {
   __m256i v;
@@ -36,28 +40,24 @@ inline QBytes qjoin(QBytes nibble, QBytes bits) {
   return {_mm256_or_si256(nibble.v, _mm256_and_si256(moved, mask))};
 }
 
-// start + sum over `Steps` groups of four k of w * x, exactly. Weights are at most `Limit` in magnitude,
-// inputs 127: as many products as a 16-bit lane holds are added there first.
-template <int Steps, int Limit, bool Signed>
-inline QInts qdot(const QBytes* w, const int8_t* x, int32_t start) {
-  constexpr int kTogether = 32767 / (2 * 127 * Limit) < 1 ? 1 : 32767 / (2 * 127 * Limit);
-  __m256i acc = _mm256_set1_epi32(start), pairs = _mm256_setzero_si256();
-#pragma GCC unroll 8
-  for (int s = 0; s < Steps; ++s) {
-    int32_t four;
-    __builtin_memcpy(&four, x + 4 * s, sizeof four);
-    __m256i weights = w[s].v, inputs = _mm256_set1_epi32(four);
-    if constexpr (Signed) {  // |w| times x with w's sign
-      inputs = _mm256_sign_epi8(inputs, weights);
-      weights = _mm256_abs_epi8(weights);
-    }
-    const __m256i product = _mm256_maddubs_epi16(weights, inputs);
-    pairs = s % kTogether == 0 ? product : _mm256_add_epi16(pairs, product);
-    if ((s + 1) % kTogether == 0 || s + 1 == Steps)
-      acc = _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-  }
-  return {acc};
+// Four inputs, in every lane.
+inline QBytes qspread(const int8_t* x) {
+  int32_t four;
+  __builtin_memcpy(&four, x, sizeof four);
+  return {_mm256_set1_epi32(four)};
 }
+// w * x, two neighbours added: exact in 16 bits, as weights are at most 128 in magnitude and inputs 127.
+template <bool Signed>
+inline QPairs qproduct(QBytes w, QBytes x) {
+  if constexpr (Signed) return {_mm256_maddubs_epi16(_mm256_abs_epi8(w.v), _mm256_sign_epi8(x.v, w.v))};
+  return {_mm256_maddubs_epi16(w.v, x.v)};
+}
+// sum += a, now and in its own register. Spelled as assembly because GCC otherwise knows that the order of
+// additions does not matter, does them after all multiplications, and spills every product.
+inline void qaccumulate(QPairs& sum, QPairs a) { __asm__("vpaddw %1, %0, %0" : "+x"(sum.v) : "x"(a.v)); }
+inline void qaccumulate(QInts& sum, QInts a) { __asm__("vpaddd %1, %0, %0" : "+x"(sum.v) : "x"(a.v)); }
+inline QInts qwiden(QPairs a) { return {_mm256_madd_epi16(a.v, _mm256_set1_epi16(1))}; }
+inline QInts qint(int32_t value) { return {_mm256_set1_epi32(value)}; }
 
 inline QFloats qzero() { return {_mm256_setzero_ps()}; }
 inline QFloats qset(float value) { return {_mm256_set1_ps(value)}; }

@@ -17,20 +17,26 @@ inline void relax() {
 #endif
 }
 
-// Spins until ready() holds. After a while it lets other threads run between looks, which matters when there
-// are more threads than cores; `give_up` (may be null) ends the wait after that many microseconds.
+// How long to spin: between runs, while the caller picks a token and plans the next step; and in a barrier,
+// where members that all have a processor arrive within a few microseconds of each other.
+constexpr std::chrono::microseconds kRunPatience(300);
+constexpr std::chrono::microseconds kBarrierPatience(40);
+
+// Spins until ready() holds, or for that long; whether it held.
 template <class Ready>
-bool spin_until(Ready ready, const std::chrono::microseconds* give_up) {
-  for (int i = 0; i < 4096; ++i) {
-    if (ready()) return true;
-    relax();
-  }
-  const auto start = std::chrono::steady_clock::now();
-  while (!ready()) {
-    std::this_thread::yield();
-    if (give_up != nullptr && std::chrono::steady_clock::now() - start > *give_up) return false;
-  }
-  return true;
+bool spin_until(Ready ready, std::chrono::microseconds patience) {
+  const auto look = [&](int times) {
+    for (int i = 0; i < times; ++i) {
+      if (ready()) return true;
+      relax();
+    }
+    return false;
+  };
+  if (look(256)) return true;  // mostly, without asking for the time
+  const auto end = std::chrono::steady_clock::now() + patience;
+  while (std::chrono::steady_clock::now() < end)
+    if (look(32)) return true;
+  return false;
 }
 
 }  // namespace
@@ -84,8 +90,7 @@ void ThreadPool::work(int index) {
   uint64_t seen = 0;
   for (;;) {
     const auto next = [&] { return epoch_.load(std::memory_order_acquire) != seen; };
-    constexpr std::chrono::microseconds patience(200);
-    if (!spin_until(next, &patience)) {
+    if (!spin_until(next, kRunPatience)) {
       std::unique_lock<std::mutex> lock(mutex_);
       wake_.wait(lock, next);
     }
@@ -103,10 +108,24 @@ void ThreadPool::barrier() {
   const uint64_t phase = phase_.load(std::memory_order_acquire);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
     arrived_.store(0, std::memory_order_relaxed);
-    phase_.store(phase + 1, std::memory_order_release);
+    // Either this store is seen by a member about to sleep, or its count is seen here: both are in one order.
+    phase_.store(phase + 1, std::memory_order_seq_cst);
+    if (asleep_.load(std::memory_order_seq_cst) > 0) {
+      {
+        const std::lock_guard<std::mutex> lock(mutex_);
+      }
+      passed_.notify_all();
+    }
     return;
   }
-  spin_until([&] { return phase_.load(std::memory_order_acquire) != phase; }, nullptr);
+  const auto passed = [&] { return phase_.load(std::memory_order_seq_cst) != phase; };
+  if (spin_until(passed, kBarrierPatience)) return;
+  asleep_.fetch_add(1, std::memory_order_seq_cst);
+  {
+    std::unique_lock<std::mutex> lock(mutex_);
+    passed_.wait(lock, passed);
+  }
+  asleep_.fetch_sub(1, std::memory_order_seq_cst);
 }
 
 }  // namespace specee

@@ -1,6 +1,8 @@
 // A team of threads that runs one function at a time, with a barrier inside it.
 //
-// Workers spin for a short while after each run, since the next token follows at once, and sleep after that.
+// Who waits spins for a short while, since what it waits for mostly follows at once, and sleeps after that.
+// It never yields in between: schedulers take a yield for a thread that wants its share of a busy processor
+// given away, while one that sleeps makes room for the very thread it waits for.
 // Which thread does what never changes a result: work is split by output, and each output has one owner.
 #pragma once
 
@@ -65,8 +67,10 @@ class ThreadPool {
   std::atomic<int> arrived_{0};
   std::atomic<uint64_t> phase_{0};
   std::atomic<bool> stopping_{false};
+  std::atomic<int> asleep_{0};  // members asleep in a barrier, or about to be
   std::mutex mutex_;
-  std::condition_variable wake_;
+  std::condition_variable wake_;    // of workers between runs
+  std::condition_variable passed_;  // of members in a barrier
 };
 
 }  // namespace specee

@@ -87,6 +87,8 @@ inline uint64_t sweep_bytes(const void* data, size_t bytes) {
 // 32 registers: at most 24 accumulators.
 inline constexpr int kTileRows = 8;
 inline constexpr int tile_blocks(int rows) { return rows <= 6 ? 4 : 2; }
+inline constexpr int kFetchRows = 5;
+inline constexpr bool kFewRegisters = false;
 inline constexpr int kAttentionAccumulators = 12;
 
 }  // namespace

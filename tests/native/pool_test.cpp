@@ -1,5 +1,7 @@
 // The thread pool: every member takes part in every run, barriers order their writes, shares cover the work
 // once.
+#include <chrono>
+#include <thread>
 #include <vector>
 
 #include "cpu/thread_pool.h"
@@ -19,6 +21,28 @@ void rotate_many_times(specee::Team& team, std::vector<int>& even, std::vector<i
   }
 }
 
+// One member after the other comes late to a barrier: by long enough for the others to sleep there, or by
+// about as long as they look before they do.
+void come_late(specee::ThreadPool& pool, int microseconds) {
+  const int members = pool.size();
+  std::vector<int> written(static_cast<size_t>(members));
+  std::vector<int> seen(static_cast<size_t>(members));
+  pool.run([&](specee::Team& team) {
+    const size_t me = static_cast<size_t>(team.index());
+    for (int late = 0; late < members; ++late) {
+      if (late == team.index()) {
+        std::this_thread::sleep_for(std::chrono::microseconds(microseconds));
+        for (int& value : written) ++value;
+      }
+      team.barrier();
+      seen[me] += written[me];
+      team.barrier();
+    }
+  });
+  for (const int count : seen)
+    CHECK(count == members * (members + 1) / 2, "a member passed a barrier before a late one's writes");
+}
+
 }  // namespace
 
 void test_thread_pool(Random& random) {
@@ -36,6 +60,8 @@ void test_thread_pool(Random& random) {
     for (const int count : taken) CHECK(count == 1, "an item was taken " + std::to_string(count) + " times");
     for (const int count : even) CHECK(count == rounds, "a member saw " + std::to_string(count) + " rounds");
   }
+  come_late(pool, 2000);
+  come_late(pool, random.between(20, 60));
   CHECK_THROWS(specee::ConfigurationError, specee::ThreadPool(0));
 }
 

@@ -1,5 +1,6 @@
 // Products with packed blocks against one chain over units per output, to the bit; and the quantisation of
 // inputs.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -92,6 +93,22 @@ float dot_units(bool fused, WeightType type, const uint8_t* blocks, const PlainR
   return acc;
 }
 
+// Weights of the largest magnitude that the format has, scales as they were: sums of products are then as
+// large as they get, and one that did not fit where a kernel adds it up would show.
+void make_largest(WeightType type, std::vector<uint8_t>& blocks) {
+  static const struct {
+    WeightType type;
+    size_t begin, bytes;
+  } parts[] = {{WeightType::q4_0, 2, 16},   {WeightType::q4_1, 4, 16},   {WeightType::q8_0, 2, 32},
+               {WeightType::q4_k, 16, 128}, {WeightType::q5_k, 16, 160}, {WeightType::q6_k, 0, 192}};
+  const size_t stride = static_cast<size_t>(specee::quant_layout(type).source_bytes);
+  for (const auto& part : parts)
+    if (part.type == type)
+      for (size_t at = 0; at < blocks.size(); at += stride)
+        std::fill_n(blocks.begin() + static_cast<ptrdiff_t>(at + part.begin), part.bytes,
+                    static_cast<uint8_t>(type == WeightType::q8_0 ? 0x80 : 0xff));
+}
+
 std::vector<char> records(const specee::Kernels& kernels, const std::vector<float>& x, int rows, int k) {
   const ptrdiff_t bytes = specee::quant_record(k).bytes;
   std::vector<char> all(static_cast<size_t>(rows * bytes), '\x7f');
@@ -147,10 +164,14 @@ void test_quant_linear(const specee::Kernels& kernels, Random& random) {
   const int outputs = random.between(1, 70),
             rows = random.chance(30) ? random.between(1, 64) : random.between(1, 9);
   const bool fused = fuses(kernels), add = random.chance(50);
-  const std::vector<uint8_t> source = random_blocks(type, outputs, k, 2.0f, random);
+  std::vector<uint8_t> source = random_blocks(type, outputs, k, 2.0f, random);
+  std::vector<float> x = random.floats(static_cast<size_t>(rows) * k, 3.0f);
+  if (random.chance(15)) {
+    make_largest(type, source);
+    std::fill(x.begin(), x.end(), random.chance(50) ? 3.0f : -3.0f);
+  }
   PackedMatrix matrix(outputs, k, type, "a test");
   matrix.set_rows({}, 0, outputs, source.data(), type);
-  const std::vector<float> x = random.floats(static_cast<size_t>(rows) * k, 3.0f);
   const ptrdiff_t record_bytes = specee::quant_record(k).bytes;
   const std::vector<char> inputs = records(kernels, x, rows, k);
 
