@@ -34,11 +34,11 @@ inline constexpr int attention_tiles(int heads) {
 
 inline constexpr int kRowsAhead = 24;  // rows of values between the one in use and the one being fetched
 
-// Between tiles: what was spread over lanes for one is not kept for the next, where that would take the
-// registers of accumulators. One that is spilled is a chain through memory, at twice the time.
-template <class Pointer>
-inline void read_anew(Pointer& p) {
-  if constexpr (kFewRegisters) __asm__("" : "+r"(p));
+// Between tiles: what was spread over lanes for one is not kept for the next, where three heads of that would
+// take the registers of accumulators. One that is spilled is a chain through memory, at twice the time.
+template <int G>
+inline void read_anew(const float*& p) {
+  if constexpr (kFewRegisters && G > 2) __asm__("" : "+r"(p));
 }
 
 template <int Count>
@@ -68,7 +68,7 @@ inline void score_tiles(const typename Cache::Element* keys, const void* ahead, 
       const Vec k = Cache::load(keys + (t * dim + d) * L);
 #pragma GCC unroll 4
       for (int g = 0; g < G; ++g) vaccumulate(acc[t][g], k, vset(q[g * dim]));
-      if constexpr (T > 1) read_anew(q);
+      if constexpr (T > 1) read_anew<G>(q);
     }
   }
   for (int t = 0; t < T; ++t)
@@ -167,7 +167,7 @@ inline void weigh(const typename Cache::Element* v, const float* weights, ptrdif
     const Vec value = Cache::load(v + d * L);
 #pragma GCC unroll 4
     for (int g = 0; g < G; ++g) vaccumulate(acc[g][d], value, vset(weights[g * stride]));
-    if constexpr (D > 1) read_anew(weights);
+    if constexpr (D > 1) read_anew<G>(weights);
   }
 }
 
