@@ -134,23 +134,8 @@ class EarlyExit {
 
   // Of the candidates alone, with the noise that the final token will have.
   int choose(size_t i) const {
-    const std::vector<int>& tokens = candidates_[i].tokens;
-    std::vector<size_t> order(tokens.size());
-    for (size_t at = 0; at < order.size(); ++at) order[at] = at;
-    std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return tokens[a] < tokens[b]; });
-    std::vector<int> ids;
-    std::vector<float> logits;
-    for (const size_t at : order) {
-      ids.push_back(tokens[at]);
-      logits.push_back(rows_[i].features[at]);
-    }
-    const int count = static_cast<int>(ids.size());
-    const Sampling& sampling = calls_[i].sampling;
     const uint64_t position = static_cast<uint64_t>(calls_[i].sequence->row(calls_[i].slot).position) + 1;
-    const int column = sampling.temperature == 0.0
-                           ? argmax_column(logits.data(), count)
-                           : sample_column(logits.data(), count, ids.data(), sampling, position);
-    return ids[static_cast<size_t>(column)];
+    return likeliest(rows_[i], calls_[i].sampling, position);
   }
 
   // Rows that no predictor let go: through all layers.

@@ -39,6 +39,7 @@ POLICIES += ["prompt-lookup:shortest_ngram=1", "layerskip:exit_layer=2,speculati
 POLICIES += ["drafter", "drafter:threshold=0.0,speculation_length=5", "del", "del:faithful=true", "auto"]
 POLICIES += ["specee", "specee:layers=all,threshold=0.0,speculation_length=4"]
 POLICIES += ["drafter-tree", "drafter-tree:measured=false,nodes=9,width=3,children=3"]
+POLICIES += ["specee-tree", "specee-tree:measured=false,nodes=12,width=3,children=3,layers=all,threshold=0.3"]
 PLAIN = "autoregressive"
 
 
@@ -213,7 +214,7 @@ def test_drafts_are_accepted_and_refused_on_the_way() -> None:
             total[0] += counts.drafted
             total[1] += counts.accepted
         assert len(generation.statistics.steps) < sum(len(one.tokens) for one in plain)
-    block = {"DrafterBlock", "DrafterTree", "PredictedExit"}
+    block = {"DrafterBlock", "DrafterTree", "PredictedExit", "PredictedTree"}
     assert totals.keys() == {*block, "ExitLayer", "NgramLookup", "Grown"}
     assert all(drafted > accepted > 0 for drafted, accepted in totals.values()), totals
 
