@@ -86,7 +86,7 @@ struct TreeCall {
   DrafterColumn* column;
   TreeLimits limits;
   Sampling sampling;
-  int likely;  // tokens to name after each node that may get children, 0 for none
+  int likely = 0;  // tokens to name after each node that may get children, 0 for none
 };
 
 class Drafter {

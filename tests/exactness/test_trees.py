@@ -7,6 +7,7 @@ fitted to nothing and so branches everywhere. Slots not in use hold NaN.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,10 @@ from tests.random_model import CONFIGS, random_model
 
 NODES = 60
 KINDS = [("llama", "fp32"), ("qwen3", "fp32"), ("llama", "bf16"), ("aligned", "mixed")]
+# Pruned trees of all kinds of weights in the full run; one kind at every change.
+CASES: list[Any] = [(*kind, tree) for kind in KINDS for tree in ("grown", "block")]
+CASES += [(*KINDS[0], "pruned")]
+CASES += [pytest.param(*kind, "pruned", marks=pytest.mark.slow) for kind in KINDS[1:]]
 OPTIONS = [Sampling(), Sampling(0.9, seed=6, repetition_penalty=1.1), Sampling(1.0, top_k=9, seed=4)]
 
 
@@ -79,8 +84,7 @@ def most_drafted(generation: Generation) -> int:
     return max(entry.drafted for entry in generation.statistics.rounds())
 
 
-@pytest.mark.parametrize("kind_of_tree", ["grown", "block", "pruned"])
-@pytest.mark.parametrize(("name", "kind"), KINDS)
+@pytest.mark.parametrize(("name", "kind", "kind_of_tree"), CASES)
 @pytest.mark.parametrize("engine", all_engines())
 def test_large_trees_give_what_plain_decoding_gives(
     engine: Engine, name: str, kind: str, kind_of_tree: str
