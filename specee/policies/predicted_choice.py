@@ -12,9 +12,9 @@ from specee.policies.objective import LONGEST, Choice, Objective
 from specee.policies.plans import ExitView, Outcome, PredictedExit, Round
 
 _RIGHT = 0.95  # of the tokens that leave early, before any was seen to
-_HOPE = 2.0  # drafts' worth of it
+_HOPE = 1.0  # drafts' worth of it
 _FADE = 0.95  # of what drafts have shown, a round later
-_ENOUGH = 1.0  # drafts' worth under which what they have shown is forgotten
+_ENOUGH = 0.2  # drafts' worth under which what they have shown is forgotten
 _RATE = 0.2  # of the newest round's layers and seconds that is believed
 
 

@@ -21,6 +21,7 @@ _ENOUGH = 1.0  # rounds' worth of evidence under which a tree is tried as if for
 _MORE = 2  # times as many nodes in a round that is surer than most
 _NEXT = 0.7  # of the chance of nodes that get children, what all their children have together
 _CERTAIN = 0.9  # no bound is over this
+_GAIN = 1.02  # what pruning has to promise over trees that are left whole, which are no trouble
 
 
 class TreePlan(NamedTuple):
@@ -78,10 +79,11 @@ class TreeChoice:
         if self._known == (objective, priced):  # nothing has changed: rounds without trees are many
             return self._planned
         self._known = objective, priced
-        plans = [self._plan(objective, None)] if self._whole else []
+        whole = self._plan(objective, None) if self._whole else None
         if pruning is not None:
-            plans.append(self._plan(objective, pruning))
-        self._planned = max(plans, key=_value)
+            self._planned = self._plan(objective, pruning)
+        if whole is not None and (pruning is None or self._planned.value < _GAIN * whole.value):
+            self._planned = whole
         return self._planned
 
     def _plan(self, objective: Objective, pruning: PruneCost | None) -> TreePlan:
@@ -123,7 +125,3 @@ def _between(seconds: Sequence[float], rows: float) -> float:
     """Of a number of rows that need not be whole, at most the last one."""
     below = min(int(rows), len(seconds) - 2)
     return seconds[below] + (rows - below) * (seconds[below + 1] - seconds[below])
-
-
-def _value(plan: TreePlan) -> float:
-    return plan.value
