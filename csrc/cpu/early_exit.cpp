@@ -55,11 +55,8 @@ class EarlyExit {
       for (const size_t i : all) ranks.push_back({calls_[i].sequence, calls_[i].column, calls_[i].slot});
       const std::vector<std::vector<int>> tokens =
           engine_.rank(drafter, ranks, predictors.candidates(), head);
-      candidates_.resize(calls_.size());
-      for (size_t j = 0; j < all.size(); ++j) {
-        candidates_[all[j]] = engine_.scoring_.gather(tokens[j]);
-        rows_[all[j]].candidates = &candidates_[all[j]];
-      }
+      candidates_ = engine_.scoring_.gather(tokens);
+      for (size_t j = 0; j < all.size(); ++j) rows_[all[j]].candidates = &candidates_[j];
     });
   }
 
@@ -119,7 +116,7 @@ class EarlyExit {
       for (size_t j = 0; j < fired.size(); ++j) tokens[j] = choose(fired[j]);
     for (size_t j = 0; j < fired.size(); ++j) {
       const size_t i = fired[j];
-      const std::vector<int>& known = candidates_[i].tokens;
+      const std::vector<int>& known = rows_[i].candidates->tokens;
       if (std::find(known.begin(), known.end(), static_cast<int>(tokens[j])) == known.end()) continue;
       exits_[i] = {layer, tokens[j], rows_[i].chance};
     }
@@ -154,7 +151,7 @@ class EarlyExit {
   const bool confirm_;
   const std::function<void()>& between_;
   ExitSeconds& seconds_;
-  std::vector<Candidates> candidates_;
+  std::vector<Candidates> candidates_;  // of calls that check layers
   std::vector<ExitRow> rows_;
   std::vector<Exit> exits_;
 };
@@ -209,12 +206,10 @@ void Engine::score(const Work& work, const std::vector<int>& layers,
     throw RowError("got candidates for " + std::to_string(candidates.size()) + " rows, and work names " +
                    std::to_string(count_rows(work)));
   const size_t count = candidates.empty() ? 0 : candidates.front().size();
-  std::vector<Candidates> gathered;
-  for (const std::vector<int>& tokens : candidates) {
+  for (const std::vector<int>& tokens : candidates)
     if (tokens.size() != count)
       throw RowError("rows have different numbers of candidates; give each as many");
-    gathered.push_back(scoring_.gather(tokens));
-  }
+  const std::vector<Candidates> gathered = scoring_.gather(candidates);
   std::vector<const float*> kept;
   std::vector<const Candidates*> own;
   for (const WorkItem& item : work)

@@ -10,13 +10,11 @@ namespace specee {
 
 ExitRows::ExitRows(const ExitPredictors& predictors, const Scoring& scoring,
                    const std::vector<std::vector<int>>& candidates)
-    : predictors_(predictors), rows_(candidates.size()) {
-  candidates_.reserve(candidates.size());  // rows point into it
+    : predictors_(predictors), candidates_(scoring.gather(candidates)), rows_(candidates.size()) {
   for (size_t i = 0; i < candidates.size(); ++i) {
     if (candidates[i].size() != static_cast<size_t>(predictors.candidates()))
       throw RowError(std::to_string(candidates[i].size()) + " candidates for a row: give " +
                      std::to_string(predictors.candidates()) + ", as many as the predictors know");
-    candidates_.push_back(scoring.gather(candidates[i]));
     rows_[i].candidates = &candidates_[i];
   }
 }

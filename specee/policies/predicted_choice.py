@@ -32,11 +32,19 @@ class PredictedCost:
 
     def seconds(self, objective: Objective) -> list[float]:
         """Of rounds of 0, 1, ... LONGEST drafts."""
-        layer = max(1, min(round(self._layer), objective.layers - 1))
+        layer = self._usual(objective)
         if self._known is None or self._known[:2] != (objective, layer):
             counts = range(LONGEST + 1)
             self._known = objective, layer, [objective.seconds(layer, self._share, each) for each in counts]
         return [known + drafts * self._more for drafts, known in enumerate(self._known[2])]
+
+    def block(self, objective: Objective) -> float:
+        """Seconds of candidates, which a row needs also where no predictor lets it go."""
+        layer = self._usual(objective)
+        return objective.seconds(layer, self._share, 1) - objective.seconds(layer, 0.0, 1)
+
+    def _usual(self, objective: Objective) -> int:
+        return max(1, min(round(self._layer), objective.layers - 1))
 
     def learn(self, outcome: Outcome, objective: Objective) -> None:
         """From a round in which nothing else drafted."""
@@ -66,8 +74,9 @@ class PredictedChoice:
         if (self._right + self._wrong + self._stopped) * _FADE ** (now - self._now) < _ENOUGH:
             self._right = self._wrong = self._stopped = 0.0
         made, kept = self._rates()
-        seconds = self._cost.seconds(objective)
-        choice = objective.most(_tokens(made * kept), _taken(seconds, made))
+        cost = self._cost
+        taken = _taken(cost.seconds(objective), made, cost.block(objective))
+        choice = objective.most(_tokens(made * kept), taken)
         self._planned = choice.length
         return choice
 
@@ -96,11 +105,12 @@ def _tokens(rate: float) -> list[float]:
     return found
 
 
-def _taken(seconds: Sequence[float], made: float) -> list[float]:
-    """Seconds of rounds of 1, 2, ... drafts at most, of which a share is made at each."""
+def _taken(seconds: Sequence[float], made: float, block: float) -> list[float]:
+    """Seconds of rounds of 1, 2, ... drafts at most, each made so often, and tried for ``block`` seconds."""
     total, power, taken = seconds[0], 1.0, []
     for drafts in range(1, LONGEST + 1):
+        total += power * block
         power *= made
-        total += power * (seconds[drafts] - seconds[drafts - 1])
+        total += power * (seconds[drafts] - seconds[drafts - 1] - block)
         taken.append(total)
     return taken
