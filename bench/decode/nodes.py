@@ -2,11 +2,11 @@
 
     python -m bench.decode.nodes [--weights packed]... [--repeats 200]
 
-Scoring: the final norm and each node's four rows of the head, for all nodes in one call (SpecEE's grouped
-scoring), from states after one layer. Asking: the same and the predictors on top, what a checked layer costs a
-tree. Gathering: each node's rows of the head, copied once a tree. Row counts take turns; ratios are to the
-single row of the same round. Deciding: the merged mapping over random trees, with half of the nodes firing at each of
-two layers, per node.
+Scoring: the final norm and each node's rows of the head, for all nodes in one call (SpecEE's grouped
+scoring), from states after one layer, with the rows gathered anew. Asking: the same with rows gathered
+before, and the predictors on top: what a checked layer costs a tree. Gathering: each node's rows of the head,
+copied once a tree. Row counts take turns; ratios are to the single row of the same round. Deciding: the
+merged mapping over random trees, with half of the nodes firing at each of two layers.
 """
 
 from __future__ import annotations
