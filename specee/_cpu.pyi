@@ -59,6 +59,8 @@ class ExitPredictors:
         second_bias: float,
     ) -> None: ...
 
+class ExitRows: ...
+
 class Engine:
     def __init__(
         self, config: ModelConfig, formats: Mapping[tuple[str, int], str], isa: str, threads: int
@@ -117,6 +119,10 @@ class Engine:
         head: DraftHead | None,
         confirm: bool,
     ) -> tuple[list[tuple[int, int, float]], float, float, float]: ...
+    def exit_rows(self, predictors: ExitPredictors, candidates: Seq[Seq[int]]) -> ExitRows: ...
+    def ask_exits(
+        self, rows: ExitRows, layer: int, calls: Seq[tuple[Sequence, Seq[int], Seq[int], Sampling]]
+    ) -> list[tuple[float, int]]: ...
     def rank(
         self,
         drafter: Drafter,
@@ -130,9 +136,9 @@ class Engine:
     def draft_trees(
         self,
         drafter: Drafter,
-        calls: Seq[tuple[Sequence, DrafterColumn, int, int, int, int, float, float, Sampling]],
+        calls: Seq[tuple[Sequence, DrafterColumn, int, int, int, int, float, float, Sampling, int]],
         head: DraftHead | None,
-    ) -> list[tuple[list[int], list[int], list[float]]]: ...
+    ) -> list[tuple[list[int], list[int], list[float], list[list[int]]]]: ...
 
 def compiled_isas() -> list[str]: ...
 def supported_isas() -> list[str]: ...

@@ -23,6 +23,7 @@ from specee.policies import (
     Outcome,
     Plan,
     PredictedExit,
+    PredictedTree,
     SequenceView,
     Shadow,
     Speculate,
@@ -121,6 +122,9 @@ class Chaos:
     def _source(self) -> object:
         if self._model.exits is not None and self._rng.random() < 0.25:
             return PredictedExit(float(self._rng.choice([0.0, 0.3, 0.9])))
+        if self._model.exits is not None and self._rng.random() < 0.2:
+            limits = self._rng.integers(1, 5, 3).tolist()
+            return PredictedTree(*limits, threshold=float(self._rng.choice([0.0, 0.3, 0.9])))
         if self._model.drafter is not None and self._rng.random() < 0.3:
             return (
                 DrafterTree(*self._rng.integers(1, 5, 3).tolist())

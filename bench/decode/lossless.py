@@ -93,7 +93,7 @@ def default_policies(layers: int, *, drafter: bool = False, exits: bool = False)
         "del",
         "auto",
         *(["drafter", "drafter-tree"] if drafter else []),
-        *(["specee"] if exits else []),
+        *(["specee", "specee-tree"] if exits else []),
     ]
 
 

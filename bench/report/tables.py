@@ -66,6 +66,31 @@ def _speed(result: dict[str, Any]) -> list[Table]:
     return tables
 
 
+def _nodes(result: dict[str, Any]) -> list[Table]:
+    """Microseconds of calls by nodes, and of the decisions that follow."""
+    found = []
+    for weights, calls in result["weights"].items():
+        rows = [
+            (
+                count,
+                *(
+                    f"{short(calls[name][count]['us']['median'])} us, "
+                    f"{short(calls[name][count]['ratio_of_medians'])}x"
+                    for name in calls
+                ),
+            )
+            for count in next(iter(calls.values()))
+        ]
+        found.append(Table(f"Nodes of a tree beside one row, {weights}", ("nodes", *calls), rows))
+    decisions = result["decisions"]
+    taken = [(count, f"{short(us['median'])} us") for count, us in decisions["us"].items()]
+    note = (
+        f"{short(decisions['us_per_node'])} us a node; farthest off a straight line: "
+        f"{percent(decisions['farthest_off_the_line'])}"
+    )
+    return [*found, Table("Paths decided from nodes, two layers", ("nodes", "time"), taken, note)]
+
+
 def _rows(result: dict[str, Any]) -> list[Table]:
     weights = result["weights"]
     if not weights:
@@ -269,6 +294,7 @@ _KINDS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "speed": _speed,
     "speculation": _speed,
     "rows": _rows,
+    "nodes": _nodes,
     "batch": _batch,
     "formats": _formats,
     "perplexity": _perplexity,

@@ -78,7 +78,7 @@ std::vector<std::pair<std::vector<int64_t>, std::vector<float>>> draft_chains(En
   return made;
 }
 
-// (sequence, column, nodes, depth, width, children, stop_below, deepen_from, Sampling) each.
+// (sequence, column, nodes, depth, width, children, stop_below, deepen_from, Sampling, likely) each.
 std::vector<TreeCall> parse_trees(const py::sequence& items) {
   std::vector<TreeCall> calls;
   for (const py::handle item : items) {
@@ -89,12 +89,13 @@ std::vector<TreeCall> parse_trees(const py::sequence& items) {
     calls.push_back({&parts[0].cast<Sequence&>(),
                      &parts[1].cast<DrafterColumn&>(),
                      {most[0], most[1], most[2], most[3], parts[6].cast<float>(), parts[7].cast<float>()},
-                     parse_sampling(parts[8])});
+                     parse_sampling(parts[8]),
+                     narrow({parts[9].cast<int64_t>()})[0]});
   }
   return calls;
 }
 
-using TreeParts = std::tuple<std::vector<int64_t>, std::vector<int>, std::vector<float>>;
+using TreeParts = std::tuple<std::vector<int64_t>, std::vector<int>, std::vector<float>, std::vector<Likely>>;
 
 std::vector<TreeParts> draft_trees(Engine& engine, Drafter& drafter, const py::sequence& items,
                                    const DraftHead* head) {
@@ -109,7 +110,8 @@ std::vector<TreeParts> draft_trees(Engine& engine, Drafter& drafter, const py::s
   }
   std::vector<TreeParts> made;
   for (Tree& tree : trees)
-    made.emplace_back(std::move(tree.tokens), std::move(tree.parents), std::move(tree.chances));
+    made.emplace_back(std::move(tree.tokens), std::move(tree.parents), std::move(tree.chances),
+                      std::move(tree.likely));
   return made;
 }
 

@@ -109,16 +109,49 @@ Array<float> score(Engine& engine, const py::sequence& items, const std::vector<
   return out;
 }
 
+// Rows keep their predictors alive, and so the engine.
+py::object make_exit_rows(const Engine& engine, const py::object& predictors,
+                          const std::vector<std::vector<int64_t>>& candidates) {
+  std::vector<std::vector<int>> ids;
+  for (const std::vector<int64_t>& row : candidates) ids.push_back(narrow(row));
+  py::object made = py::cast(engine.exit_rows(predictors.cast<ExitPredictors&>(), ids));
+  py::detail::keep_alive_impl(made, predictors);
+  return made;
+}
+
+// (sequence, slots, rows, Sampling) each.
+std::vector<std::pair<float, int64_t>> ask_exits(Engine& engine, ExitRows& rows, int64_t layer,
+                                                 const py::sequence& items) {
+  std::vector<AskCall> calls;
+  Work work;
+  for (const py::handle item : items) {
+    const auto parts = item.cast<py::sequence>();
+    calls.push_back({&parts[0].cast<Sequence&>(), narrow(parts[1].cast<std::vector<int64_t>>()),
+                     narrow(parts[2].cast<std::vector<int64_t>>()), parse_sampling(parts[3])});
+    work.push_back({calls.back().sequence, calls.back().slots});
+  }
+  const int at = narrow({layer})[0];
+  std::vector<std::pair<float, int64_t>> found;
+  const Using use(work);
+  py::gil_scoped_release release;
+  for (const Answer& answer : engine.ask_exits(rows, at, calls))
+    found.emplace_back(answer.chance, answer.token);
+  return found;
+}
+
 }  // namespace
 
 void bind_early_exit(py::module_& m) {
   py::class_<ExitPredictors>(m, "ExitPredictors").def("set", &set_layer);
+  const py::class_<ExitRows> exit_rows(m, "ExitRows");
   const py::object engine = m.attr("Engine");
   const auto add = [&](const char* name, py::cpp_function&& function) {
     engine.attr(name) = std::move(function);
   };
   const py::is_method method(engine);
   add("exit_predictors", py::cpp_function(&make_predictors, method, py::arg("candidates"), py::arg("width")));
+  add("exit_rows", py::cpp_function(&make_exit_rows, method, py::arg("predictors"), py::arg("candidates")));
+  add("ask_exits", py::cpp_function(&ask_exits, method, py::arg("rows"), py::arg("layer"), py::arg("calls")));
   add("leave_early", py::cpp_function(&leave_early, method, py::arg("drafter"), py::arg("predictors"),
                                       py::arg("calls"), py::arg("head"), py::arg("confirm")));
   add("rank",

@@ -70,6 +70,13 @@ Tree TreeGrowth::take() const {
     tree.parents.push_back(one.parent == kRoot ? kRoot : index[static_cast<size_t>(one.parent)]);
     tree.chances.push_back(one.chance);
   }
+  if (likely_.empty()) return tree;
+  const auto after = [&](int node) {
+    const auto found = likely_.find(node);
+    return found == likely_.end() ? Likely() : found->second;
+  };
+  tree.likely.push_back(after(kRoot));
+  for (const int node : kept) tree.likely.push_back(after(node));
   return tree;
 }
 

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <utility>
 #include <vector>
 
 #include "cpu/branching.h"
@@ -19,11 +21,15 @@ struct TreeLimits {
   float deepen_from;  // no deeper, where all nodes that would get children have less chance together
 };
 
+// Tokens that may come after a node, likeliest first; empty where nobody looked.
+using Likely = std::vector<int>;
+
 // The nodes kept, likeliest first, the one made first among equals: parents come before their children.
 struct Tree {
   std::vector<int64_t> tokens;
   std::vector<int> parents;  // indices, -1 for the text's end
   std::vector<float> chances;
+  std::vector<Likely> likely;  // after the text's end, then after each node; empty if nobody asked
 };
 
 class TreeGrowth {
@@ -48,6 +54,8 @@ class TreeGrowth {
 
   // Children of frontier()[i], best first; once for each i, ascending.
   void add(size_t i, const std::vector<Branch>& children);
+  // What may come after frontier()[i], to be had from take() again.
+  void note(size_t i, Likely likely) { likely_[frontier_[i]] = std::move(likely); }
   // On to the next depth when all have theirs: frontier() is empty when the tree is done.
   void deepen();
   Tree take() const;
@@ -66,6 +74,7 @@ class TreeGrowth {
   std::vector<int> frontier_, before_;
   size_t newest_ = 0;  // the first node of the newest depth
   int placed_ = 0;
+  std::map<int, Likely> likely_;  // by node
 };
 
 }  // namespace specee

@@ -35,8 +35,13 @@ class DrafterColumn {
   // Forgets all but the first `length` positions, and whatever drafts have left.
   void cut(int length) {
     tokens_.resize(static_cast<size_t>(length));
-    for (int slot = length; poison_ && slot < capacity_; ++slot) cache_.poison(slot);
+    spoil(length);
   }
+  void spoil(int slot) {
+    for (; poison_ && slot < capacity_; ++slot) cache_.poison(slot);
+  }
+  // The first slot behind the true positions and what was guessed on top of them.
+  int behind() const { return length() + static_cast<int>(tail_.tokens.size()) - 1; }
 
   const Drafter* owner_;  // compared, never followed
   int capacity_;
@@ -81,6 +86,7 @@ struct TreeCall {
   DrafterColumn* column;
   TreeLimits limits;
   Sampling sampling;
+  int likely = 0;  // tokens to name after each node that may get children, 0 for none
 };
 
 class Drafter {
@@ -103,10 +109,11 @@ class Drafter {
   // state before it, for rows that are speculative, and where a column has no room or is named twice;
   // ConfigurationError for a column of another drafter.
   std::vector<Chain> draft(const std::vector<ChainCall>& calls, const DraftHead* head);
-  // Trees, a depth of all of them at a time; for the rest as above. The tree with one child a node is the
-  // chain. No more nodes get children than a column has room for. Throws what draft() throws, and RowError
-  // for limits under 1.
-  std::vector<Tree> draft_trees(const std::vector<TreeCall>& calls, const DraftHead* head);
+  // Trees, a depth of all of them at a time. The tree with one child a node is the chain; where more
+  // positions than the newest are not complete, the block guesses its way through them, as in rank(). No more
+  // nodes get children than a column has room for. Throws what rank() throws, and RowError for limits under 1
+  // and speculative rows.
+  std::vector<Tree> draft_trees(const std::vector<TreeCall>& calls, const DraftHead* head, Head& heads);
 
   // The k likeliest tokens after each row, the likeliest first, lower id first among equals. Columns catch up
   // as far as there are true states; from there on the block goes on from what it gave itself, along the
@@ -141,6 +148,7 @@ class Drafter {
   std::vector<State> begin(const std::vector<ChainCall>& calls);
   void catch_up(const std::vector<Spot>& spots, const std::vector<State*>& newest);
   void follow(const Spot& spot) const;
+  void guess(const std::vector<RankCall>& calls);
   void resume(const std::vector<RankCall>& calls, const std::vector<std::vector<int>>& texts);
   void extend(const std::vector<RankCall>& calls, const std::vector<std::vector<int>>& texts);
   void draw(const std::vector<ChainCall>& calls, const std::vector<size_t>& open,
@@ -148,7 +156,10 @@ class Drafter {
   std::vector<int> text_with(const Sequence& sequence, const std::vector<int64_t>& drafts) const;
   // Of the trees: drafter_trees.cpp.
   struct Growing;
-  void branch(std::vector<Growing>& trees, const DraftHead* head);
+  void branch(std::vector<Growing>& trees, const DraftHead* head, Head& heads);
+  void check_likely(int k, const DraftHead* head) const;
+  static std::vector<Likely> likeliest(const std::vector<const float*>& states, int k, const DraftHead* head,
+                                       Head& heads);
   void run(std::vector<Growing>& trees);
 
   const ModelConfig& model_;

@@ -24,23 +24,37 @@ std::vector<int> waiting_text(const Sequence& sequence, int slot) {
 
 std::vector<std::vector<int>> Drafter::rank(const std::vector<RankCall>& calls, int k, const DraftHead* head,
                                             Head& heads) {
-  const int tokens = head != nullptr ? head->matrix().outputs() : model_.vocab_size;
-  if (k < 1 || k > tokens)
-    throw RowError("the " + std::to_string(k) + " likeliest tokens: 1 to " + std::to_string(tokens) +
-                   " are possible, as many as the draft vocabulary has");
+  check_likely(k, head);
   check(calls);
+  guess(calls);
+  std::vector<const float*> states;
+  for (const RankCall& call : calls) states.push_back(call.column->tail_.states.back().data());
+  return likeliest(states, k, head, heads);
+}
+
+// Makes each column's tail end with what the block gives behind the row.
+void Drafter::guess(const std::vector<RankCall>& calls) {
   std::vector<std::vector<int>> texts;
   for (const RankCall& call : calls) texts.push_back(waiting_text(*call.sequence, call.slot));
   resume(calls, texts);
   extend(calls, texts);
-  std::vector<const float*> states;
-  for (const RankCall& call : calls) states.push_back(call.column->tail_.states.back().data());
+}
+
+void Drafter::check_likely(int k, const DraftHead* head) const {
+  const int tokens = head != nullptr ? head->matrix().outputs() : model_.vocab_size;
+  if (k < 1 || k > tokens)
+    throw RowError("the " + std::to_string(k) + " likeliest tokens: 1 to " + std::to_string(tokens) +
+                   " are possible, as many as the draft vocabulary has");
+}
+
+std::vector<Likely> Drafter::likeliest(const std::vector<const float*>& states, int k, const DraftHead* head,
+                                       Head& heads) {
   const size_t wanted = static_cast<size_t>(k);
-  std::vector<int64_t> ids(calls.size() * wanted);
+  std::vector<int64_t> ids(states.size() * wanted);
   std::vector<float> values(ids.size());
   heads.topk(states, head, k, ids.data(), values.data());
-  std::vector<std::vector<int>> found;
-  for (size_t i = 0; i < calls.size(); ++i) {
+  std::vector<Likely> found;
+  for (size_t i = 0; i < states.size(); ++i) {
     const auto begin = ids.begin() + static_cast<std::ptrdiff_t>(i * wanted);
     found.emplace_back(begin, begin + k);
   }

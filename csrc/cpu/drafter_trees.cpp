@@ -1,4 +1,5 @@
 // Trees of drafts: a depth of all trees passes the block and the head together.
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -24,21 +25,25 @@ struct Drafter::Growing {
   std::vector<State> states;  // what the block gives for each node of the frontier
 };
 
-std::vector<Tree> Drafter::draft_trees(const std::vector<TreeCall>& calls, const DraftHead* head) {
-  std::vector<ChainCall> begins;  // a tree begins where a chain does
+std::vector<Tree> Drafter::draft_trees(const std::vector<TreeCall>& calls, const DraftHead* head,
+                                       Head& heads) {
+  std::vector<RankCall> begins;  // behind the newest position
   for (const TreeCall& call : calls) {
     check_limits(call.limits);
-    begins.push_back({call.sequence, call.column, 1, 0.0f, call.sampling});
+    if (call.likely != 0) check_likely(call.likely, head);
+    if (!call.sequence->speculative().empty())
+      throw RowError("a drafter drafts from the text alone: commit or drop the speculative rows first");
+    begins.push_back({call.sequence, call.column, call.sequence->length() - 1});
   }
   check(begins);
-  std::vector<State> newest = begin(begins);
+  guess(begins);
   std::vector<Growing> trees;
-  for (size_t i = 0; i < calls.size(); ++i) {
-    const int room = calls[i].column->capacity_ - calls[i].column->length();
-    trees.push_back({calls[i], TreeGrowth(calls[i].limits, room), {std::move(newest[i])}});
+  for (const TreeCall& call : calls) {
+    const int room = call.column->capacity_ - call.column->behind();
+    trees.push_back({call, TreeGrowth(call.limits, room), {call.column->tail_.states.back()}});
   }
   for (bool open = !trees.empty(); open;) {
-    branch(trees, head);
+    branch(trees, head, heads);
     open = false;
     for (Growing& growing : trees) {
       growing.tree.deepen();
@@ -48,32 +53,57 @@ std::vector<Tree> Drafter::draft_trees(const std::vector<TreeCall>& calls, const
   }
   std::vector<Tree> made;
   for (const Growing& growing : trees) made.push_back(growing.tree.take());
-  for (const TreeCall& call : calls) call.column->cut(call.column->length());
+  for (const TreeCall& call : calls) call.column->spoil(call.column->behind());
   return made;
 }
 
 // Children of every node of every frontier, from the states that the block gave for them.
-void Drafter::branch(std::vector<Growing>& trees, const DraftHead* head) {
-  std::vector<const float*> hidden;
+// The likeliest tokens are these children where neither noise nor a penalty ranks them, and else another use
+// of the head.
+void Drafter::branch(std::vector<Growing>& trees, const DraftHead* head, Head& heads) {
+  std::vector<const float*> hidden, apart;
   std::vector<Fork> forks;
+  int most = 0;
   for (const Growing& growing : trees) {
     const Sequence& sequence = *growing.call.sequence;
     const Sampling& sampling = growing.call.sampling;
     for (size_t i = 0; i < growing.tree.frontier().size(); ++i) {
       const int node = growing.tree.frontier()[i];
       const uint64_t position = static_cast<uint64_t>(sequence.length() + growing.tree.depth(node));
+      const int likely = growing.call.sampling.plain_greedy() ? growing.call.likely : 0;
       hidden.push_back(growing.states[i].data());
-      forks.push_back({{sampling, position, {}}, growing.tree.limits().children});
+      forks.push_back({{sampling, position, {}}, std::max(growing.tree.limits().children, likely)});
+      if (growing.call.likely > likely) {
+        apart.push_back(hidden.back());
+        most = std::max(most, growing.call.likely);
+      }
       if (!sampling.penalised()) continue;
       std::vector<int64_t> drafts;
       for (const int above : growing.tree.path(node)) drafts.push_back(growing.tree.token(above));
       forks.back().draw.path = text_with(sequence, drafts);
     }
   }
-  const std::vector<std::vector<Branch>> found = branching_.draw(hidden, forks, head);
+  std::vector<std::vector<Branch>> found = branching_.draw(hidden, forks, head);
+  std::vector<Likely> known;
+  if (!apart.empty()) known = likeliest(apart, most, head, heads);
   auto next = found.begin();
+  auto other = known.begin();
   for (Growing& growing : trees)
-    for (size_t i = 0; i < growing.tree.frontier().size(); ++i) growing.tree.add(i, *next++);
+    for (size_t i = 0; i < growing.tree.frontier().size(); ++i) {
+      std::vector<Branch>& branches = *next++;
+      if (growing.call.likely > 0) {
+        Likely likely;
+        if (growing.call.sampling.plain_greedy())
+          for (const Branch& one : branches) likely.push_back(static_cast<int>(one.token));
+        else
+          likely = std::move(*other++);
+        likely.resize(static_cast<size_t>(growing.call.likely));
+        growing.tree.note(i, std::move(likely));
+      }
+      const size_t children = static_cast<size_t>(growing.tree.limits().children);
+      if (branches.size() > children) branches.resize(children);
+      growing.tree.add(i, branches);
+    }
 }
 
 // The block's states for the nodes of the new frontiers, each from its parent's. A node attends to the text
@@ -88,7 +118,7 @@ void Drafter::run(std::vector<Growing>& trees) {
     for (size_t i = 0; i < frontier.size(); ++i) {
       std::vector<int32_t> path;
       for (const int node : growing.tree.path(frontier[i]))
-        path.push_back(column.length() + growing.tree.place(node));
+        path.push_back(column.behind() + growing.tree.place(node));
       const int slot = path.back();
       rows.push_back({&column.cache_,
                       slot,
@@ -96,7 +126,7 @@ void Drafter::run(std::vector<Growing>& trees) {
                       {},
                       growing.states[growing.tree.parent_in_frontier(i)].data(),
                       given.back()[i].data(),
-                      column.length(),
+                      column.behind(),
                       std::move(path)});
     }
   }

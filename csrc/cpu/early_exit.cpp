@@ -55,11 +55,8 @@ class EarlyExit {
       for (const size_t i : all) ranks.push_back({calls_[i].sequence, calls_[i].column, calls_[i].slot});
       const std::vector<std::vector<int>> tokens =
           engine_.rank(drafter, ranks, predictors.candidates(), head);
-      candidates_.resize(calls_.size());
-      for (size_t j = 0; j < all.size(); ++j) {
-        candidates_[all[j]] = engine_.scoring_.gather(tokens[j]);
-        rows_[all[j]].candidates = &candidates_[all[j]];
-      }
+      candidates_ = engine_.scoring_.gather(tokens);
+      for (size_t j = 0; j < all.size(); ++j) rows_[all[j]].candidates = &candidates_[j];
     });
   }
 
@@ -119,7 +116,7 @@ class EarlyExit {
       for (size_t j = 0; j < fired.size(); ++j) tokens[j] = choose(fired[j]);
     for (size_t j = 0; j < fired.size(); ++j) {
       const size_t i = fired[j];
-      const std::vector<int>& known = candidates_[i].tokens;
+      const std::vector<int>& known = rows_[i].candidates->tokens;
       if (std::find(known.begin(), known.end(), static_cast<int>(tokens[j])) == known.end()) continue;
       exits_[i] = {layer, tokens[j], rows_[i].chance};
     }
@@ -134,23 +131,8 @@ class EarlyExit {
 
   // Of the candidates alone, with the noise that the final token will have.
   int choose(size_t i) const {
-    const std::vector<int>& tokens = candidates_[i].tokens;
-    std::vector<size_t> order(tokens.size());
-    for (size_t at = 0; at < order.size(); ++at) order[at] = at;
-    std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return tokens[a] < tokens[b]; });
-    std::vector<int> ids;
-    std::vector<float> logits;
-    for (const size_t at : order) {
-      ids.push_back(tokens[at]);
-      logits.push_back(rows_[i].features[at]);
-    }
-    const int count = static_cast<int>(ids.size());
-    const Sampling& sampling = calls_[i].sampling;
     const uint64_t position = static_cast<uint64_t>(calls_[i].sequence->row(calls_[i].slot).position) + 1;
-    const int column = sampling.temperature == 0.0
-                           ? argmax_column(logits.data(), count)
-                           : sample_column(logits.data(), count, ids.data(), sampling, position);
-    return ids[static_cast<size_t>(column)];
+    return likeliest(rows_[i], calls_[i].sampling, position);
   }
 
   // Rows that no predictor let go: through all layers.
@@ -169,7 +151,7 @@ class EarlyExit {
   const bool confirm_;
   const std::function<void()>& between_;
   ExitSeconds& seconds_;
-  std::vector<Candidates> candidates_;
+  std::vector<Candidates> candidates_;  // of calls that check layers
   std::vector<ExitRow> rows_;
   std::vector<Exit> exits_;
 };
@@ -224,12 +206,10 @@ void Engine::score(const Work& work, const std::vector<int>& layers,
     throw RowError("got candidates for " + std::to_string(candidates.size()) + " rows, and work names " +
                    std::to_string(count_rows(work)));
   const size_t count = candidates.empty() ? 0 : candidates.front().size();
-  std::vector<Candidates> gathered;
-  for (const std::vector<int>& tokens : candidates) {
+  for (const std::vector<int>& tokens : candidates)
     if (tokens.size() != count)
       throw RowError("rows have different numbers of candidates; give each as many");
-    gathered.push_back(scoring_.gather(tokens));
-  }
+  const std::vector<Candidates> gathered = scoring_.gather(candidates);
   std::vector<const float*> kept;
   std::vector<const Candidates*> own;
   for (const WorkItem& item : work)

@@ -310,7 +310,7 @@ std::vector<Tree> Engine::draft_trees(Drafter& drafter, const std::vector<TreeCa
   check(work);
   check(drafter);
   const std::lock_guard<std::mutex> lock(mutex_);
-  return drafter.draft_trees(calls, head);
+  return drafter.draft_trees(calls, head, head_);
 }
 
 void Engine::check(const Drafter& drafter) const {

@@ -11,6 +11,7 @@
 #include "cpu/drafter.h"
 #include "cpu/drawing.h"
 #include "cpu/exit_check.h"
+#include "cpu/exit_rows.h"
 #include "cpu/forward.h"
 #include "cpu/head.h"
 #include "cpu/scoring.h"
@@ -40,6 +41,20 @@ struct Exit {
   int layer = 0;  // where the row left, 0 if it did not
   int64_t token = -1;
   float confidence = 0.0f;  // chance that this is the final token, by the predictor
+};
+
+// Rows of one sequence to ask predictors about; `rows`: which of an ExitRows each of them is.
+struct AskCall {
+  Sequence* sequence;
+  std::vector<int> slots;
+  std::vector<int> rows;
+  Sampling sampling;
+};
+
+// What a predictor says of a row: the likeliest of its candidates, and the chance that this is final.
+struct Answer {
+  float chance;
+  int64_t token;
 };
 
 struct ExitSeconds {
@@ -102,6 +117,13 @@ class Engine {
                                 const std::function<void()>& between, ExitSeconds& seconds);
   std::vector<std::vector<int>> rank(Drafter& drafter, const std::vector<RankCall>& calls, int k,
                                      const DraftHead* head);
+  // Rows to ask about, layer after layer, each by candidates of its own. Do not let it outlive the
+  // predictors.
+  std::unique_ptr<ExitRows> exit_rows(const ExitPredictors& predictors,
+                                      const std::vector<std::vector<int>>& candidates) const;
+  // All rows in one go, in the order of the calls. Before anything changes, throws RowError for a row that is
+  // not behind exactly that layer, one that is named twice or is none, and a layer without a predictor.
+  std::vector<Answer> ask_exits(ExitRows& rows, int layer, const std::vector<AskCall>& calls);
   // From the kept states of the rows: rows x layers x k logits of the row's k candidates.
   void score(const Work& work, const std::vector<int>& layers,
              const std::vector<std::vector<int>>& candidates, float* out);

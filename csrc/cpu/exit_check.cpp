@@ -22,6 +22,24 @@ void renew(float* features, int count, const float* logits, bool checked) {
 
 }  // namespace
 
+int likeliest(const ExitRow& row, const Sampling& sampling, uint64_t position) {
+  const std::vector<int>& tokens = row.candidates->tokens;
+  std::vector<size_t> order(tokens.size());
+  for (size_t at = 0; at < order.size(); ++at) order[at] = at;
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return tokens[a] < tokens[b]; });
+  std::vector<int> ids;
+  std::vector<float> logits;
+  for (const size_t at : order) {
+    ids.push_back(tokens[at]);
+    logits.push_back(row.features[at]);
+  }
+  const int count = static_cast<int>(ids.size());
+  const int column = sampling.temperature == 0.0
+                         ? argmax_column(logits.data(), count)
+                         : sample_column(logits.data(), count, ids.data(), sampling, position);
+  return ids[static_cast<size_t>(column)];
+}
+
 void ExitCheck::run(const std::vector<ExitRow*>& rows) {
   std::vector<const float*> hidden;
   std::vector<const Candidates*> candidates;

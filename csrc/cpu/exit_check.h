@@ -2,9 +2,11 @@
 // over the candidates, change since the layer checked before, predictor.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "cpu/exit_predictors.h"
+#include "cpu/sampling.h"
 #include "cpu/scoring.h"
 
 namespace specee {
@@ -18,6 +20,9 @@ struct ExitRow {
   bool checked = false;         // at an earlier layer, whose probabilities `features` then has
   float chance = 0.0f;          // that the layer's token is the final one
 };
+
+// The likeliest candidate by the scores in `features`, with the noise that the token at `position` will have.
+int likeliest(const ExitRow& row, const Sampling& sampling, uint64_t position);
 
 class ExitCheck {
  public:

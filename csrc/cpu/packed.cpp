@@ -146,11 +146,8 @@ void PackedMatrix::copy_row(const PackedMatrix& source, int from, int to) {
 }
 
 void PackedMatrix::copy_quantised(const PackedMatrix& source, int from, int to) {
-  QuantBlock values;
-  for (int i = 0; i < padded_k_ / quant_layout(type_).block; ++i) {
-    load_block(type_, source.block(from), i, from % kLanes, values);
-    store_block(type_, values, block(to), i, to % kLanes);
-  }
+  for (int i = 0; i < padded_k_ / quant_layout(type_).block; ++i)
+    copy_block(type_, source.block(from), from % kLanes, block(to), to % kLanes, i);
 }
 
 void PackedMatrix::set_quantised(int output, const char* row) {

@@ -196,6 +196,18 @@ void load_block(WeightType type, const char* packed, int index, int lane, QuantB
     load_unit(type, at.quants + static_cast<ptrdiff_t>(u) * layout.unit_bytes, values.values + u * kUnit);
 }
 
+// A lane has the same bytes of every vector, whatever the bits in them are.
+void copy_block(WeightType type, const char* source, int from, char* target, int to, int index) {
+  const Places read = places(type, const_cast<char*>(source), index, from);  // only read below
+  const Places write = places(type, target, index, to);
+  QuantBlock header;
+  move_header(type, read.header, from, LoadHeader{header});
+  move_header(type, write.header, to, StoreHeader{header});
+  const QuantLayout layout = quant_layout(type);
+  for (ptrdiff_t at = 0; at < static_cast<ptrdiff_t>(layout.block) / kUnit * layout.unit_bytes; at += kVector)
+    std::memcpy(write.quants + at, read.quants + at, kStep);
+}
+
 float weight(WeightType type, const QuantBlock& b, int j) {
   const float scale = f16_to_float(b.scale), value = static_cast<float>(b.values[j]);
   switch (type) {

@@ -23,6 +23,9 @@ void unpack_source(WeightType type, const uint8_t* source, QuantBlock& values);
 void store_block(WeightType type, const QuantBlock& values, char* packed, int index, int lane);
 void load_block(WeightType type, const char* packed, int index, int lane, QuantBlock& values);
 
+// From a lane of one packed block to a lane of another, of the same format.
+void copy_block(WeightType type, const char* source, int from, char* target, int to, int index);
+
 // Weight j of a block in fp32, rounded operation by operation as GGUF's own dequantisation is.
 float weight(WeightType type, const QuantBlock& values, int j);
 

@@ -16,7 +16,7 @@ Scoring::Scoring(const ModelConfig& config, const ModelWeights& weights, const K
       forms_(forms_of(kernels, {&weights.head()})),
       inputs_(kernels, forms_, config.hidden_size, pool.size()) {}
 
-Candidates Scoring::gather(const std::vector<int>& tokens) const {
+void Scoring::check(const std::vector<int>& tokens) const {
   const size_t count = tokens.size();
   if (count < 1 || count > static_cast<size_t>(kMaxCandidates))
     throw RowError(std::to_string(count) + " candidates for a row: 1 to " + std::to_string(kMaxCandidates) +
@@ -27,9 +27,21 @@ Candidates Scoring::gather(const std::vector<int>& tokens) const {
     if (token < 0 || token >= config_.vocab_size)
       throw RowError("candidate " + std::to_string(token) + " is outside the vocabulary; ids are 0 to " +
                      std::to_string(config_.vocab_size - 1));
+}
+
+std::vector<Candidates> Scoring::gather(const std::vector<std::vector<int>>& tokens) const {
+  for (const std::vector<int>& row : tokens) check(row);
+  if (tokens.empty()) return {};
   const PackedMatrix& head = weights_.head();
-  Candidates found{tokens, PackedMatrix(static_cast<int>(count), head.k(), head.type(), "candidates")};
-  for (size_t i = 0; i < count; ++i) found.rows.copy_row(head, tokens[i], static_cast<int>(i));
+  const int outputs = static_cast<int>(tokens.size()) * kLanes;
+  const auto rows = std::make_shared<PackedMatrix>(outputs, head.k(), head.type(), "candidates");
+  std::vector<Candidates> found;
+  for (const std::vector<int>& row : tokens) {
+    const int block = static_cast<int>(found.size());
+    for (size_t lane = 0; lane < row.size(); ++lane)
+      rows->copy_row(head, row[lane], block * kLanes + static_cast<int>(lane));
+    found.push_back({row, rows, block});
+  }
   return found;
 }
 
@@ -40,9 +52,12 @@ bool Scoring::score(Team& team, const float* hidden, const Candidates& candidate
     kernels_.rms_norm(hidden, weights_.final_norm().data(), config_.norm_eps, size, x);
     for (int i = 0; i < size; ++i) finite &= std::isfinite(x[i]);
   });
-  run_linear(kernels_, candidates.rows,
-             linear_call(kernels_, candidates.rows, inputs, 1, candidates.rows.outputs(), logits, kLanes,
-                         Epilogue::store));
+  const PackedMatrix& rows = *candidates.rows;
+  LinearCall call = linear_call(kernels_, rows, inputs, 1, rows.outputs(), logits, kLanes, Epilogue::store);
+  call.block_begin = candidates.block;
+  call.block_end = candidates.block + 1;
+  call.column_origin = candidates.block * kLanes;
+  run_linear(kernels_, rows, call);
   return finite;
 }
 

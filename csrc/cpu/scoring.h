@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <memory>
 #include <vector>
 
 #include "cpu/inputs.h"
@@ -16,18 +17,21 @@ namespace specee {
 
 inline constexpr int kMaxCandidates = 16;  // of a row: one block of a packed matrix
 
-// Tokens that may come next, and their rows of the head.
+// Tokens that may come next, and their rows of the head: the first lanes of one block of a matrix, which
+// those gathered with them share.
 struct Candidates {
   std::vector<int> tokens;
-  PackedMatrix rows;
+  std::shared_ptr<const PackedMatrix> rows;
+  int block;
 };
 
 class Scoring {
  public:
   Scoring(const ModelConfig& config, const ModelWeights& weights, const Kernels& kernels, ThreadPool& pool);
 
-  // Throws RowError for no token, more than kMaxCandidates, one outside the vocabulary, or one given twice.
-  Candidates gather(const std::vector<int>& tokens) const;
+  // For each row its tokens. Throws RowError for none of them, more than kMaxCandidates, one outside the
+  // vocabulary, or one given twice.
+  std::vector<Candidates> gather(const std::vector<std::vector<int>>& tokens) const;
 
   // For each hidden state (hidden_size floats) the logits of its candidates, in their order, with the bits
   // that they have in the whole head. Members call consume(row, logits) at the same time, each for rows of
@@ -52,6 +56,7 @@ class Scoring {
  private:
   // Whether the normed state is finite.
   bool score(Team& team, const float* hidden, const Candidates& candidates, float* logits);
+  void check(const std::vector<int>& tokens) const;
   static void check(const std::vector<char>& finite);
 
   const ModelConfig& config_;

@@ -9,17 +9,20 @@ import numpy as np
 
 from specee import _cpu, env
 from specee.backends.cpu_drafter import CpuDrafter, native_chains, native_column, native_trees
-from specee.backends.cpu_exits import CpuExits
+from specee.backends.cpu_exits import CpuExitRows, CpuExits, native_exits, native_rows
 from specee.backends.draft_parts import checked_adapter, checked_vocabulary
 from specee.backends.drafter_parts import stored_rows
 from specee.backends.memory import check_room
 from specee.backends.protocol import (
+    Answer,
+    AskCall,
     ChainCall,
     DraftedTree,
     DraftFormat,
     DraftHead,
     Exit,
     ExitCall,
+    ExitRows,
     Exits,
     FittedDrafter,
     FittedExits,
@@ -306,19 +309,24 @@ class CpuBackend:
         confirm: bool,
     ) -> Exits:
         """See :meth:`.Backend.leave_early`."""
-        if not isinstance(predictors, CpuExits):
-            raise ConfigurationError(
-                f"got {type(predictors).__name__} where the cpu backend needs its own exit predictors; make "
-                "them with this backend's exit_predictors()"
-            )
+        known = native_exits(predictors)
         native = [
             (sequence, native_column(call.column), call.slot, call.layers, call.threshold, call.sampling)
             for sequence, call in zip(_sequences(calls), calls, strict=True)
         ]
         exits, *seconds = self._engine.leave_early(
-            _native_drafter(drafter), predictors.native, native, _native_head(head), confirm
+            _native_drafter(drafter), known, native, _native_head(head), confirm
         )
         return Exits([Exit(*each) for each in exits], *seconds)
+
+    def exit_rows(self, predictors: FittedExits, candidates: Seq[Seq[int]]) -> CpuExitRows:
+        """See :meth:`.Backend.exit_rows`."""
+        return CpuExitRows(self._engine, predictors, candidates)
+
+    def ask_exits(self, rows: ExitRows, layer: int, calls: Seq[AskCall]) -> list[Answer]:
+        """See :meth:`.Backend.ask_exits`."""
+        native = [(sequence, *call[1:]) for sequence, call in zip(_sequences(calls), calls, strict=True)]
+        return [Answer(*each) for each in self._engine.ask_exits(native_rows(rows), layer, native)]
 
 
 def _native_drafter(drafter: FittedDrafter) -> _cpu.Drafter:
@@ -330,7 +338,7 @@ def _native_drafter(drafter: FittedDrafter) -> _cpu.Drafter:
     return drafter.native
 
 
-def _sequences(calls: Seq[ChainCall | TreeCall | RankCall | ExitCall]) -> list[_cpu.Sequence]:
+def _sequences(calls: Seq[ChainCall | TreeCall | RankCall | ExitCall | AskCall]) -> list[_cpu.Sequence]:
     return [native for native, _ in _native([(call.sequence, ()) for call in calls])]
 
 

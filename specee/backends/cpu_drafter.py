@@ -14,7 +14,7 @@ from specee.models.drafter_parts import DrafterParts
 from specee.types import KVDtype, ModelConfig, Sampling
 
 NativeChain = tuple[_cpu.Sequence, _cpu.DrafterColumn, int, float, Sampling]
-NativeTree = tuple[_cpu.Sequence, _cpu.DrafterColumn, int, int, int, int, float, float, Sampling]
+NativeTree = tuple[_cpu.Sequence, _cpu.DrafterColumn, int, int, int, int, float, float, Sampling, int]
 
 
 class CpuDrafter:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
+
 from specee import _cpu
 from specee.backends.exit_parts import checked_exits
+from specee.backends.protocol import ExitRows, FittedExits
+from specee.errors import ConfigurationError
 from specee.models.exit_parts import ExitParts
 from specee.types import ModelConfig
 
@@ -23,3 +27,30 @@ class CpuExits:
                 checked.second[index],
                 float(checked.second_bias[index]),
             )
+
+
+class CpuExitRows:
+    """See :meth:`.Backend.exit_rows`."""
+
+    def __init__(self, engine: _cpu.Engine, predictors: FittedExits, candidates: Seq[Seq[int]]) -> None:
+        self.native = engine.exit_rows(native_exits(predictors), candidates)
+
+
+def native_exits(predictors: FittedExits) -> _cpu.ExitPredictors:
+    """As the engine takes them. Raises ConfigurationError for those of another backend."""
+    if not isinstance(predictors, CpuExits):
+        raise ConfigurationError(
+            f"got {type(predictors).__name__} where the cpu backend needs its own exit predictors; make them "
+            "with this backend's exit_predictors()"
+        )
+    return predictors.native
+
+
+def native_rows(rows: ExitRows) -> _cpu.ExitRows:
+    """The same for rows to ask about."""
+    if not isinstance(rows, CpuExitRows):
+        raise ConfigurationError(
+            f"got {type(rows).__name__} where the cpu backend needs its own rows to ask about; make them "
+            "with this backend's exit_rows()"
+        )
+    return rows.native

@@ -175,6 +175,29 @@ class FittedExits(Protocol):
         """Tokens that each row is judged by."""
 
 
+class ExitRows(Protocol):
+    """Rows of :meth:`Backend.exit_rows`, with what predictors saw of them; belong to their backend."""
+
+
+class AskCall(NamedTuple):
+    """Rows of one sequence, by their slots, to ask predictors about.
+
+    ``rows``: which of the :class:`ExitRows` each of them is, counted from 0. ``sampling`` draws their tokens.
+    """
+
+    sequence: SequenceState
+    slots: Seq[int]
+    rows: Seq[int]
+    sampling: Sampling
+
+
+class Answer(NamedTuple):
+    """The predictor's chance that ``token``, a row's likeliest candidate by its layer, is the final one."""
+
+    chance: float
+    token: int
+
+
 class ExitCall(NamedTuple):
     """A row, by its slot, to take through layers until a predictor lets it go.
 
@@ -196,7 +219,8 @@ class TreeCall(NamedTuple):
     ``nodes`` are kept at most, none of them more than ``depth`` drafts deep. At each depth ``width`` nodes at
     most get children, each ``children`` at most. A node's *chance* is the product of the shares on its path:
     none is kept whose chance is under ``stop_below``, the likeliest first one aside, and there is no further
-    depth where the nodes that would get children have less than ``deepen_from`` together.
+    depth where the nodes that would get children have less than ``deepen_from`` together. ``likely``: how
+    many tokens to name after each node that the block has looked behind, 0 for none.
     """
 
     sequence: SequenceState
@@ -208,6 +232,7 @@ class TreeCall(NamedTuple):
     stop_below: float
     deepen_from: float
     sampling: Sampling
+    likely: int = 0
 
 
 class Exit(NamedTuple):
@@ -234,12 +259,15 @@ class DraftedTree(NamedTuple):
     """Nodes of a tree, likeliest first, the one found first among equals: parents before their children.
 
     ``parents`` are indices, -1 for the end of the text: what :meth:`SequenceState.branch` takes. ``chances``
-    never grow along a path, nor along the list.
+    never grow along a path, nor along the list. ``likely``: what :meth:`Backend.rank` gives after the end of
+    the text, and then after each node; nothing for nodes that the block has not looked behind, among which is
+    none that has children. The whole list is empty where a call asked for nothing.
     """
 
     tokens: list[int]
     parents: list[int]
     chances: list[float]
+    likely: list[list[int]]
 
 
 Work = Seq[tuple[SequenceState, Seq[int]]]
@@ -416,11 +444,29 @@ class Backend(Protocol):
     ) -> list[DraftedTree]:
         """A tree for each sequence, drafted side by side, a depth at a time; no rows are added.
 
-        Columns catch up as in :meth:`draft_chains`. Then, depth by depth, nodes get as children the tokens of
-        :func:`specee.sampling.best` after them: the first one is what a chain would draft. Children's shares
-        are those of the softmax of the logits as they are; where noise or a penalty ranked them, what they
-        have together is shared out by the softmax of their scores. Of the newest depth, the likeliest nodes
-        that are among the ``nodes`` likeliest of all so far are taken through the block together, as far as
-        the column has slots behind the text. Raises what :meth:`draft_chains` raises, and RowError for a
-        limit under 1.
+        Columns catch up as in :meth:`rank`, for the newest position. Then, depth by depth, nodes get as
+        children the tokens of :func:`specee.sampling.best` after them: the first one is what a chain would
+        draft. Children's shares are those of the softmax of the logits as they are; where noise or a penalty
+        ranked them, what they have together is shared out by the softmax of their scores. Of the newest
+        depth, the likeliest nodes that are among the ``nodes`` likeliest of all so far are taken through the
+        block together, as far as the column has slots behind the text. Raises what :meth:`rank` raises, and
+        RowError for a limit under 1 and while speculative rows are live.
+        """
+
+    def exit_rows(self, predictors: FittedExits, candidates: Seq[Seq[int]]) -> ExitRows:
+        """Rows to ask predictors about at one layer after the other, each with candidates of its own.
+
+        As many candidates as the predictors know, distinct, likeliest first. Raises RowError,
+        ConfigurationError.
+        """
+
+    def ask_exits(self, rows: ExitRows, layer: int, calls: Seq[AskCall]) -> list[Answer]:
+        """Ask the predictor of ``layer`` about rows that have done exactly that layer.
+
+        All rows of all calls in one go (SpecEE's grouped scoring), each by its own candidates as in
+        :meth:`leave_early`: their logits,
+        their softmax and how it changed since the row was asked about before. Tokens are the likeliest
+        candidates, with the noise of their position where sampling has some, penalties aside. Answers come in
+        the order of the calls. Raises RowError before anything changes for rows at another layer, one that is
+        asked about twice or is none of ``rows``, and a layer without a predictor.
         """

@@ -17,11 +17,14 @@ from torch import Tensor
 
 from specee.backends.drafter_parts import stored_rows
 from specee.backends.protocol import (
+    Answer,
+    AskCall,
     ChainCall,
     DraftedTree,
     DraftFormat,
     DraftHead,
     ExitCall,
+    ExitRows,
     Exits,
     FittedColumn,
     FittedDrafter,
@@ -33,6 +36,7 @@ from specee.backends.protocol import (
     TreeCall,
     Work,
 )
+from specee.backends.reference_ask import ReferenceExitRows, ask
 from specee.backends.reference_chain import ReferenceChain
 from specee.backends.reference_draft import ReferenceDraftHead, make_draft_head
 from specee.backends.reference_drafter import ReferenceDrafter
@@ -282,6 +286,8 @@ class ReferenceBackend:
     ) -> list[DraftedTree]:
         """A tree for each sequence, one after the other. Raises RowError, ConfigurationError."""
         named = self._drafting([(call.sequence, call.column) for call in calls])
+        for k in {call.likely for call in calls if call.likely}:
+            self._check_likely(k, head)
         trees = [ReferenceTree(drafter, *pair, self.config) for pair in zip(named, calls, strict=True)]
         return [tree.run(self._table.embedding, self._tokens_after(head)) for tree in trees]
 
@@ -328,17 +334,21 @@ class ReferenceBackend:
     ) -> list[list[int]]:
         """The k likeliest tokens after each row by the block. Raises RowError, ConfigurationError."""
         named = self._drafting([(call.sequence, call.column) for call in calls])
-        own = self._own_head(head)
-        tokens = self.config.vocab_size if own is None or own.ids is None else len(own.ids)
-        if not 1 <= k <= tokens:
-            raise RowError(f"the {k} likeliest tokens: allowed are 1..{tokens}, as many as the head has")
+        self._check_likely(k, head)
         pairs = [checked_block(drafter, call.column, self.config) for call in calls]
         found = []
         for sequence, (block, column), call in zip(named, pairs, calls, strict=True):
             state = behind_row(block, column, sequence, call.slot, self._table.embedding)
+            column.cut(column.length)
             logits = self._logits(state.cpu().numpy()[None], head)[0]
             found.append(np.argsort(-logits, kind="stable")[:k].tolist())
         return found
+
+    def _check_likely(self, k: int, head: DraftHead | None) -> None:
+        own = self._own_head(head)
+        tokens = self.config.vocab_size if own is None or own.ids is None else len(own.ids)
+        if not 1 <= k <= tokens:
+            raise RowError(f"the {k} likeliest tokens: allowed are 1..{tokens}, as many as the head has")
 
     def score(self, work: Work, layers: Seq[int], candidates: Ints) -> Floats:
         """Logits of a few candidates by each kept state: (rows, layers, k). Raises RowError."""
@@ -365,19 +375,32 @@ class ReferenceBackend:
         confirm: bool,
     ) -> Exits:
         """Rows through layers until predictors let them go, one after the other."""
-        if not isinstance(predictors, ReferenceExits) or predictors.config is not self.config:
-            raise ConfigurationError(
-                f"{type(predictors).__name__} of another backend or model: make predictors with this "
-                "backend's exit_predictors()"
-            )
+        known = self._own_exits(predictors)
         self._named([(call.sequence, (call.slot,)) for call in calls])
         for call in calls:
-            predictors.check(call.layers)
+            known.check(call.layers)
         checked = [call for call in calls if call.layers]
         ranks = [RankCall(call.sequence, call.column, call.slot) for call in checked]
-        candidates = iter(self.rank(drafter, ranks, predictors.candidates, head))
-        rows = [ExitRow(call, next(candidates) if call.layers else []) for call in calls]
-        return Exits([leave(self, row, predictors, confirm=confirm) for row in rows], 0.0, 0.0, 0.0)
+        candidates = iter(self.rank(drafter, ranks, known.candidates, head))
+        rows = [ExitRow(next(candidates) if call.layers else []) for call in calls]
+        pairs = zip(calls, rows, strict=True)
+        return Exits([leave(self, *pair, known, confirm=confirm) for pair in pairs], 0.0, 0.0, 0.0)
+
+    def exit_rows(self, predictors: FittedExits, candidates: Seq[Seq[int]]) -> ReferenceExitRows:
+        """Rows to ask predictors about. Raises RowError, ConfigurationError."""
+        return ReferenceExitRows(self._own_exits(predictors), candidates)
+
+    def ask_exits(self, rows: ExitRows, layer: int, calls: Seq[AskCall]) -> list[Answer]:
+        """Ask a layer's predictor about rows, one after the other. Raises RowError, ConfigurationError."""
+        return ask(self, rows, layer, calls)
+
+    def _own_exits(self, predictors: FittedExits) -> ReferenceExits:
+        if isinstance(predictors, ReferenceExits) and predictors.config is self.config:
+            return predictors
+        raise ConfigurationError(
+            f"{type(predictors).__name__} of another backend or model: make predictors with this backend's "
+            "exit_predictors()"
+        )
 
 
 def _confidences(logits: Floats, tokens: Ints) -> Floats:

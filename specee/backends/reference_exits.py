@@ -18,7 +18,7 @@ from specee.backends.reference_sequence import ReferenceSequence
 from specee.errors import ConfigurationError, RowError
 from specee.models.exit_parts import MOST_CANDIDATES, ExitParts
 from specee.sampling import sample
-from specee.types import ModelConfig
+from specee.types import ModelConfig, Sampling
 
 Embed = Callable[[int], Tensor]
 
@@ -50,8 +50,7 @@ class ReferenceExits:
 class ExitRow:
     """A row on its way: its candidates, and their probabilities at the layer checked before."""
 
-    call: ExitCall
-    candidates: list[int]
+    candidates: Seq[int]
     before: Floats | None = None
     logits: Floats | None = None
 
@@ -64,17 +63,32 @@ class ExitRow:
         self.before = now
         return np.concatenate((logits, now, change))
 
-    def choose(self, vocabulary: int, position: int) -> int:
+    def choose(self, vocabulary: int, sampling: Sampling, position: int) -> int:
         """The likeliest candidate, with the noise of the position where there is any."""
         scores = np.full(vocabulary, -np.inf, np.float32)
-        scores[self.candidates] = self.logits
-        return sample(scores, replace(self.call.sampling, repetition_penalty=1.0), position)
+        scores[list(self.candidates)] = self.logits
+        return sample(scores, replace(sampling, repetition_penalty=1.0), position)
 
 
 def behind_row(
     drafter: ReferenceDrafter, column: ReferenceColumn, sequence: ReferenceSequence, slot: int, embed: Embed
 ) -> Tensor:
-    """What the block gives behind the row in ``slot``: (hidden_size,). Raises RowError."""
+    """What the block gives behind the row in ``slot``: (hidden_size,).
+
+    Guesses leave keys and values in the column, and no tokens: cut it when they are not needed any more.
+    """
+    base = sequence.frontier[-1]
+    check_behind(drafter, column, sequence, slot)
+    state = catch_up(drafter, column, sequence, base, embed)
+    for each in sequence.find(slot).path()[base + 1 :]:
+        state = drafter.row(column, each.position, embed(each.token), state)
+    return state
+
+
+def check_behind(
+    drafter: ReferenceDrafter, column: ReferenceColumn, sequence: ReferenceSequence, slot: int
+) -> None:
+    """Raise RowError for a row that the block cannot guess behind."""
     row, base = sequence.row(slot), sequence.frontier[-1]
     if row.position < base or base < 1 or base == sequence.length or sequence.kept < 1:
         raise RowError(
@@ -88,11 +102,6 @@ def behind_row(
             f"a drafter's column of {column.capacity} positions has no room for position {row.position}: "
             "make it as long as the sequence"
         )
-    state = catch_up(drafter, column, sequence, base, embed)
-    for each in sequence.find(slot).path()[base + 1 :]:
-        state = drafter.row(column, each.position, embed(each.token), state)
-    column.cut(column.length)  # guesses left keys and values, and no tokens
-    return state
 
 
 def checked_block(
@@ -123,9 +132,11 @@ def checked_candidates(candidates: npt.ArrayLike, rows: int, config: ModelConfig
     return ids
 
 
-def leave(backend: Backend, row: ExitRow, predictors: ReferenceExits, *, confirm: bool) -> Exit:
+def leave(
+    backend: Backend, call: ExitCall, row: ExitRow, predictors: ReferenceExits, *, confirm: bool
+) -> Exit:
     """One row through its layers: see :meth:`.Backend.leave_early`."""
-    call, config = row.call, backend.config
+    config = backend.config
     work = [(call.sequence, [call.slot])]
     info = call.sequence.row(call.slot)
     for layer in call.layers:
@@ -138,7 +149,7 @@ def leave(backend: Backend, row: ExitRow, predictors: ReferenceExits, *, confirm
         if confirm:
             token = int(backend.sample(work, [call.sampling])[0])
         else:
-            token = row.choose(config.vocab_size, info.position + 1)
+            token = row.choose(config.vocab_size, call.sampling, info.position + 1)
         if token in row.candidates:
             return Exit(layer, token, chance)
     if not confirm:

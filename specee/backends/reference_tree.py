@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from specee.backends.protocol import ChainCall, DraftedTree, FittedDrafter, TreeCall
-from specee.backends.reference_chain import Embed, ReferenceChain
-from specee.backends.reference_drafter import ReferenceColumn, ReferenceDrafter
+from specee.backends.protocol import DraftedTree, FittedDrafter, TreeCall
+from specee.backends.reference_chain import Embed
+from specee.backends.reference_drafter import ReferenceColumn
+from specee.backends.reference_exits import behind_row, check_behind, checked_block
 from specee.backends.reference_sequence import ReferenceSequence
 from specee.errors import RowError
 from specee.types import ModelConfig, Sampling
@@ -32,6 +33,8 @@ class _Node(NamedTuple):
 class ReferenceTree:
     """One call of :meth:`.Backend.draft_trees`, checked."""
 
+    _column: ReferenceColumn
+
     def __init__(
         self, drafter: FittedDrafter, sequence: ReferenceSequence, call: TreeCall, config: ModelConfig
     ) -> None:
@@ -43,27 +46,31 @@ class ReferenceTree:
         ):
             if value < 1:
                 raise RowError(f"a tree of {value} {what}: give 1 or more")
-        begins = ChainCall(call.sequence, call.column, 1, 0.0, call.sampling)
-        self._begins = ReferenceChain(drafter, sequence, begins, config)
-        self._drafter, self._column, self._call = drafter, call.column, call
+        if sequence.speculative:
+            raise RowError("a drafter drafts from the text alone: commit or drop the speculative rows first")
+        self._drafter, self._column = checked_block(drafter, call.column, config)
+        self._sequence, self._call = sequence, call
+        check_behind(self._drafter, self._column, sequence, sequence.length - 1)
 
     def run(self, embed: Embed, branch: Branch) -> DraftedTree:
         """Nodes, likeliest first."""
-        assert isinstance(self._drafter, ReferenceDrafter)
-        assert isinstance(self._column, ReferenceColumn)
-        call, column = self._call, self._column
-        state, text = self._begins.begin(embed)
-        true = list(column.memory)
+        call, column, sequence = self._call, self._column, self._sequence
+        state = behind_row(self._drafter, column, sequence, sequence.length - 1, embed)
+        text = [sequence.row(slot).token for slot in range(sequence.length)]
+        true = list(column.memory)  # and what was guessed of positions that wait
         nodes: list[_Node] = []
+        likely: dict[int, list[int]] = {}
         memories: dict[int, tuple[Tensor, Tensor]] = {}
         frontier: list[tuple[int, Tensor]] = [(-1, state)]
         while frontier:
             first = len(nodes)
             for index, state in frontier:
-                self._add(
-                    nodes, index, branch(state, self._text(text, nodes, index), call.sampling, call.children)
-                )
-            chosen = self._chosen(nodes, first, column.capacity - column.length - len(memories))
+                after = self._text(text, nodes, index)
+                self._add(nodes, index, branch(state, after, call.sampling, call.children))
+                if call.likely:
+                    best = branch(state, after, Sampling(), call.likely)
+                    likely[index] = [token for token, _ in best]
+            chosen = self._chosen(nodes, first, column.capacity - len(true) - len(memories))
             states, frontier = dict(frontier), []
             for index in chosen:
                 node = nodes[index]
@@ -73,7 +80,8 @@ class ReferenceTree:
                 frontier.append((index, self._drafter.row(column, position, embed(node.token), before)))
                 memories[index] = column.memory[-1]
         column.memory[:] = true
-        return self._kept(nodes)
+        column.cut(column.length)
+        return self._kept(nodes, likely)
 
     def _add(self, nodes: list[_Node], parent: int, children: Seq[tuple[int, float]]) -> None:
         before = () if parent < 0 else (*nodes[parent].before, parent)
@@ -102,8 +110,10 @@ class ReferenceTree:
             return text
         return [*text, *[nodes[above].token for above in (*nodes[index].before, index)]]
 
-    def _kept(self, nodes: list[_Node]) -> DraftedTree:
+    def _kept(self, nodes: list[_Node], likely: dict[int, list[int]]) -> DraftedTree:
         best = self._best(nodes)
         place = {index: at for at, index in enumerate(best)}
         parents = [place[nodes[i].before[-1]] if nodes[i].before else -1 for i in best]
-        return DraftedTree([nodes[i].token for i in best], parents, [float(nodes[i].chance) for i in best])
+        tokens, chances = [nodes[i].token for i in best], [float(nodes[i].chance) for i in best]
+        named = [likely.get(i, []) for i in (-1, *best)] if likely else []
+        return DraftedTree(tokens, parents, chances, named)

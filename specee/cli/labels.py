@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from specee.policies import DrafterBlock, DrafterTree, ExitLayer, NgramLookup, PredictedExit
+from specee.policies import DrafterBlock, DrafterTree, ExitLayer, NgramLookup, PredictedExit, PredictedTree
 
 SHARES = {
     "draft": "draft",
@@ -25,6 +25,8 @@ def source_label(source: Any) -> str:
         return "drafter"
     if isinstance(source, PredictedExit):
         return f"exit predictors over {source.threshold:g}"
+    if isinstance(source, PredictedTree):
+        return f"pruned tree over {source.threshold:g}"
     if isinstance(source, DrafterTree):
         return "drafter tree"
     return "prompt lookup" if isinstance(source, NgramLookup) else type(source).__name__

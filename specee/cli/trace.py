@@ -100,7 +100,8 @@ def explain(origin: Origin) -> str:
     entry, place = origin.entry, origin.place
     begin = f"round {origin.step}" + (" (the prompt's)" if origin.step == 0 else "")
     if not entry.drafted:
-        return f"{begin}\nfull model, nothing drafted"
+        ruled = f"all drafts ({len(entry.pruned)}) ruled out" if entry.pruned else "nothing drafted"
+        return f"{begin}\nfull model, {ruled}"
     if isinstance(entry.source, DrafterTree):
         return f"{begin}\n{_in_tree(origin, entry.source)}"
     sure = f", confidence {entry.confidences[place]:.3f}" if place < len(entry.confidences) else ""

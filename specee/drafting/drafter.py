@@ -17,6 +17,7 @@ from specee.policies import (
     ExitLayer,
     NgramLookup,
     PredictedExit,
+    PredictedTree,
 )
 
 
@@ -57,13 +58,16 @@ def built_in(backend: Backend, heads: DraftHeads) -> dict[type[DraftSource], Dra
     from specee.drafting.drafter_tree import TreeDrafter
     from specee.drafting.exit_layer import ExitLayerDrafter
     from specee.drafting.predicted_exit import PredictedExitDrafter
+    from specee.drafting.predicted_tree import PredictedTreeDrafter
     from specee.drafting.prompt_lookup import PromptLookupDrafter
 
     chains = BlockDrafter(backend, heads, Columns(heads))
+    trees = TreeDrafter(backend, heads, chains)
     return {
         ExitLayer: ExitLayerDrafter(backend, heads),
         NgramLookup: PromptLookupDrafter(),
         DrafterBlock: chains,
-        DrafterTree: TreeDrafter(backend, heads, chains),
+        DrafterTree: trees,
         PredictedExit: PredictedExitDrafter(backend, heads, chains.columns),
+        PredictedTree: PredictedTreeDrafter(backend, heads, trees),
     }

@@ -10,7 +10,7 @@ from specee.drafting.drafter import States
 from specee.drafting.drafter_block import BlockDrafter, drawn
 from specee.drafting.heads import DraftHeads
 from specee.drafting.tree import DraftTree
-from specee.policies import DraftCost, DrafterTree, DraftSource
+from specee.policies import DraftCost, DrafterTree, DraftSource, PredictedTree
 from specee.policies.checks import check_tree
 
 
@@ -41,22 +41,29 @@ class TreeDrafter:
 
     def draft(self, trees: Seq[DraftTree], clock: Clock) -> None:
         """See :meth:`.Drafter.draft`. A text whose states are not known yet gets nothing."""
-        able = [tree for tree in trees if tree.open and self._chains.known(tree)]
-        if able:
-            arguments = (
-                self._chains.columns.block,
-                [self._call(tree) for tree in able],
-                self._heads.drafter_head,
-            )
-            grown = clock.timed("draft", self._backend.draft_trees, *arguments)
-            for tree, found in zip(able, grown, strict=True):
-                tree.grow(*found)
+        self.grow([tree for tree in trees if tree.open and self._chains.known(tree)], clock)
         for tree in trees:
             tree.close()
 
+    def grow(self, trees: Seq[DraftTree], clock: Clock) -> None:
+        """Grow all of these; positions that wait are guessed through.
+
+        Those of a :class:`.PredictedTree` that has layers to be checked learn what is likely after their
+        nodes.
+        """
+        if not trees:
+            return
+        block, head = self._chains.columns.block, self._heads.drafter_head
+        calls = [self._call(tree) for tree in trees]
+        grown = clock.timed("draft", self._backend.draft_trees, block, calls, head)
+        for tree, found in zip(trees, grown, strict=True):
+            tree.grow(*found)
+
     def _call(self, tree: DraftTree) -> TreeCall:
-        draft, source = tree.draft, tree.draft.source
+        draft, source, exits = tree.draft, tree.draft.source, self._heads.exits
         assert isinstance(source, DrafterTree)
         limits = draft.length, source.depth, source.width, source.children
         column = self._chains.columns.of(tree.draft.sequence, tree.state)
-        return TreeCall(tree.state, column, *limits, draft.stop_below, draft.deepen_from, drawn(tree))
+        asked = exits is not None and bool(draft.layers) and isinstance(source, PredictedTree)
+        likely = exits.candidates if exits is not None and asked else 0
+        return TreeCall(tree.state, column, *limits, draft.stop_below, draft.deepen_from, drawn(tree), likely)

@@ -41,8 +41,8 @@ def row_layers(parents: Sequence[int], layers: Sequence[int]) -> list[int]:
 class HyperTokens:
     """The same layer by layer, while predictors are asked: each node once a layer.
 
-    A node that has fired stays so, as a token that has left does not come back. Raises ValueError for what is
-    no tree.
+    A node that has fired stays so, as a token that has left does not come back. Branches may be dropped on
+    the way. Raises ValueError for what is no tree.
     """
 
     def __init__(self, parents: Sequence[int]) -> None:
@@ -50,15 +50,30 @@ class HyperTokens:
             _check(parent, node)
         self._parents = tuple(parents)
         self._fired = [False] * len(self._parents)
-        inner = set(self._parents)
-        self.leaves = tuple([node for node in range(len(self._parents)) if node not in inner])
-        """Nodes that paths end with."""
+        self._gone = [False] * len(self._parents)
         self._left = [False] * len(self._parents)
+
+    @property
+    def leaves(self) -> tuple[int, ...]:
+        """Nodes that paths end with, dropped branches aside."""
+        inner = {parent for parent, gone in zip(self._parents, self._gone, strict=True) if not gone}
+        return tuple([node for node, gone in enumerate(self._gone) if not gone and node not in inner])
 
     @property
     def waiting(self) -> list[int]:
         """Nodes whose predictors are still to be asked: their paths have not left."""
-        return [node for node, fired in enumerate(self._fired) if not fired]
+        pairs = zip(self._fired, self._gone, strict=True)
+        return [node for node, (fired, gone) in enumerate(pairs) if not (fired or gone)]
+
+    def drop(self, nodes: Sequence[int]) -> None:
+        """These nodes are nobody's business any more, nor is what is below them: their paths never leave.
+
+        A node that loses all its children ends a path itself. Raises ValueError for a node that is not there.
+        """
+        for node in nodes:
+            self._gone[self._known(node, "dropped from")] = True
+        for node, parent in enumerate(self._parents):
+            self._gone[node] = self._gone[node] or (parent >= 0 and self._gone[parent])
 
     def see(self, fired: Sequence[int]) -> list[int]:
         """Nodes whose predictors fired at this layer; gives the leaves of the paths that leave at it.
@@ -66,11 +81,7 @@ class HyperTokens:
         Raises ValueError for a node that is not there.
         """
         for node in fired:
-            if not 0 <= node < len(self._fired):
-                raise ValueError(
-                    f"node {node} fired in a tree of {len(self._fired)}: allowed are its indices"
-                )
-            self._fired[node] = True
+            self._fired[self._known(node, "fired in")] = True
         whole: list[bool] = []
         for parent, own in zip(self._parents, self._fired, strict=True):
             whole.append(own and (parent < 0 or whole[parent]))
@@ -78,6 +89,11 @@ class HyperTokens:
         for leaf in leaving:
             self._left[leaf] = True
         return leaving
+
+    def _known(self, node: int, what: str) -> int:
+        if not 0 <= node < len(self._parents):
+            raise ValueError(f"node {node} {what} a tree of {len(self._parents)}: allowed are its indices")
+        return node
 
 
 def _check(parent: int, node: int) -> None:

@@ -11,9 +11,8 @@ from specee.drafting.drafter import States
 from specee.drafting.drafter_block import drawn
 from specee.drafting.heads import DraftHeads
 from specee.drafting.tree import DraftTree
-from specee.errors import ConfigurationError
 from specee.policies import DraftCost, DraftSource, PredictedExit
-from specee.policies.checks import check_layers
+from specee.policies.checks import check_layers, needed_exits
 
 
 class PredictedExitDrafter:
@@ -67,9 +66,4 @@ class PredictedExitDrafter:
         return ExitCall(tree.state, column, tree.tip, tree.draft.layers, source.threshold, drawn(tree))
 
     def _exits(self) -> FittedExits:
-        if self._heads.exits is None:
-            raise ConfigurationError(
-                "no exit predictors are loaded: load a speculator file that has some (specee fit), or use "
-                "another policy"
-            )
-        return self._heads.exits
+        return needed_exits(self._heads.exits)

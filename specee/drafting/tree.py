@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from specee.backends.protocol import SequenceState
-from specee.policies import Draft
+from specee.policies import Draft, Pruned
 from specee.types import Sampling
 
 Doubles = npt.NDArray[np.float64]
@@ -20,18 +20,22 @@ class DraftTree:
     ``slots[i]`` is the row of node i. ``text`` is the sequence's text up to node 0; ``sampling`` draws its
     tokens; ``ends`` are tokens after which there is nothing to draft. ``distributions[i]``, filled where
     classical rejection sampling needs it, is what node i was drawn from, (vocab_size,), None for a choice
-    without chance. ``exits``: layers where a predictor let rows go, for a source that has some.
+    without chance. ``exits``: layers where a predictor let rows go, for a source that has some. ``likely``:
+    what may come after some nodes, for predictors to look at; ``pruned``: nodes that they ruled out.
     """
 
     __slots__ = (
         "_children",
+        "_deepest",
         "_open",
         "confidences",
         "distributions",
         "draft",
         "ends",
         "exits",
+        "likely",
         "parents",
+        "pruned",
         "rejection",
         "sampling",
         "slots",
@@ -61,14 +65,22 @@ class DraftTree:
         self.parents = [-1]
         self.confidences: list[float] = []
         self.exits: list[int] = []
+        self.likely: dict[int, list[int]] = {}
+        self.pruned: list[Pruned] = []
         self.distributions: list[Doubles | None] = [None]
         self._children: dict[tuple[int, int], int] = {}
+        self._deepest = 0
         self._open = draft.length > 0
 
     @property
     def drafted(self) -> int:
         """Nodes without the root."""
         return len(self.slots) - 1
+
+    @property
+    def shown(self) -> bool:
+        """Whether there is anything to tell of it: nodes, or some that were ruled out."""
+        return bool(len(self.slots) > 1 or self.pruned)
 
     @property
     def open(self) -> bool:
@@ -82,11 +94,11 @@ class DraftTree:
 
     @property
     def depth(self) -> int:
-        """Most drafts in a row."""
+        """Most drafts in a row, those that were ruled out among them."""
         depths = [0]
         for parent in self.parents[1:]:
             depths.append(depths[parent] + 1)
-        return max(depths)
+        return max(self._deepest, *depths)
 
     def child(self, node: int, token: int) -> int | None:
         """The child of ``node`` with that token, None if there is none."""
@@ -148,7 +160,9 @@ class DraftTree:
         self.confidences += confidences
         self.distributions += [distribution] * len(tokens)
 
-    def grow(self, tokens: Seq[int], parents: Seq[int], chances: Seq[float]) -> None:
+    def grow(
+        self, tokens: Seq[int], parents: Seq[int], chances: Seq[float], likely: Seq[list[int]] = ()
+    ) -> None:
         """A whole tree below the root, as :class:`.DraftedTree` has it, without what follows an end."""
         place: dict[int, int] = {-1: -1}
         kept: list[int] = []
@@ -159,7 +173,22 @@ class DraftTree:
         self.graft(
             [tokens[i] for i in kept], [place[parents[i]] for i in kept], 0, [chances[i] for i in kept]
         )
+        known = [likely[0], *[likely[1 + index] for index in kept]] if likely else []
+        self.likely = {node: after for node, after in enumerate(known) if after}
         self.close()
+
+    def retain(self, nodes: Seq[int]) -> None:
+        """Drop all nodes but these, ascending, the root first; a node stays with its parent."""
+        self._deepest = self.depth
+        place = {node: at for at, node in enumerate(nodes)}
+        self.slots = [self.slots[node] for node in nodes]
+        self.tokens = [self.tokens[node] for node in nodes]
+        self.parents = [-1, *[place[self.parents[node]] for node in nodes[1:]]]
+        self.confidences = [self.confidences[node - 1] for node in nodes[1:]]
+        self.distributions = [self.distributions[node] for node in nodes]
+        self.likely = {place[node]: after for node, after in self.likely.items() if node in place}
+        pairs = zip(self.parents[1:], self.tokens[1:], strict=True)
+        self._children = {pair: node for node, pair in enumerate(pairs, start=1)}
 
     def turn_to(self, draft: Draft) -> None:
         """Open again for another draft: the one before had nothing to offer."""

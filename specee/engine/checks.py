@@ -19,9 +19,10 @@ from specee.policies import (
     Plan,
     Policy,
     PredictedExit,
+    PredictedTree,
     Speculate,
 )
-from specee.policies.checks import check_layers, check_shadows, checked_needs
+from specee.policies.checks import check_layers, check_shadows, checked_needs, needed_exits
 
 
 def get_ready(policy: Policy, model: ModelView, drafters: Mapping[type[DraftSource], Drafter]) -> Needs:
@@ -72,7 +73,7 @@ def check_plan(
             _check_draft(draft, sequences[draft.sequence], drafters, model)
     if isinstance(plan, LeaveEarly):
         for leave in plan.leaves:
-            _check_leave(leave, sequences[leave.sequence], model)
+            _check_leave(leave, sequences[leave.sequence], drafters, model)
     if plan.shadows:
         check_shadows(plan.shadows, sequences, model, kept)
 
@@ -91,19 +92,40 @@ def _fit(named: Seq[int], sequences: Mapping[int, ActiveSequence]) -> bool:
     return len(named) == 1 or len(named) == len(set(named)) > 0
 
 
-def _check_leave(leave: Leave, sequence: ActiveSequence, model: ModelView) -> None:
-    if model.exits is None:
-        raise ConfigurationError(
-            "early exits without exit predictors: load a speculator file that has some (specee fit), or use "
-            "another policy"
-        )
-    check_layers(leave.layers, leave.threshold, model.exits)
+def _check_leave(
+    leave: Leave,
+    sequence: ActiveSequence,
+    drafters: Mapping[type[DraftSource], Drafter],
+    model: ModelView,
+) -> None:
+    check_layers(leave.layers, leave.threshold, needed_exits(model.exits))
     if leave.waiting < 0:
         raise ConfigurationError(f"at most {leave.waiting} rows waiting: allowed are 0 or more")
     if sequence.judged:
         raise ConfigurationError(
             f"sequence {sequence.id} has processors or acceptance='rejection', which early exits without "
             "verification do not know: use another policy, or mode='lossless'"
+        )
+    if leave.tree is not None:
+        _check_tree(leave, leave.tree, sequence, drafters, model)
+
+
+def _check_tree(
+    leave: Leave,
+    tree: Draft,
+    sequence: ActiveSequence,
+    drafters: Mapping[type[DraftSource], Drafter],
+    model: ModelView,
+) -> None:
+    """That of a :class:`.Leave`, which says itself where and how predictors are asked."""
+    _check_draft(tree, sequence, drafters, model)
+    source = tree.source
+    same = tree.sequence == leave.sequence and tree.layers == leave.layers and tree.otherwise is None
+    if not (same and isinstance(source, PredictedTree) and source.threshold == leave.threshold):
+        raise ConfigurationError(
+            f"sequence {leave.sequence} leaves at {leave.layers} over {leave.threshold} with a tree of "
+            f"sequence {tree.sequence} at {tree.layers}, {source}: allowed is a PredictedTree with the same "
+            "sequence, layers and threshold, and nothing otherwise"
         )
 
 
@@ -121,7 +143,7 @@ def _check_draft(
             f"tokens: a round emits one token more than its drafts, so at most {sequence.remaining - 1} fit"
         )
     drafter_of(draft.source, drafters).check(draft.source)
-    if draft.layers and isinstance(draft.source, PredictedExit):
+    if draft.layers and isinstance(draft.source, (PredictedExit, PredictedTree)):
         check_layers(draft.layers, draft.source.threshold, model.exits)
     if draft.otherwise is not None:
         if draft.otherwise.sequence != draft.sequence:

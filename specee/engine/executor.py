@@ -75,7 +75,7 @@ class Executor:
                 return _next_tokens(self._backend, plain, clock)
         pairs = [self._tree(draft) for draft in _drafts(plan)]
         self._grow(pairs, clock)
-        if True not in [tree.drafted > 0 or sequence.judged for sequence, tree in pairs]:
+        if True not in [tree.shown or sequence.judged for sequence, tree in pairs]:
             return _next_tokens(self._backend, [sequence for sequence, _ in pairs], clock)
         targets = verify(self._backend, pairs, clock)
         done: list[Done] = []
@@ -143,7 +143,7 @@ def _drafts(plan: NextToken | Speculate) -> Seq[Draft]:
 
 def _turned(tree: DraftTree) -> bool:
     """Whether a tree without drafts has another source to turn to; it has turned there."""
-    if tree.drafted or tree.draft.otherwise is None:
+    if tree.shown or tree.draft.otherwise is None:
         return False
     tree.turn_to(tree.draft.otherwise)
     return tree.open
@@ -155,7 +155,7 @@ def outcome_of(done: Seq[Done], clock: Clock) -> Outcome:
 
 
 def _round(sequence: ActiveSequence, tree: DraftTree | None, done: Walk) -> Round:
-    if tree is None or not tree.drafted:
+    if tree is None or not tree.shown:
         return Round(sequence.id, done.tokens, exits=done.exits)
     drafts = Round(
         sequence.id,
@@ -164,7 +164,8 @@ def _round(sequence: ActiveSequence, tree: DraftTree | None, done: Walk) -> Roun
         tree.drafted,
         len(done.path),
         tuple(tree.confidences),
-        exits=tuple(tree.exits),
+        exits=done.exits or tuple(tree.exits),
+        pruned=tuple(tree.pruned),
     )
     if not isinstance(tree.draft.source, DrafterTree):
         return drafts

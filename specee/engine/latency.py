@@ -70,9 +70,9 @@ class LatencyMeter:
 
         Each pair is a number of layers and the rows that passed them together: ``[(8, 1), (22, 5)]`` after a
         chain of 4 drafted at layer 8 of 30. Nothing is learnt before the first :meth:`table`, nor from more
-        rows than the table has (there it is extrapolated). No part has more rows than the head.
+        rows than the table has (there it is extrapolated), at the head or in any part.
         """
-        if self._table is None or rows > self._most:
+        if self._table is None or max([rows, *[count for _, count in layer_rows]]) > self._most:
             return
         with self._lock:
             self._learn(rows, layer_rows, times, step_seconds, turns)

@@ -7,15 +7,24 @@ those of layers that a token skipped): the next row that goes deeper takes the w
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence as Seq
+from dataclasses import replace
+from typing import TypeAlias
 
-from specee.acceptance import Walk
+from specee.acceptance import Walk, walk
 from specee.backends.protocol import Backend, ExitCall
 from specee.clock import Clock
 from specee.drafting import DraftHeads
 from specee.drafting.columns import Columns, guessable
+from specee.drafting.descent import Descent
+from specee.drafting.drafter_block import BlockDrafter
+from specee.drafting.drafter_tree import TreeDrafter
 from specee.drafting.tree import DraftTree
 from specee.engine.sequence import ActiveSequence
-from specee.policies import Leave, LeaveEarly
+from specee.engine.verify import Pair, verify
+from specee.policies import DrafterTree, Leave, LeaveEarly
+
+Done: TypeAlias = tuple[ActiveSequence, DraftTree | None, Walk]
 
 
 class Leaving:
@@ -24,14 +33,34 @@ class Leaving:
     def __init__(self, backend: Backend, heads: DraftHeads) -> None:
         self._backend, self._heads = backend, heads
         self._columns = Columns(heads)
+        self._trees = TreeDrafter(backend, heads, BlockDrafter(backend, heads, self._columns))
+        self._descent = Descent(backend, heads)
 
-    def run(
-        self, plan: LeaveEarly, sequences: Mapping[int, ActiveSequence], clock: Clock
-    ) -> list[tuple[ActiveSequence, DraftTree | None, Walk]]:
-        """One token for each sequence; that it stays is for the caller to commit."""
+    def run(self, plan: LeaveEarly, sequences: Mapping[int, ActiveSequence], clock: Clock) -> list[Done]:
+        """One token or more for each sequence; that they stay is for the caller to commit."""
+        alone: list[tuple[Leave, ActiveSequence]] = []
+        pairs: list[Pair] = []
+        for leave in plan.leaves:
+            sequence = sequences[leave.sequence]
+            tree = self._tree(leave, sequence)
+            if tree is None:
+                alone.append((leave, sequence))
+            else:
+                pairs.append((sequence, tree))
+        return [*self._rows(alone, clock), *self._paths(pairs, clock)]
+
+    def complete(self, sequence: ActiveSequence) -> None:
+        """Take all rows that wait through the layers that they lack; the newest token is not computed yet."""
+        newest = sequence.state.length - 2
+        if newest >= 0 and sequence.state.frontier[-1] <= newest:
+            self._backend.advance([(sequence.state, [newest])], self._backend.config.num_layers)
+
+    def _rows(self, pairs: Seq[tuple[Leave, ActiveSequence]], clock: Clock) -> list[Done]:
+        """One token each."""
+        if not pairs:
+            return []
         assert self._heads.exits is not None
-        named = [sequences[leave.sequence] for leave in plan.leaves]
-        calls = [self._call(leave, one) for leave, one in zip(plan.leaves, named, strict=True)]
+        calls = [self._call(*pair) for pair in pairs]
         left = self._backend.leave_early(
             self._columns.block, self._heads.exits, calls, self._heads.drafter_head, confirm=True
         )
@@ -40,14 +69,37 @@ class Leaving:
         clock.head += left.head
         return [
             (sequence, None, Walk((token,), (), sequence.end_after((token,)), (layer,)))
-            for sequence, (layer, token, _) in zip(named, left.exits, strict=True)
+            for (_, sequence), (layer, token, _) in zip(pairs, left.exits, strict=True)
         ]
 
-    def complete(self, sequence: ActiveSequence) -> None:
-        """Take all rows that wait through the layers that they lack; the newest token is not computed yet."""
-        newest = sequence.state.length - 2
-        if newest >= 0 and sequence.state.frontier[-1] <= newest:
-            self._backend.advance([(sequence.state, [newest])], self._backend.config.num_layers)
+    def _paths(self, pairs: Seq[Pair], clock: Clock) -> list[Done]:
+        """As many tokens each as a path has nodes; where none leaves, the tree is verified."""
+        self._trees.grow([tree for _, tree in pairs], clock)
+        found = self._descent.leave([tree for _, tree in pairs], clock)
+        done: list[Done] = []
+        for (sequence, tree), left in zip(pairs, found, strict=True):
+            if left is not None:
+                ended = walk(tree, left.tokens.__getitem__, sequence.end_after)
+                exits = (left.layer,) * len(ended.tokens)
+                done.append((sequence, tree, ended._replace(exits=exits)))
+        whole = [pair for pair, left in zip(pairs, found, strict=True) if left is None]
+        targets = verify(self._backend, whole, clock) if whole else []
+        for (sequence, tree), target in zip(whole, targets, strict=True):
+            ended = walk(tree, target, sequence.end_after)
+            exits = (self._backend.config.num_layers,) * len(ended.tokens)
+            done.append((sequence, tree, ended._replace(exits=exits)))
+        return done
+
+    def _tree(self, leave: Leave, sequence: ActiveSequence) -> DraftTree | None:
+        """A tree whose paths are no longer than rows may wait, None where there is room for none."""
+        draft, state = leave.tree, sequence.state
+        depth = leave.waiting - (len(sequence.text) - 1 - state.frontier[-1])
+        if draft is None or not (draft.length and leave.layers) or depth < 1 or not guessable(state):
+            return None
+        assert isinstance(draft.source, DrafterTree)
+        source = replace(draft.source, depth=min(draft.source.depth, depth))
+        request = sequence.request
+        return DraftTree(draft._replace(source=source), state, sequence.text, request.sampling, request.eos)
 
     def _call(self, leave: Leave, sequence: ActiveSequence) -> ExitCall:
         state, slot = sequence.state, len(sequence.text) - 1

@@ -13,10 +13,10 @@ from specee.drafting import Drafter, DraftHeads, built_in
 from specee.engine.checks import get_ready, states_kept
 from specee.engine.executor import Done, Executor, outcome_of
 from specee.engine.latency import LatencyMeter
-from specee.engine.passes import draft_turns, verified_rows
+from specee.engine.passes import draft_turns, in_step, verified_rows
 from specee.engine.sequence import ActiveSequence
 from specee.engine.statistics import Statistics
-from specee.policies import DraftCost, DraftSource, Observation, Outcome, Policy
+from specee.policies import DraftCost, DraftSource, Observation, Outcome, Plan, Policy
 
 _PLAIN_STEPS = 8  # of which one refines the latency table
 
@@ -99,7 +99,7 @@ class Generation:
                 seconds = time.perf_counter() - begin
                 self.statistics.amend(outcome, seconds)
             if self._latency is not None:
-                self._refine(done, outcome, seconds)
+                self._refine(plan, done, outcome, seconds)
             self._policy.observe(outcome)
         except BaseException:
             self._restore()
@@ -110,15 +110,13 @@ class Generation:
         views = tuple([sequence.view() for sequence in self._running])
         return Observation(views, None if self._latency is None else self._latency.table())
 
-    def _refine(self, done: Seq[Done], outcome: Outcome, seconds: float) -> None:
+    def _refine(self, plan: Plan, done: Seq[Done], outcome: Outcome, seconds: float) -> None:
         """Of plain steps, which are all alike, a few are enough. The first step is the prompt's."""
         steps = len(self.statistics.outcomes)
         if steps % _PLAIN_STEPS and not max([entry.drafted for entry in outcome.rounds]):
             return
-        if any(entry.exits and not entry.drafted for entry in outcome.rounds):
-            return  # rows that left early have not been through all layers
-        if self._latency is not None and steps > 1:
-            trees = [tree for _, tree, _ in done]
+        trees = [tree for _, tree, _ in done]
+        if self._latency is not None and steps > 1 and in_step(plan, trees):
             rows, parts = verified_rows(trees, self._layers)
             self._latency.observe(rows, parts, outcome.times, seconds, draft_turns(trees))
 

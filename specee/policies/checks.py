@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from specee.errors import ConfigurationError
 from specee.policies.plans import (
@@ -15,6 +15,8 @@ from specee.policies.plans import (
     NgramLookup,
     Shadow,
 )
+
+Found = TypeVar("Found")
 
 
 def checked_needs(needs: Any, policy: object, model: ModelView) -> Needs:
@@ -66,6 +68,16 @@ def check_exit_layer(source: ExitLayer, layers: int) -> None:
             f"exit layer {source.layer} of a model of {layers} layers: allowed are 1..{layers - 1}; "
             "the last layer is where tokens are verified"
         )
+
+
+def needed_exits(exits: Found | None) -> Found:
+    """Exit predictors, in whatever form. Raises ConfigurationError if there are none."""
+    if exits is None:
+        raise ConfigurationError(
+            "no exit predictors are loaded: load a speculator file that has some (specee fit), or use "
+            "another policy"
+        )
+    return exits
 
 
 def check_layers(layers: Sequence[int], threshold: float, exits: ExitView | None) -> None:

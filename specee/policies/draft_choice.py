@@ -14,11 +14,14 @@ from specee.policies.plans import (
     DrafterTree,
     ExitLayer,
     NgramLookup,
+    PredictedExit,
+    PredictedTree,
     Round,
     SequenceView,
     Shadow,
     ShadowTokens,
 )
+from specee.policies.predicted_choice import PredictedChoice
 from specee.policies.shadow_budget import ShadowBudget
 from specee.policies.tree_choice import TreeChoice
 
@@ -36,7 +39,7 @@ class DraftChoice:
     """Of one sequence.
 
     ``exits``: by whether they are adapted; ``lookup``: None where nothing is copied; ``block`` and ``trees``,
-    the block's chains and its trees: None without.
+    the block's chains and its trees, and ``predicted``, drafts by exit predictors: None without.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class DraftChoice:
         lookup: tuple[NgramLookup, LookupChoice] | None,
         block: BlockChoice | None = None,
         trees: TreeChoice | None = None,
+        predicted: PredictedChoice | None = None,
         *,
         sampled: bool,
     ) -> None:
@@ -52,6 +56,8 @@ class DraftChoice:
         self._lookup = lookup
         self._block = block
         self._trees = trees
+        self._predicted = predicted
+        self._predicting = False  # whether predictors are to draft in this round
         self._value = 0.0  # of what is drafted, copies aside; 0 if nothing is
         self._exits_draft = False  # whether that is an exit layer: only then others are likely to be better
         self._sampled = sampled
@@ -64,8 +70,12 @@ class DraftChoice:
         self._looked_adapted = False
         self._near = False  # whether the best layer known is worth about as much as plain decoding, or more
 
-    def draft(self, view: SequenceView, objective: Objective) -> Draft | None:
-        """The drafts of the next round; None where plain decoding is worth more."""
+    def draft(self, view: SequenceView, objective: Objective, layers: tuple[int, ...] = ()) -> Draft | None:
+        """The drafts of the next round; None where plain decoding is worth more.
+
+        ``layers``: where predictors are to be asked, if they are.
+        """
+        self._predicting = False
         room = view.remaining - 1
         if room < 1:
             return None
@@ -84,7 +94,14 @@ class DraftChoice:
             tree = self._trees.best(objective, self._now)
             if tree.value > value:
                 nodes, value = min(tree.nodes, room), tree.value
-                draft = Draft(view.id, DrafterTree(), nodes, tree.stop_below, deepen_from=tree.deepen_from)
+                tree_of = PredictedTree() if tree.pruned else DrafterTree()
+                asked, deepen = layers if tree.pruned else (), tree.deepen_from
+                draft = Draft(view.id, tree_of, nodes, tree.stop_below, layers=asked, deepen_from=deepen)
+        if self._predicted is not None:
+            left = self._predicted.best(objective, self._now)
+            if left.value > max(value, _GAIN):
+                length, value = min(left.length, room), left.value
+                draft, self._predicting = Draft(view.id, PredictedExit(), length, layers=layers), True
         self._exits_draft = draft is not None and type(draft.source) is ExitLayer
         self._value = 0.0 if draft is None else value
         if self._lookup is not None:
@@ -124,15 +141,18 @@ class DraftChoice:
     def learn(self, entry: Round) -> None:
         """What came of the drafts of a round."""
         self._now += max(1.0, len(entry.tokens) / _TOKENS)
-        if not entry.drafted:
+        if self._predicting and self._predicted is not None and not _copied(entry):
+            self._predicted.learn(entry, self._now)
             return
-        if isinstance(entry.source, NgramLookup):
+        if not entry.drafted and not entry.pruned:
+            return
+        if _copied(entry):
             if self._lookup is not None:
                 self._lookup[1].learn(entry.drafted, entry.accepted, self._now)
             return
         if isinstance(entry.source, DrafterTree):
             if self._trees is not None:
-                self._trees.learn(entry.confidences, entry.accepted, entry.depth, self._now)
+                self._trees.learn_round(entry, self._now)
             return
         matches = [True] * entry.accepted + [False] * (entry.accepted < entry.drafted)
         confidences = entry.confidences[: len(matches)]
@@ -193,3 +213,7 @@ class DraftChoice:
             if self._budget.affords(objective.shadow_seconds(states), coming, near=self._near):
                 return layers
         return 0
+
+
+def _copied(entry: Round) -> bool:
+    return isinstance(entry.source, NgramLookup)

@@ -6,11 +6,7 @@ rows: how many are worth it depends on the machine, on the weights, and on the t
 
 from __future__ import annotations
 
-from specee.errors import ConfigurationError
 from specee.policies import settings
-from specee.policies.chain_cost import ChainCost
-from specee.policies.latency import Latency
-from specee.policies.objective import Objective
 from specee.policies.plans import (
     Draft,
     DrafterTree,
@@ -21,7 +17,7 @@ from specee.policies.plans import (
     SequenceView,
     Speculate,
 )
-from specee.policies.tree_choice import TreeChoice
+from specee.policies.tree_sizes import TreeSizes
 
 
 class DrafterTrees:
@@ -56,55 +52,20 @@ class DrafterTrees:
 
     def begin(self, model: ModelView) -> Needs:
         """Forget all sequences. Raises ConfigurationError for a model without a block."""
-        if model.drafter is None:
-            raise ConfigurationError(
-                f"policy {self.name}: no drafter block is loaded: load a speculator file that has one, or "
-                "use another policy"
-            )
-        self._layers = model.layers
-        self._cost = ChainCost(model.drafter, DrafterTree)
-        self._choices: dict[int, TreeChoice] = {}
-        self._rounds: dict[int, int] = {}
-        self._objective: tuple[Latency, int, Objective] | None = None
+        self._sizes = TreeSizes(self.name, model, self._nodes)
         return Needs((self._source,), latency=self._measured)
 
     def plan(self, observation: Observation) -> Speculate:
         """Each sequence with a tree of its own size; a prompt comes first by itself."""
-        objective = self._made(observation) if self._measured else None
-        return Speculate(tuple([self._draft(view, objective) for view in observation.sequences]))
+        return Speculate(tuple([self._draft(view, observation) for view in observation.sequences]))
 
     def observe(self, outcome: Outcome) -> None:
         """Learn what trees take, and how often they are right."""
-        if not self._measured:
-            return
-        self._cost.learn(outcome)
-        for entry in outcome.rounds:
-            now = self._rounds[entry.sequence] = self._rounds.get(entry.sequence, 0) + 1
-            if entry.drafted:
-                choice = self._choices[entry.sequence]
-                choice.learn(entry.confidences, entry.accepted, entry.depth, float(now))
+        if self._measured:
+            self._sizes.observe(outcome)
 
-    def _draft(self, view: SequenceView, objective: Objective | None) -> Draft:
+    def _draft(self, view: SequenceView, observation: Observation) -> Draft:
+        if self._measured:
+            return self._sizes.draft(view, self._source, observation)
         room = 0 if view.fresh else view.remaining - 1
-        if objective is None:
-            return Draft(view.id, self._source, min(self._nodes, room), self._threshold)
-        choice = self._choices.get(view.id)
-        if choice is None:
-            choice = self._choices[view.id] = TreeChoice(self._cost, self._nodes)
-        plan = choice.best(objective, float(self._rounds.get(view.id, 0)))
-        nodes = min(plan.nodes, room) if plan.value > 1 else 0
-        return Draft(view.id, self._source, nodes, plan.stop_below, deepen_from=plan.deepen_from)
-
-    def _made(self, observation: Observation) -> Objective:
-        """Of the observation's latency table and number of sequences."""
-        latency, count = observation.latency, len(observation.sequences)
-        if latency is None:
-            raise ConfigurationError(
-                f"policy {self.name} plans in measured seconds, and the observation has no latency table: "
-                "give it one, or use measured=False"
-            )
-        known = self._objective
-        if known is None or known[0] is not latency or known[1] != count:
-            self._cost.begin(latency)
-            known = self._objective = latency, count, Objective(latency, self._layers, count)
-        return known[2]
+        return Draft(view.id, self._source, min(self._nodes, room), self._threshold)

@@ -9,6 +9,7 @@ from specee.policies.block_choice import BlockChoice
 from specee.policies.chain_cost import ChainCost
 from specee.policies.draft_choice import POSITIONS, DraftChoice
 from specee.policies.exit_choice import ExitChoice
+from specee.policies.exit_schedule import ExitSchedule
 from specee.policies.latency import Latency
 from specee.policies.lookup_choice import LookupChoice
 from specee.policies.objective import LONGEST, Objective
@@ -25,10 +26,14 @@ from specee.policies.plans import (
     Observation,
     Outcome,
     Plan,
+    PredictedExit,
+    PredictedTree,
     SequenceView,
     Shadow,
     Speculate,
 )
+from specee.policies.predicted_choice import PredictedChoice, PredictedCost
+from specee.policies.prune_cost import PruneCost
 from specee.policies.tree_choice import TreeChoice
 
 _LAYERS_ALONE = Latency((1,), (1.0,), (0.0,))
@@ -54,7 +59,8 @@ class Measured:
     """Drafts where it is worth most, and nothing where nothing is worth it.
 
     ``lookup``: whether copies are a source. ``exits``: kinds of exit layers by whether they are adapted.
-    ``block``: whether the speculator's block is a source, in chains and trees, where there is one.
+    ``block``: whether the speculator's block is a source, in chains and trees, where there is one, and with
+    its exit predictors, where there are some.
     ``measured``: whether the objective is in measured seconds, or in layers as DEL has it. ``sampled``:
     whether shadow tokens are taken now and then, or of all layers in every round.
     """
@@ -106,6 +112,14 @@ class Measured:
         self._trees = None if share is None else ChainCost(share, DrafterTree)
         if self._block is not None:
             sources += [DrafterBlock(), DrafterTree()]
+        self._schedule: ExitSchedule | None = None
+        self._pruning: PruneCost | None = None
+        self._leaving: PredictedCost | None = None
+        if share is not None and model.exits is not None:
+            self._schedule = ExitSchedule(model.exits.layers, model.exits.shares)
+            self._pruning = PruneCost(model.exits, model.layers)
+            self._leaving = PredictedCost(model.exits, share)
+            sources += [PredictedTree(), PredictedExit()]
         seen = sorted({layer for heads in self._heads.values() for layer, _ in heads})
         kept = (*seen, model.layers) if seen else ()
         positions = POSITIONS if self._sampled else LONGEST + 1  # all that a round verifies
@@ -125,7 +139,8 @@ class Measured:
         shadows: list[Shadow] = []
         for view in observation.sequences:
             choice = self._choices.get(view.id) or self._new(view.id)
-            drafts.append(None if view.fresh else choice.draft(view, objective))
+            layers = () if self._schedule is None else self._schedule.of(view.id)
+            drafts.append(None if view.fresh else choice.draft(view, objective, layers))
             if self._heads and (shadow := choice.look(view, objective, seconds)) is not None:
                 shadows.append(shadow)
         plan = self._together(observation.sequences, drafts, shadows)
@@ -157,7 +172,7 @@ class Measured:
         """Learn what came of the drafts, and what was seen beside."""
         rest = self._rest
         if rest is not None:
-            if not any(entry.drafted for entry in outcome.rounds):
+            if not any(entry.drafted or entry.pruned for entry in outcome.rounds):
                 rest.rounds += 1
                 rest.seconds += outcome.times.total
                 return
@@ -165,6 +180,8 @@ class Measured:
         if self._block is not None and self._trees is not None:
             self._block.learn(outcome)
             self._trees.learn(outcome)
+        if self._schedule is not None:
+            self._learn_exits(outcome, self._schedule)
         share = 1 / len(outcome.rounds)
         shadow, total = outcome.times.shadow * share, outcome.times.total * share
         for entry in outcome.rounds:
@@ -173,6 +190,15 @@ class Measured:
             choice.note(total, shadow)
         for seen in outcome.shadows:
             self._choices[seen.sequence].see(seen)
+
+    def _learn_exits(self, outcome: Outcome, schedule: ExitSchedule) -> None:
+        for entry in outcome.rounds:
+            schedule.observe(entry.sequence, entry.exits)
+        if self._pruning is not None:
+            self._pruning.learn(outcome)
+        objective = self._objectives.get((True, len(outcome.rounds)))
+        if self._leaving is not None and objective is not None:
+            self._leaving.learn(outcome, objective)
 
     def _wake(self, rest: _Rest) -> None:
         for index in rest.sequences:
@@ -192,6 +218,8 @@ class Measured:
             if self._block is not None and self._trees is not None:
                 self._block.begin(latency)
                 self._trees.begin(latency)
+            if self._pruning is not None:
+                self._pruning.begin(latency)
         count = len(observation.sequences)
         seconds = self._made(latency, True, count)
         return (seconds if self._measured else self._made(_LAYERS_ALONE, False, count)), seconds
@@ -206,7 +234,8 @@ class Measured:
         exits = {kind: ExitChoice(heads) for kind, heads in self._heads.items()}
         lookup = None if self._lookup is None else (self._lookup, LookupChoice())
         block = None if self._block is None else BlockChoice(self._block)
-        trees = None if self._trees is None else TreeChoice(self._trees)
-        choice = DraftChoice(exits, lookup, block, trees, sampled=self._sampled)
+        trees = None if self._trees is None else TreeChoice(self._trees, pruning=self._pruning)
+        predicted = None if self._leaving is None else PredictedChoice(self._leaving)
+        choice = DraftChoice(exits, lookup, block, trees, predicted, sampled=self._sampled)
         self._choices[sequence] = choice
         return choice

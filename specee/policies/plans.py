@@ -144,7 +144,18 @@ class DrafterTree:
     children: int = 4
 
 
-DraftSource: TypeAlias = ExitLayer | NgramLookup | DrafterBlock | DrafterTree | PredictedExit
+@dataclass(frozen=True)
+class PredictedTree(DrafterTree):
+    """The same, pruned on the way down by exit predictors: SpecEE's trees (Xu et al., ISCA 2025).
+
+    Where a node's predictor has a chance over ``threshold``, the likeliest of the block's candidates after
+    the node is taken to be what the last layer will say: all other branches below it go no deeper.
+    """
+
+    threshold: float = 0.5
+
+
+DraftSource: TypeAlias = ExitLayer | NgramLookup | DrafterBlock | DrafterTree | PredictedExit | PredictedTree
 """Where drafts come from; :mod:`specee.drafting` has what each stands for."""
 
 
@@ -164,11 +175,12 @@ class Draft(NamedTuple):
     Drafting ends early after a token whose confidence is under ``stop_below`` (that token is still
     verified) and after one that ends the text. ``otherwise`` is what to draft, for the same sequence, where
     the source has nothing to offer; a draft of length 0 asks for nothing, and turns to nothing else.
-    ``layers``, ascending: where the predictors of :class:`PredictedExit` are asked; for no other source.
+    ``layers``, ascending: where the predictors of :class:`PredictedExit` and :class:`PredictedTree` are
+    asked; for no other source.
 
-    Of a tree ``length`` is how many nodes are verified, and a node's confidence is the probability of its
-    whole path: none is verified whose path is under ``stop_below``, the likeliest first one aside, and the
-    tree grows no deeper where all nodes that would get children have less than ``deepen_from`` together.
+    Of a tree ``length`` is how many nodes are verified at most, and a node's confidence is the probability of
+    its whole path: none is verified whose path is under ``stop_below``, the likeliest first one aside, and
+    the tree grows no deeper where all nodes that would get children have less than ``deepen_from`` together.
     """
 
     sequence: int
@@ -212,13 +224,15 @@ class Leave(NamedTuple):
     """The next token from the first of ``layers`` where a predictor's chance is over ``threshold``.
 
     Rows wait where they left, at most ``waiting`` of them before the newest one, which then goes through all
-    layers and takes them along.
+    layers and takes them along. With a ``tree``, which may be one of :class:`PredictedTree`, several tokens
+    at once: a path of it leaves when all its nodes would, and where none does the whole tree is verified.
     """
 
     sequence: int
     layers: tuple[int, ...]
     threshold: float
     waiting: int = 16
+    tree: Draft | None = None
 
 
 class LeaveEarly(NamedTuple):
@@ -235,6 +249,13 @@ Plan: TypeAlias = NextToken | Speculate | LeaveEarly
 """Every kind of plan; a union as policies grow."""
 
 
+class Pruned(NamedTuple):
+    """A draft that predictors ruled out: the layer that it went no deeper than, and its confidence."""
+
+    layer: int
+    confidence: float
+
+
 class Round(NamedTuple):
     """What one sequence got from a plan.
 
@@ -244,7 +265,8 @@ class Round(NamedTuple):
     predictor let rows go, of the drafted tokens, or of the emitted one in approximate decoding (the last
     layer where none did). Of a :class:`DrafterTree`, ``path``
     says which drafts were accepted, counted from 0, and ``depth`` is the most drafts in a row; elsewhere the
-    first ones were, and all are in a row.
+    first ones were, and all are in a row. ``pruned``: drafts that were not verified, and that nothing above
+    but ``depth`` counts; there is a source even where no other draft was left.
     """
 
     sequence: int
@@ -256,6 +278,7 @@ class Round(NamedTuple):
     path: tuple[int, ...] = ()
     depth: int = 0
     exits: tuple[int, ...] = ()
+    pruned: tuple[Pruned, ...] = ()
 
 
 class ShadowTokens(NamedTuple):
@@ -276,7 +299,8 @@ class ShadowTokens(NamedTuple):
 class Times(NamedTuple):
     """Seconds in backend calls.
 
-    Layers for drafts, heads for drafts, layers for verification, its head, shadow tokens.
+    Layers for drafts, heads for drafts (predictors of a :class:`PredictedTree` among them), layers for
+    verification, its head, shadow tokens.
     """
 
     draft: float = 0.0

@@ -18,6 +18,7 @@ from specee.policies.layerskip_adaptive import LayerSkipAdaptive
 from specee.policies.plans import Policy
 from specee.policies.prompt_lookup import PromptLookup
 from specee.policies.specee import SpecEE
+from specee.policies.specee_tree import SpecEETrees
 from specee.policies.threshold import Threshold
 
 _POLICIES: dict[str, Callable[..., Policy]] = {
@@ -32,6 +33,7 @@ _POLICIES: dict[str, Callable[..., Policy]] = {
             LayerSkipAdaptive,
             PromptLookup,
             SpecEE,
+            SpecEETrees,
             Threshold,
         )
     },

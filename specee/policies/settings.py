@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 from specee.errors import ConfigurationError
@@ -30,6 +31,13 @@ def flag(policy: str, name: str, value: Any) -> bool:
     """True or False. Raises ConfigurationError."""
     if not isinstance(value, bool):
         raise ConfigurationError(f"policy {policy}: {name}={value!r}: allowed are True and False")
+    return value
+
+
+def one_of(policy: str, name: str, value: str, allowed: Sequence[str]) -> str:
+    """One of these words. Raises ConfigurationError."""
+    if value not in allowed:
+        raise ConfigurationError(f"policy {policy}: {name}={value!r}: allowed are {', '.join(allowed)}")
     return value
 
 

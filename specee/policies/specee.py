@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 from specee.errors import ConfigurationError
 from specee.policies import settings
+from specee.policies.checks import needed_exits
 from specee.policies.exit_schedule import ExitSchedule
 from specee.policies.lengths import Lengths
 from specee.policies.plans import (
@@ -31,7 +32,8 @@ from specee.policies.risk import certified, generations_needed
 Mode = Literal["lossless", "approximate"]
 Layers = Literal["scheduled", "all"]
 
-_WAITING = 16  # rows
+WAITING = 16
+"""Rows that may wait where they left."""
 
 
 class SpecEE:
@@ -57,8 +59,8 @@ class SpecEE:
         *,
         max_disagreement: float | None = None,
     ) -> None:
-        self._approximate = _one_of("mode", mode, get_args(Mode)) == "approximate"
-        self._everywhere = _one_of("layers", layers, get_args(Layers)) == "all"
+        self._approximate = settings.one_of(self.name, "mode", mode, get_args(Mode)) == "approximate"
+        self._everywhere = settings.one_of(self.name, "layers", layers, get_args(Layers)) == "all"
         self._threshold = settings.share(self.name, "threshold", threshold)
         self._lengths = Lengths(self.name, speculation_length, longest)
         self._bound = max_disagreement
@@ -73,16 +75,12 @@ class SpecEE:
 
     def begin(self, model: ModelView) -> Needs:
         """Forget all texts. Raises ConfigurationError for a model without predictors."""
-        if model.exits is None:
-            raise ConfigurationError(
-                "policy specee: no exit predictors are loaded: load a speculator file that has some (specee "
-                "fit), or use another policy"
-            )
+        exits = needed_exits(model.exits)
         self._lengths.forget()
-        self._schedule = ExitSchedule(model.exits.layers, model.exits.shares, everywhere=self._everywhere)
+        self._schedule = ExitSchedule(exits.layers, exits.shares, everywhere=self._everywhere)
         self._chosen: float | None = self._threshold
         if self._bound is not None:
-            self._chosen = _certified(model.exits, self._bound)
+            self._chosen = _certified(exits, self._bound)
         return Needs((PredictedExit(self._threshold if self._chosen is None else self._chosen),))
 
     @property
@@ -105,7 +103,7 @@ class SpecEE:
     def _leave(self, view: SequenceView) -> Leave:
         if self._chosen is None:
             return Leave(view.id, (), 1.0)
-        return Leave(view.id, self._schedule.of(view.id), self._chosen, _WAITING)
+        return Leave(view.id, self._schedule.of(view.id), self._chosen, WAITING)
 
     def _draft(self, view: SequenceView) -> Draft:
         length = 0 if view.fresh else min(self._lengths.of(view.id), view.remaining - 1)
@@ -133,9 +131,3 @@ def _certified(exits: ExitView, bound: float) -> float | None:
             stacklevel=2,
         )
     return found
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise ConfigurationError(f"policy specee: {name}={value!r}: allowed are {', '.join(allowed)}")
-    return value

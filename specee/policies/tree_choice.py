@@ -2,7 +2,8 @@
 
 A node is worth its row where its chance, in tokens, reaches what the row's time gives in tokens elsewhere:
 chance >= tokens per second x seconds of one row more. A depth is worth its pass likewise. So the table of
-measured times sets both bounds, and how sure the block is sets the size of each tree.
+measured times sets both bounds, and how sure the block is sets the size of each tree. Where predictors prune
+trees, wrong nodes cost less, and the asking costs something: then other sizes are best.
 """
 
 from __future__ import annotations
@@ -12,39 +13,58 @@ from typing import NamedTuple
 
 from specee.policies.chain_cost import ChainCost
 from specee.policies.objective import LONGEST, Objective
+from specee.policies.plans import Round
+from specee.policies.prune_cost import PruneCost
 from specee.policies.tree_evidence import TreeEvidence
 
 _ENOUGH = 1.0  # rounds' worth of evidence under which a tree is tried as if for the first time
 _MORE = 2  # times as many nodes in a round that is surer than most
 _NEXT = 0.7  # of the chance of nodes that get children, what all their children have together
 _CERTAIN = 0.9  # no bound is over this
+_GAIN = 1.02  # what pruning has to promise over trees that are left whole, which are no trouble
 
 
 class TreePlan(NamedTuple):
-    """Verify ``nodes`` at most, none whose chance is under ``stop_below``; see :class:`.Draft`."""
+    """Verify ``nodes`` at most, none whose chance is under ``stop_below``; see :class:`.Draft`.
+
+    ``pruned``: whether predictors are to rule some of them out.
+    """
 
     nodes: int
     stop_below: float
     deepen_from: float
     value: float
+    pruned: bool = False
 
 
 class TreeChoice:
-    """Of one sequence; ``cost`` is known of all together. ``most``: nodes of a tree."""
+    """Of one sequence; ``cost`` is known of all together. ``most``: nodes of a tree.
 
-    def __init__(self, cost: ChainCost, most: int = LONGEST) -> None:
+    ``pruning``: what is known of predictors, None where they have no part; ``whole``: whether trees may be
+    left whole as well.
+    """
+
+    def __init__(
+        self, cost: ChainCost, most: int = LONGEST, pruning: PruneCost | None = None, *, whole: bool = True
+    ) -> None:
         self._cost = cost
         self._most = min(most, LONGEST)
+        self._pruning, self._whole = pruning, whole or pruning is None
         self._evidence = TreeEvidence()
         self._planned = TreePlan(self._most, 0.0, 0.0, 0.0)
         self._fresh = True
-        self._known: tuple[Objective, float, float] | None = None  # what the latest plan follows from
+        self._known: tuple[Objective, tuple[float, ...]] | None = None  # what the latest plan follows from
         self._copies: tuple[Objective, list[float]] | None = None
+
+    def learn_round(self, entry: Round, now: float) -> None:
+        """A round of the latest plan's tree, also where predictors left nothing of it."""
+        chances = sorted([*entry.confidences, *[one.confidence for one in entry.pruned]], reverse=True)
+        self.learn(chances, entry.accepted, entry.depth, now)
 
     def learn(self, chances: Sequence[float], accepted: int, depth: int, now: float) -> None:
         """The tree of the latest plan, in round ``now``: what :meth:`.TreeEvidence.add` takes."""
         plan = self._planned
-        self._evidence.add(chances, accepted, depth, plan.nodes, plan.stop_below, now)
+        self._evidence.add(chances, accepted, depth, plan.nodes, plan.stop_below, now, pruned=plan.pruned)
         self._fresh, self._known = False, None
 
     def best(self, objective: Objective, now: float) -> TreePlan:
@@ -52,31 +72,56 @@ class TreeChoice:
         if self._evidence.weight(now) < _ENOUGH and not self._fresh:
             self._evidence, self._fresh = TreeEvidence(), True
             self._known = None
-        first, each = self._cost.first, self._cost.each
-        if self._known == (objective, first, each):  # nothing has changed: rounds without trees are many
+        pruning = self._pruning
+        priced: tuple[float, ...] = (self._cost.first, self._cost.each)
+        if pruning is not None:
+            priced = (*priced, pruning.spared, pruning.questions)
+        if self._known == (objective, priced):  # nothing has changed: rounds without trees are many
             return self._planned
-        self._known = objective, first, each
-        evidence, verified = self._evidence, self._verified(objective)
-        tokens = [1 + accepted for accepted in evidence.accepted()[: self._most]]
+        self._known = objective, priced
+        whole = self._plan(objective, None) if self._whole else None
+        if pruning is not None:
+            self._planned = self._plan(objective, pruning)
+        if whole is not None and (pruning is None or self._planned.value < _GAIN * whole.value):
+            self._planned = whole
+        return self._planned
+
+    def _plan(self, objective: Objective, pruning: PruneCost | None) -> TreePlan:
+        evidence, verified, pruned = self._evidence, self._verified(objective), pruning is not None
+        first, each = self._cost.first, self._cost.each
+        accepted = evidence.accepted(pruned=pruned)[: self._most]
         depth = evidence.depth
         seconds = [
             verified[nodes] + first + ((nodes if nodes < depth else depth) - 1) * each
             for nodes in range(1, self._most + 1)
         ]
-        choice = objective.most(tokens, seconds)
-        pace = choice.value / (objective.plain * evidence.trust)  # chances a second, for one sequence
+        dear = 1.0  # parts of a row that a node which turns out wrong takes
+        if pruning is not None:
+            dear = 1 - pruning.spared
+            for at, right in enumerate(accepted):
+                rows = at + 1 - pruning.spared * max(0.0, at + 1 - right)
+                seconds[at] += pruning.questions + _between(verified, rows) - verified[at + 1]
+        choice = objective.most([1 + right for right in accepted], seconds)
+        trust = evidence.trusted(pruned=pruned)
+        pace = choice.value / (objective.plain * trust)  # chances a second, for one sequence
         at = min(choice.length, LONGEST - 1)
-        row, deeper = verified[at + 1] - verified[at], each / _NEXT
-        self._planned = TreePlan(
+        row, deeper = dear * (verified[at + 1] - verified[at]), each / _NEXT
+        return TreePlan(
             min(_MORE * choice.length, self._most),
             max(0.0, min(pace * row, _CERTAIN)),
             min(pace * deeper, _CERTAIN),
             choice.value,
+            pruned,
         )
-        return self._planned
 
     def _verified(self, objective: Objective) -> list[float]:
         """Seconds of rounds of 0, 1, ... drafts that come for nothing."""
         if self._copies is None or self._copies[0] is not objective:
             self._copies = objective, list(objective.chain_times(0.0, 0.0).seconds)
         return self._copies[1]
+
+
+def _between(seconds: Sequence[float], rows: float) -> float:
+    """Of a number of rows that need not be whole, at most the last one."""
+    below = min(int(rows), len(seconds) - 2)
+    return seconds[below] + (rows - below) * (seconds[below + 1] - seconds[below])

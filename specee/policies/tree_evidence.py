@@ -23,31 +23,39 @@ class TreeEvidence:
     def __init__(self) -> None:
         self._sums = [0.0] * LONGEST  # of chances, by rank
         self._seen = [0.0] * LONGEST  # rounds in which that rank was there, or might have been
-        self._expected = self._accepted = 0.0
+        self._expected, self._accepted = [0.0, 0.0], [0.0, 0.0]  # of trees left whole, of pruned ones
         self._depths = self._rounds = 0.0
         self._now = 0.0
 
     def add(
-        self, chances: Sequence[float], accepted: int, depth: int, most: int, stop_below: float, now: float
+        self,
+        chances: Sequence[float],
+        accepted: int,
+        depth: int,
+        most: int,
+        stop_below: float,
+        now: float,
+        *,
+        pruned: bool = False,
     ) -> None:
         """A tree of round ``now``, of at most ``most`` nodes, none of them less likely than ``stop_below``.
 
         ``chances``: of its nodes, likeliest first. ``accepted``: drafts that were right. ``depth``: most
-        drafts in a row.
+        drafts in a row. ``pruned``: whether predictors could rule nodes out, right ones now and then.
         """
         self._fade(now)
         for rank in range(min(most, LONGEST)):
             # A node that was left out is known to be unlikely, and not how unlikely.
             self._sums[rank] += chances[rank] if rank < len(chances) else stop_below / 2
             self._seen[rank] += 1
-        self._expected += sum(chances)
-        self._accepted += accepted
+        self._expected[pruned] += sum(chances)
+        self._accepted[pruned] += accepted
         self._depths += depth
         self._rounds += 1
 
-    def accepted(self) -> list[float]:
+    def accepted(self, *, pruned: bool = False) -> list[float]:
         """Drafts that are expected to be accepted of the 1, 2, ... LONGEST likeliest nodes."""
-        total, last, trust, found = 0.0, 1.0, self.trust, []
+        total, last, trust, found = 0.0, 1.0, self.trusted(pruned=pruned), []
         for prior, seen, chances in zip(_CHANCES, self._seen, self._sums, strict=True):
             mean = (chances + _PRIOR * prior) / (seen + _PRIOR)
             last = min(last, mean)
@@ -58,7 +66,13 @@ class TreeEvidence:
     @property
     def trust(self) -> float:
         """Accepted drafts over those that chances made expect."""
-        return (self._accepted + _DOUBT) / (self._expected + _DOUBT)
+        return (self._accepted[0] + _DOUBT) / (self._expected[0] + _DOUBT)
+
+    def trusted(self, *, pruned: bool) -> float:
+        """The same; of trees that are pruned what those left whole have shown, until they show otherwise."""
+        if not pruned:
+            return self.trust
+        return (self._accepted[1] + _DOUBT * self.trust) / (self._expected[1] + _DOUBT)
 
     @property
     def depth(self) -> float:
@@ -71,7 +85,8 @@ class TreeEvidence:
 
     def _fade(self, now: float) -> None:
         faster = float(_TRUST_DECAY ** (now - self._now))
-        self._expected, self._accepted = faster * self._expected, faster * self._accepted
+        self._expected = [faster * one for one in self._expected]
+        self._accepted = [faster * one for one in self._accepted]
         factor = float(DECAY ** (now - self._now))
         factor = min(factor, _MOST / self._rounds) if self._rounds else factor
         self._now = now

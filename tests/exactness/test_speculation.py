@@ -39,6 +39,9 @@ POLICIES += ["prompt-lookup:shortest_ngram=1", "layerskip:exit_layer=2,speculati
 POLICIES += ["drafter", "drafter:threshold=0.0,speculation_length=5", "del", "del:faithful=true", "auto"]
 POLICIES += ["specee", "specee:layers=all,threshold=0.0,speculation_length=4"]
 POLICIES += ["drafter-tree", "drafter-tree:measured=false,nodes=9,width=3,children=3"]
+PRUNED = "specee-tree:measured=false,nodes=5,width=2,children=3,layers=all,threshold=0.3"
+BRIEFLY = [("llama", "fp32"), ("qwen3", "fp32"), ("aligned", "mixed")]
+"""Models that meet pruned trees at every change; all of them do in the full run."""
 PLAIN = "autoregressive"
 
 
@@ -152,6 +155,19 @@ def result(backend: Backend, sequence: ActiveSequence) -> Result:
 @pytest.mark.parametrize(("name", "kind"), MODELS)
 @pytest.mark.parametrize("engine", all_engines())
 def test_any_policy_gives_what_plain_decoding_gives(engine: Engine, name: str, kind: str) -> None:
+    policies = [*POLICIES, PRUNED] if (name, kind) in BRIEFLY else POLICIES
+    compare_policies(engine, name, kind, policies)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kind"), MODELS)
+@pytest.mark.parametrize("engine", all_engines())
+def test_pruned_trees_give_what_plain_decoding_gives(engine: Engine, name: str, kind: str) -> None:
+    larger = "specee-tree:measured=false,nodes=16,width=4,children=4"
+    compare_policies(engine, name, kind, [PRUNED, larger, "specee-tree", "auto"])
+
+
+def compare_policies(engine: Engine, name: str, kind: str, policies: Sequence[str]) -> None:
     backend = engine.load(random_model(CONFIGS[name], seed=7, kind=kind), kind, threads=2)
     heads, latency = fitted(backend), LatencyMeter(backend, budget_s=0.02)
 
@@ -162,7 +178,7 @@ def test_any_policy_gives_what_plain_decoding_gives(engine: Engine, name: str, k
         answers = [one.tokens for one in plain]
         chaos = Chaos(seed, grown=True, adapted=True)
         assert run(backend, made, chaos, answers, heads)[0] == plain
-        for policy in POLICIES:
+        for policy in policies:
             found, _ = run(backend, made, make_policy(policy), (), heads, latency)
             assert found == plain, policy
 
@@ -213,7 +229,7 @@ def test_drafts_are_accepted_and_refused_on_the_way() -> None:
             total[0] += counts.drafted
             total[1] += counts.accepted
         assert len(generation.statistics.steps) < sum(len(one.tokens) for one in plain)
-    block = {"DrafterBlock", "DrafterTree", "PredictedExit"}
+    block = {"DrafterBlock", "DrafterTree", "PredictedExit", "PredictedTree"}
     assert totals.keys() == {*block, "ExitLayer", "NgramLookup", "Grown"}
     assert all(drafted > accepted > 0 for drafted, accepted in totals.values()), totals
 

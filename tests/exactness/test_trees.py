@@ -7,12 +7,23 @@ fitted to nothing and so branches everywhere. Slots not in use hold NaN.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
 from specee.engine import Generation, Request
-from specee.policies import Draft, DrafterTree, ModelView, Needs, Observation, Outcome, Speculate, make_policy
+from specee.policies import (
+    Draft,
+    DrafterTree,
+    ModelView,
+    Needs,
+    Observation,
+    Outcome,
+    PredictedTree,
+    Speculate,
+    make_policy,
+)
 from specee.types import Sampling
 from tests.chaos import Grown
 from tests.engines import Engine, all_engines
@@ -21,29 +32,39 @@ from tests.random_model import CONFIGS, random_model
 
 NODES = 60
 KINDS = [("llama", "fp32"), ("qwen3", "fp32"), ("llama", "bf16"), ("aligned", "mixed")]
+# Pruned trees of all kinds of weights in the full run; one kind at every change.
+CASES: list[Any] = [(*kind, tree) for kind in KINDS for tree in ("grown", "block")]
+CASES += [(*KINDS[0], "pruned")]
+CASES += [pytest.param(*kind, "pruned", marks=pytest.mark.slow) for kind in KINDS[1:]]
 OPTIONS = [Sampling(), Sampling(0.9, seed=6, repetition_penalty=1.1), Sampling(1.0, top_k=9, seed=4)]
 
 
 class Trees:
-    """Trees of up to ``NODES`` nodes for every sequence: grown at random, or by the block."""
+    """Trees of up to ``NODES`` nodes for every sequence: grown at random, or by the block, pruned or not."""
 
     name = "trees"
 
-    def __init__(self, seed: int, *, block: bool) -> None:
-        self._seed, self._block = seed, block
+    def __init__(self, seed: int, *, block: bool, pruned: bool = False) -> None:
+        self._seed, self._block, self._pruned = seed, block, pruned
 
     def begin(self, model: ModelView) -> Needs:
         self._rng = np.random.default_rng(self._seed)
-        return Needs((DrafterTree(),) if self._block else ())
+        self._known = () if model.exits is None else model.exits.layers
+        return Needs((PredictedTree() if self._pruned else DrafterTree(),) if self._block else ())
 
     def plan(self, observation: Observation) -> Speculate:
         rng, drafts = self._rng, []
         for view in observation.sequences:
             nodes = int(rng.integers(1, NODES + 1)) if rng.random() < 0.7 else NODES
             source: object = Grown(int(rng.integers(2**31)))
+            layers: tuple[int, ...] = ()
             if self._block:
-                source = DrafterTree(*rng.integers(1, 9, 3).tolist())
-            drafts.append(Draft(view.id, source, min(nodes, view.remaining - 1)))  # type: ignore[arg-type]
+                limits = rng.integers(1, 9, 3).tolist()
+                source = DrafterTree(*limits)
+                if self._pruned:
+                    source = PredictedTree(*limits, threshold=float(rng.choice([0.0, 0.4, 0.8])))
+                    layers = tuple([layer for layer in self._known if rng.random() < 0.7])
+            drafts.append(Draft(view.id, source, min(nodes, view.remaining - 1), layers=layers))  # type: ignore[arg-type]
         return Speculate(tuple(drafts))
 
     def observe(self, outcome: Outcome) -> None:
@@ -63,12 +84,12 @@ def most_drafted(generation: Generation) -> int:
     return max(entry.drafted for entry in generation.statistics.rounds())
 
 
-@pytest.mark.parametrize("block", [False, True], ids=["grown", "block"])
-@pytest.mark.parametrize(("name", "kind"), KINDS)
+@pytest.mark.parametrize(("name", "kind", "kind_of_tree"), CASES)
 @pytest.mark.parametrize("engine", all_engines())
 def test_large_trees_give_what_plain_decoding_gives(
-    engine: Engine, name: str, kind: str, block: bool
+    engine: Engine, name: str, kind: str, kind_of_tree: str
 ) -> None:
+    block, pruned = kind_of_tree != "grown", kind_of_tree == "pruned"
     seed = int(np.random.default_rng().integers(2**31))
     print("seed", seed)
     rng = np.random.default_rng(seed)
@@ -79,15 +100,16 @@ def test_large_trees_give_what_plain_decoding_gives(
         made = [Request(one.prompt, 24, one.sampling) for one in made[:2]]
     plain = [run(backend, [request], make_policy(PLAIN))[0][0] for request in made]
     answers = [one.tokens for one in plain]
-    found, generation = run(backend, made, Trees(seed, block=block), answers, heads)
+    found, generation = run(backend, made, Trees(seed, block=block, pruned=pruned), answers, heads)
     assert found == plain
     counts = generation.statistics.acceptance
     assert counts.accepted < counts.drafted
+    assert any(entry.pruned for entry in generation.statistics.rounds()) is pruned
     assert counts.accepted > 0 or block, "a random block is right by chance alone"
-    if engine.backend != "reference":
+    if engine.backend != "reference" and not pruned:
         assert most_drafted(generation) >= NODES // 2
     for one, result in list(zip(made, found, strict=True))[:1]:
-        alone, _ = run(backend, [one], Trees(seed + 1, block=block), [result.tokens], heads)
+        alone, _ = run(backend, [one], Trees(seed + 1, block=block, pruned=pruned), [result.tokens], heads)
         assert alone == [result], "alone"
 
 

@@ -85,7 +85,7 @@ void check_chains(Engine& engine, Drafter& drafter, const std::vector<Text>& tex
 }
 
 bool same(const Tree& a, const Tree& b) {
-  return a.tokens == b.tokens && a.parents == b.parents && a.chances == b.chances;
+  return a.tokens == b.tokens && a.parents == b.parents && a.chances == b.chances && a.likely == b.likely;
 }
 
 void check_sound(const Tree& tree, const specee::TreeLimits& limits) {
@@ -106,6 +106,21 @@ void check_sound(const Tree& tree, const specee::TreeLimits& limits) {
   }
 }
 
+// After the text's end what rank() gives; after nodes as many tokens, for each that has children at least.
+void check_likely(Engine& engine, Drafter& drafter, const Tree& tree, const TreeCall& call) {
+  CHECK(tree.likely.size() == (call.likely > 0 ? tree.tokens.size() + 1 : 0), "too many nodes, or too few");
+  if (call.likely == 0) return;
+  const int newest = call.sequence->length() - 1;
+  CHECK(
+      tree.likely[0] == engine.rank(drafter, {{call.sequence, call.column, newest}}, call.likely, nullptr)[0],
+      "what is likely after the text depends on who asks");
+  for (const specee::Likely& after : tree.likely)
+    CHECK(after.empty() || after.size() == static_cast<size_t>(call.likely), "a node has another number");
+  for (const int parent : tree.parents)
+    CHECK(!tree.likely[static_cast<size_t>(parent + 1)].empty(),
+          "nothing is likely after a node with children");
+}
+
 void check_trees(Engine& engine, Drafter& drafter, const std::vector<Text>& texts, Random& random) {
   std::vector<TreeCall> calls;
   for (const Text& text : texts) {
@@ -117,12 +132,14 @@ void check_trees(Engine& engine, Drafter& drafter, const std::vector<Text>& text
     if (random.chance(50)) sampling.temperature = 0.8;
     if (random.chance(30)) sampling.repetition_penalty = 1.2;
     sampling.seed = random.bits();
-    calls.push_back({text.sequence.get(), text.column.get(), limits, sampling});
+    const int likely = random.chance(50) ? 0 : random.between(1, std::min(6, engine.config().vocab_size));
+    calls.push_back({text.sequence.get(), text.column.get(), limits, sampling, likely});
   }
   if (calls.empty()) return;
   const std::vector<Tree> together = engine.draft_trees(drafter, calls, nullptr);
   for (size_t i = 0; i < calls.size(); ++i) {
     check_sound(together[i], calls[i].limits);
+    check_likely(engine, drafter, together[i], calls[i]);
     CHECK(same(together[i], engine.draft_trees(drafter, {calls[i]}, nullptr)[0]),
           "a tree depends on those beside it");
     const auto column = engine.drafter_column(drafter, kCapacity, specee::Dtype::f32);

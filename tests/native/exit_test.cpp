@@ -87,6 +87,49 @@ void check_rank(Engine& engine, Drafter& drafter, const Text& text, int count) {
   CHECK(with(text.column.get()) == with(fresh.get()), "guesses depend on what was asked before");
 }
 
+// Nodes of a tree are asked about together as they are alone, whatever their branches are.
+void check_nodes(Engine& engine, Drafter& drafter, const ExitPredictors& predictors, int candidates,
+                 const std::vector<int>& tokens, Random& random) {
+  const int vocab = engine.config().vocab_size;
+  const Text text = started(engine, drafter, tokens), other = started(engine, drafter, tokens);
+  std::vector<int> nodes, parents, slots{text.sequence->length() - 1};
+  std::vector<std::vector<int>> known(1);
+  for (int node = 0, count = random.between(0, 20); node < count; ++node) {
+    nodes.push_back(random.between(0, vocab - 1));
+    parents.push_back(random.between(-1, node - 1));
+    known.emplace_back();
+  }
+  for (std::vector<int>& row : known)
+    for (int first = random.between(0, vocab - 1), at = 0; at < candidates; ++at)
+      row.push_back((first + at) % vocab);
+  const std::vector<int> added = text.sequence->branch(nodes, &parents, slots[0]);
+  CHECK(other.sequence->branch(nodes, &parents, slots[0]) == added, "slots differ");
+  slots.insert(slots.end(), added.begin(), added.end());
+  std::vector<int> rows(slots.size());
+  for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int>(i);
+  const auto together = engine.exit_rows(predictors, known), alone = engine.exit_rows(predictors, known);
+  specee::Sampling sampling;
+  if (random.chance(40)) sampling.temperature = 0.9;
+  const auto ask = [&](specee::ExitRows& of, int layer, const Text& in, const std::vector<int>& named,
+                       const std::vector<int>& which) {
+    return engine.ask_exits(of, layer, {{in.sequence.get(), named, which, sampling}});
+  };
+  for (int layer = 1; layer < engine.config().num_layers; ++layer) {
+    engine.advance({{text.sequence.get(), slots}}, layer, [] {});
+    const std::vector<specee::Answer> answers = ask(*together, layer, text, slots, rows);
+    for (size_t i = 0; i < slots.size(); ++i) {
+      engine.advance({{other.sequence.get(), {slots[i]}}}, layer, [] {});
+      const specee::Answer one = ask(*alone, layer, other, {slots[i]}, {rows[i]})[0];
+      CHECK(one.chance == answers[i].chance && one.token == answers[i].token, "an answer depends on others");
+    }
+    CHECK_THROWS(specee::RowError, ask(*together, layer + 1, text, slots, rows));
+    CHECK_THROWS(specee::RowError, ask(*together, layer, text, {slots[0]}, {static_cast<int>(rows.size())}));
+    CHECK_THROWS(specee::RowError, ask(*together, layer, text, {slots[0]}, {}));
+  }
+  known[0].pop_back();
+  CHECK_THROWS(specee::RowError, engine.exit_rows(predictors, known));
+}
+
 }  // namespace
 
 void test_exits(const std::string& isa, Random& random) {
@@ -104,6 +147,8 @@ void test_exits(const std::string& isa, Random& random) {
     texts.push_back(started(*engine, *drafter, tokens));
   }
   const auto nothing = [] {};
+  for (const Text& text : texts)
+    check_nodes(*engine, *drafter, *predictors, candidates, tokens_of(*text.sequence), random);
   for (int step = 0; step < 6; ++step) {
     std::vector<ExitCall> calls;
     std::vector<char> complete;

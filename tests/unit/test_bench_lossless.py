@@ -243,5 +243,6 @@ def test_what_the_package_can_draft_with_is_compared() -> None:
     assert view.exits is not None
     check_policies(["specee", "drafter-tree", "auto"], open_checkpoint())
     able = lossless.default_policies(30, drafter=True, exits=True)
-    assert {"drafter", "drafter-tree", "specee"} <= set(able)
-    assert not {"drafter", "drafter-tree", "specee"} & set(lossless.default_policies(30))
+    fitted = {"drafter", "drafter-tree", "specee", "specee-tree"}
+    assert fitted <= set(able)
+    assert not fitted & set(lossless.default_policies(30))

@@ -12,9 +12,11 @@ import pytest
 import specee
 from specee.backends import missing
 from specee.bench import kernel_suite
-from specee.bench.decode import batch, formats, memory, perplexity, rows
+from specee.bench.decode import batch, formats, memory, nodes, perplexity, rows
+from specee.bench.report import tables
 from specee.errors import BackendUnavailableError, ConfigurationError
 from specee.models.checkpoint import open_checkpoint
+from tests.random_exits import random_exits
 from tests.tiny_models import tiny_folder
 
 SEED = 3
@@ -155,3 +157,30 @@ def test_a_model_without_tokenizer_has_no_perplexity(folder: str, monkeypatch: p
     monkeypatch.setattr(perplexity, "open_checkpoint", lambda model: checkpoint)
     with pytest.raises(ConfigurationError, match="tokenizer"):
         perplexity.measure(["fp32"], model=folder, threads=1)
+
+
+def test_calls_about_nodes_are_those_that_are_said(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every number of nodes is asked about, scored and gathered as often as it is timed, and once before."""
+    loaded = specee.load(folder, weights="fp32", threads=1)
+    with pytest.raises(ConfigurationError, match="predictors"):
+        nodes.measure_calls(loaded, 1)
+    exits = loaded.backend.exit_predictors(random_exits(loaded.config, np.random.default_rng(1)))
+    monkeypatch.setattr(loaded.heads, "exits", exits)
+    asked: list[int] = []
+    original = type(loaded.backend).ask_exits
+
+    def count(self, rows, layer, calls):  # type: ignore[no-untyped-def]
+        asked.append(len(calls[0].slots))
+        answers = original(self, rows, layer, calls)
+        assert len(answers) == asked[-1]
+        return answers
+
+    monkeypatch.setattr(type(loaded.backend), "ask_exits", count)
+    found = nodes.measure_calls(loaded, 2, (1, 3))
+    assert asked == [1, 3, 1, 3, 3, 1]
+    assert found.keys() == {"score", "ask", "gather"}
+    assert all(calls["1"]["ratio"]["median"] == 1 for calls in found.values())
+    decisions = nodes.measure_decisions(1, (4, 8))
+    result = {"weights": {"fp32": found}, "decisions": decisions}
+    titles = [table.title for table in tables.of("nodes", result)]
+    assert titles == ["Nodes of a tree beside one row, fp32", "Paths decided from nodes, two layers"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,15 +10,19 @@ import pytest
 from specee.backends.protocol import Backend
 from specee.drafting import DraftTree
 from specee.engine import Generation, Request, loop, reserve
-from specee.engine.passes import draft_turns, verified_rows
+from specee.engine.passes import draft_turns, in_step, verified_rows
 from specee.policies import (
     Draft,
     ExitLayer,
     Latency,
+    LeaveEarly,
     Needs,
     NextToken,
     NgramLookup,
     Plan,
+    PredictedExit,
+    PredictedTree,
+    Pruned,
     Speculate,
 )
 from tests.unit.runs import Say
@@ -78,8 +83,10 @@ def test_steps_tell_the_meter_what_they_did(engine: Backend) -> None:
 
 
 class Tree:
-    def __init__(self, source: object, drafted: int) -> None:
+    def __init__(self, source: object, drafted: int, pruned: Sequence[int] = ()) -> None:
         self.draft, self.drafted = Draft(0, source, drafted), drafted  # type: ignore[arg-type]
+        self.pruned = [Pruned(layer, 0.1) for layer in pruned]
+        self.shown = drafted > 0 or bool(pruned)
 
 
 def test_rows_of_a_verification() -> None:
@@ -93,5 +100,14 @@ def test_rows_of_a_verification() -> None:
     assert verified_rows(trees(four), 30) == (5, [(8, 1), (22, 5)])
     assert verified_rows(trees(copies), 30) == (4, [(30, 4)])
     assert verified_rows(trees(four, two, copies, None, none), 30) == (14, [(8, 8), (12, 12), (10, 14)])
+    pruned, away = Tree(PredictedTree(), 2, (5, 5, 9)), Tree(PredictedTree(), 0, (4,))
+    assert verified_rows(trees(pruned), 30) == (3, [(5, 6), (4, 4), (21, 3)])
+    assert verified_rows(trees(away), 30) == (1, [(4, 2), (26, 1)])
+    assert in_step(NextToken((0,)), trees(None, four, copies))
+    assert in_step(Speculate(()), trees(pruned, away))
+    assert not in_step(Speculate(()), trees(pruned, copies))
+    assert not in_step(Speculate(()), trees(pruned, None))
+    assert not in_step(Speculate(()), trees(Tree(PredictedExit(), 1)))
+    assert not in_step(LeaveEarly(()), trees(pruned))
     assert draft_turns(trees(four, two, copies, None)) == 4
     assert draft_turns(trees(copies, None, none)) == draft_turns([]) == 0

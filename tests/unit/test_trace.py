@@ -11,7 +11,16 @@ from specee.cli.trace import explain, origins, trace_page
 from specee.cli.trace_colours import swatches
 from specee.engine.statistics import Statistics
 from specee.models.detokenizer import IncrementalDecoder
-from specee.policies import DrafterTree, ExitLayer, NgramLookup, Outcome, Round, Times
+from specee.policies import (
+    DrafterTree,
+    ExitLayer,
+    NgramLookup,
+    Outcome,
+    PredictedTree,
+    Pruned,
+    Round,
+    Times,
+)
 
 SHALLOW, DEEP, LOOKUP = ExitLayer(8), ExitLayer(24), NgramLookup()
 PIECES = (
@@ -191,6 +200,20 @@ def test_drafts_of_a_tree_are_explained_by_their_path() -> None:
     assert first == f"round 1\ndraft 1 in a row of {tree}, confidence of its path 0.300, accepted"
     assert second == f"round 1\ndraft 2 in a row of {tree}, confidence of its path 0.150, accepted"
     assert full == f"round 1\nfull model; {tree}, 2 accepted"
+
+
+def test_drafts_that_were_ruled_out_are_mentioned() -> None:
+    source, gone = PredictedTree(threshold=0.7), (Pruned(12, 0.3), Pruned(20, 0.1))
+    entries = [
+        Round(0, (1,), source, pruned=gone),
+        Round(0, (2, 3), source, 1, 1, (0.5,), (0,), 1, pruned=gone),
+    ]
+    statistics = generation(Round(0, (10,)), *entries).statistics
+    nothing, first, full = [explain(origin) for origin in list(origins(statistics))[1:]]
+    assert nothing == "round 1\nfull model, all drafts (2) ruled out"
+    tree = "1 drafts, 1 deep, by pruned tree over 0.7"
+    assert first == f"round 2\ndraft 1 in a row of {tree}, confidence of its path 0.500, accepted"
+    assert full == f"round 2\nfull model; {tree}, 1 accepted"
 
 
 def test_a_text_that_ends_inside_a_character_keeps_its_last_token() -> None:
