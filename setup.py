@@ -129,6 +129,7 @@ setup(
     package_data={
         "specee": ["py.typed", "*.pyi", "speculators/*.safetensors"],
         "specee.bench": ["*.jsonl"],
+        "specee.bench.harness": ["*.jsonl", "*.yaml"],
         "specee.cuda.kernels": ["*.cuh"],
         "specee.cuda.include.specee": ["device.h", "philox.h", "tiles.h"],
     },

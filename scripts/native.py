@@ -1,6 +1,6 @@
 """Builds the engine without Python, and runs tests/native under sanitizers.
 
-    python scripts/native.py [--work FOLDER] [--rounds N] [--static] SANITIZERS...
+    python scripts/native.py [--work FOLDER] [--rounds N] [--soak N] [--static] SANITIZERS...
 
 SANITIZERS: ``address,undefined``, ``thread`` or ``none``, one build and one run each. Flags are those of
 csrc/native_flags.py, but -O1 under a sanitizer, so that its reports have readable stacks.
@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT / "csrc"))
 import native_flags  # noqa: E402  not on the path: it is not part of the package
 
 ROUNDS = {"none": 200, "address,undefined": 60, "thread": 20}
+SOAK = 100  # requests; a few seconds
 SANITIZED = ["-O1", "-g1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all", "-Werror"]
 
 
@@ -62,14 +63,14 @@ def build(sanitizer: str, work: Path, static: bool) -> Path:
     return driver
 
 
-def run(driver: Path, rounds: int, seed: int) -> None:
+def run(driver: Path, rounds: int, soak: int, seed: int) -> None:
     """Run the driver; any sanitizer report or failed check raises CalledProcessError."""
     options = {
         "ASAN_OPTIONS": "detect_leaks=1",
         "TSAN_OPTIONS": "halt_on_error=1",
         "UBSAN_OPTIONS": "print_stacktrace=1",
     }
-    command = [driver, "--rounds", str(rounds), "--seed", str(seed)]
+    command = [driver, "--rounds", str(rounds), "--soak", str(soak), "--seed", str(seed)]
     subprocess.run(command, check=True, env=os.environ | options)
 
 
@@ -83,6 +84,7 @@ def main() -> int:
     parser.add_argument(
         "--rounds", type=int, help="random cases of each test (default: depends on the sanitizer)"
     )
+    parser.add_argument("--soak", type=int, default=SOAK, help="requests from two threads on one engine")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--static", action="store_true", help="link the driver statically")
     options = parser.parse_args()
@@ -92,7 +94,7 @@ def main() -> int:
         built = time.monotonic()
         print(f"{sanitizer}: built in {built - begin:.0f} s", flush=True)
         try:
-            run(driver, options.rounds or ROUNDS[sanitizer], options.seed)
+            run(driver, options.rounds or ROUNDS[sanitizer], options.soak, options.seed)
         except subprocess.CalledProcessError as error:
             print(f"{sanitizer}: failed with exit status {error.returncode}", file=sys.stderr)
             return 1

@@ -4,18 +4,20 @@
 
 The model is the checkpoint's transformers form. Stock and ours take turns on each batch of prompts, padded on
 the left; texts do not end early. Told are new tokens a second of the whole call, prompt included, which is
-what a user of ``generate`` waits for.
+what a user of ``generate`` waits for; and how many times the rate a batch has that its prompts had alone,
+just before.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from specee.errors import ConfigurationError
-from specee.models.checkpoint import open_checkpoint
+from specee.models.checkpoint import Checkpoint, open_checkpoint
 
 from .. import options as common
 from .. import prompts
@@ -41,37 +43,40 @@ def measure(
     """Run and sum up. Raises ConfigurationError, and BackendUnavailableError without transformers."""
     if tokens < 1 or rounds < 1 or min(rows, default=0) < 1:
         raise ConfigurationError(f"tokens={tokens}, rounds={rounds}, rows={rows}: allowed are 1 or more")
-    import specee
-    from specee.integrations.transformers_model import to_transformers
+    import torch
 
     checkpoint = open_checkpoint(model)
     if checkpoint.tokenizer is None:
         raise ConfigurationError(f"{checkpoint.source} has no tokenizer: choose a model that has one")
-    plain: Any = to_transformers(checkpoint, "fp32" if weights == "fp32" else "bf16")
-    plain.generation_config.eos_token_id = None  # every run has the same number of tokens
-    import torch
-
     torch.set_num_threads(threads)
+    stock, ours = models(checkpoint, weights, threads)
+    for one in (stock, ours):
+        one.generation_config.eos_token_id = None  # every run has the same number of tokens
     texts = prompts.encoded(checkpoint.tokenizer, files)[:most_prompts]
-    jobs = [batch for count in rows for batch in _batches(texts, count)] * rounds
-    found: dict[int, dict[str, list[float]]] = {
-        count: {name: [] for name in (STOCK, *policies)} for count in rows
-    }
+    jobs = [batch for _ in range(rounds) for count in rows for batch in _batches(texts, count)]
+    names = (STOCK, *policies)
+    found: dict[int, dict[str, list[float]]] = {count: {name: [] for name in names} for count in rows}
+    gains: dict[int, dict[str, list[float]]] = {count: {name: [] for name in names} for count in rows}
     same: dict[int, list[bool]] = {count: [] for count in rows}
+    alone: dict[tuple[str, tuple[int, ...]], float] = {}  # the latest rate of a prompt by itself
+    for policy in policies:
+        _timed(ours, _padded(jobs[0]), 1, specee_policy=policy)  # what is measured once is not counted
     for batch in progress(jobs, "batch", total=len(jobs)):
-        inputs, count = _padded(batch), len(batch)
-        specee.restore(plain)
-        rate, stock = _timed(plain, inputs, tokens)
-        found[count][STOCK].append(rate)
-        specee.accelerate(plain, weights=weights, threads=threads)  # type: ignore[arg-type]
-        outputs = []
-        for policy in policies:
-            _timed(plain, inputs, 1, specee_policy=policy)  # latencies are measured once, and not counted
-            rate, output = _timed(plain, inputs, tokens, specee_policy=policy)
-            found[count][policy].append(rate)
+        inputs, count, outputs = _padded(batch), len(batch), []
+        for name in names:
+            rate, output = (
+                _timed(stock, inputs, tokens)
+                if name == STOCK
+                else _timed(ours, inputs, tokens, specee_policy=name)
+            )
+            found[count][name].append(rate)
             outputs.append(output)
-        same[count].append(all(torch.equal(stock, output) for output in outputs))
-    specee.restore(plain)
+            keys = [(name, tuple(text)) for text in batch]
+            if count == 1:
+                alone[keys[0]] = rate
+            elif all(key in alone for key in keys):
+                gains[count][name].append(rate / statistics.harmonic_mean([alone[key] for key in keys]))
+        same[count].append(all(torch.equal(outputs[0], output) for output in outputs))
     return {
         "what": "generate() of transformers, stock and accelerated, greedy",
         "weights": weights,
@@ -82,12 +87,22 @@ def measure(
             str(count): {
                 "tokens_s": {name: spread(rates) for name, rates in own.items()},
                 "times_stock": {name: ratio(own[name], own[STOCK]) for name in policies},
+                "times_one_row": {name: spread(gain) for name, gain in gains[count].items() if gain},
                 "batches": len(own[STOCK]),
                 "same_tokens": sum(same[count]),
             }
             for count, own in found.items()
         },
     }
+
+
+def models(checkpoint: Checkpoint, weights: str, threads: int) -> tuple[Any, Any]:
+    """Two transformers models with the same weights, the second of them accelerated."""
+    import specee
+    from specee.integrations.transformers_model import to_transformers
+
+    stock, ours = (to_transformers(checkpoint, "fp32" if weights == "fp32" else "bf16") for _ in range(2))
+    return stock, specee.accelerate(ours, weights=weights, threads=threads)
 
 
 def _batches(texts: Sequence[list[int]], count: int) -> list[list[list[int]]]:

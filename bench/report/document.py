@@ -28,6 +28,7 @@ _TITLES = {
     "lossless": "Lossless speculation",
     "overhead": "Python's share",
     "drop-in": "In the place of generate()",
+    "clients": "Clients of transformers",
     "planted": "Planted exit layers",
     "regret": "No regret",
     "ablation": "Parts of DEL",
@@ -67,8 +68,9 @@ def reason(part: dict[str, Any]) -> str | None:
 
 
 def kind(name: str) -> str:
-    """``speed-bf16`` is of kind ``speed``."""
-    return name.split("-", maxsplit=1)[0]
+    """``speed-bf16`` is of kind ``speed``, ``drop-in-fp32`` of kind ``drop-in``."""
+    known = (title for title in _TITLES if name == title or name.startswith(f"{title}-"))
+    return next(known, name.split("-", maxsplit=1)[0])
 
 
 def load(path: Path) -> Report:
@@ -144,7 +146,8 @@ def images(name: str, part: dict[str, Any], image: str = "svg") -> Iterator[tupl
 
 
 def _variant(name: str) -> str:
-    return f": {_text(name.split('-', maxsplit=1)[1])}" if "-" in name else ""
+    more = name.removeprefix(kind(name)).removeprefix("-")
+    return f": {_text(more)}" if more else ""
 
 
 def _machine(report: Report) -> str:

@@ -272,6 +272,7 @@ def _drop_in(result: dict[str, Any]) -> list[Table]:
             count,
             ranged(rates),
             ranged(found["times_stock"][name], "x") if name in found["times_stock"] else "",
+            ranged(found["times_one_row"][name], "x") if name in found["times_one_row"] else "",
         )
         for count, found in result["rows"].items()
         for name, rates in found["tokens_s"].items()
@@ -283,9 +284,33 @@ def _drop_in(result: dict[str, Any]) -> list[Table]:
     return [
         Table(
             f"generate() of transformers, stock and accelerated: {what}",
-            ("decoded by", "rows", "tokens/s", "times stock"),
+            ("decoded by", "rows", "tokens/s", "times stock", "times one row"),
             rows,
             f"median (min to max) over batches; batches with the tokens of stock: {alike}",
+        )
+    ]
+
+
+def _clients(result: dict[str, Any]) -> list[Table]:
+    rounds = result["rounds"]
+    rows = [
+        (
+            name,
+            ranged(found["seconds_stock"]),
+            ranged(found["seconds"]),
+            ranged(found["times_stock"], "x"),
+            f"{found['same_answers']} of {rounds}",
+        )
+        for name, found in result["clients"].items()
+    ]
+    missing = ", ".join(result["not_measured"])
+    what = f"{result['weights']}, {result['threads']} threads"
+    return [
+        Table(
+            f"Clients of transformers, stock and accelerated: {what}",
+            ("client", "stock, s", "accelerated, s", "times faster", "same answers"),
+            rows,
+            "median (min to max) over rounds" + (f"; not measured: {missing}" if missing else ""),
         )
     ]
 
@@ -304,6 +329,7 @@ _KINDS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "drafters": speculation.drafters,
     "overhead": speculation.overhead,
     "drop-in": _drop_in,
+    "clients": _clients,
     "planted": contests.planted,
     "regret": contests.regret,
     "ablation": contests.ablation,

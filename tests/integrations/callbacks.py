@@ -82,6 +82,17 @@ class EndWhenSure(transformers.StoppingCriteria):
         return best > 0.9
 
 
+class StopAfter(transformers.StoppingCriteria):
+    """Ends every row after so many tokens, as a user who has seen enough."""
+
+    def __init__(self, tokens: int) -> None:
+        self.left = tokens
+
+    def __call__(self, input_ids: torch.LongTensor, scores: Any, **_: Any) -> torch.BoolTensor:
+        self.left -= 1
+        return torch.full((len(input_ids),), self.left <= 0)
+
+
 class Written:
     """A streamer that notes what it gets."""
 

@@ -145,6 +145,9 @@ GREEDY: dict[str, Case] = {
     "suppressed tokens": _plain(suppress_tokens=list(range(10, 200))),
     "suppressed at the beginning": _plain(begin_suppress_tokens=list(range(10, 200))),
     "forced end": _plain(forced_eos_token_id=[8, 9]),
+    "forced beginning": lambda _: lambda _log: {
+        "input_ids": torch.tensor([[17], [18]]), "max_new_tokens": 5, "forced_bos_token_id": 9
+    },
     "sequence_bias": _plain(sequence_bias=[[[t], 4.0] for t in range(30, 60)]),
     "exponential_decay_length_penalty": _stops(9, exponential_decay_length_penalty=(3, 1.5)),
     "encoder_repetition_penalty": _plain(encoder_repetition_penalty=1.4),

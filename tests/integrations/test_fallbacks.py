@@ -76,6 +76,39 @@ def test_embeddings_go_to_stock() -> None:
     _is_left_alone(model, "inputs_embeds", input_ids=None, inputs_embeds=embeds)
 
 
+@pytest.mark.parametrize("shape", [(1, 0), (0, 4)])
+def test_nothing_to_go_on_from_goes_to_stock(shape: tuple[int, int]) -> None:
+    """transformers has no answer either: its own error."""
+    model, options = small("llama"), {"input_ids": torch.zeros(shape, dtype=torch.long), "max_new_tokens": 3}
+    stock = see(model, lambda _: options)
+    specee.accelerate(model, policy="autoregressive", threads=1)
+    ours = see(model, lambda _: options)
+    assert stock.error is not None
+    same(stock, ours)
+    assert "empty" in ours.warned[0]
+
+
+# Ways of decoding that transformers itself has given up, or loads from elsewhere, by version.
+GONE: dict[str, dict[str, Any]] = {
+    "contrastive": {"penalty_alpha": 0.6, "top_k": 4},
+    "groups of beams": {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5},
+    "constrained": {"num_beams": 3, "force_words_ids": [[[5, 6]]]},
+    "DoLa": {"dola_layers": "low"},
+}
+
+
+@pytest.mark.parametrize("name", GONE)
+def test_other_ways_of_decoding_are_never_replaced(name: str) -> None:
+    """The same answer by a loop of transformers, or the same refusal: not greedy decoding of ours."""
+    model, options = small("llama"), {"input_ids": prompt(12), "max_new_tokens": 6, **GONE[name]}
+    stock = see(model, lambda _: options)
+    specee.accelerate(model, policy="autoregressive", threads=1)
+    ours = see(model, lambda _: options)
+    same(stock, ours)
+    assert ours.loops == stock.loops
+    assert stock.error is not None or ours.warned
+
+
 def test_an_assistant_goes_to_stock() -> None:
     model = small("llama")
     _is_left_alone(model, "assisted decoding", assistant_model=small("llama", seed=1))
@@ -147,6 +180,10 @@ def _quantised(model: Any) -> None:
     model.is_quantized = True
 
 
+def _quantised_on_disk(model: Any) -> None:
+    model.config.quantization_config = {"quant_method": "awq", "bits": 4}
+
+
 def _spread(model: Any) -> None:
     model.hf_device_map = {"model.embed_tokens": "cpu", "model.layers.0": "disk"}
 
@@ -157,6 +194,7 @@ MODELS: dict[str, tuple[str, Callable[[Any], None]]] = {
     "a hook before": (r"layers\.0\.mlp has a forward hook", _pre_hook),
     "another forward": (r"forward of model\.layers\.0\.mlp", _new_forward),
     "quantised": ("quantised", _quantised),
+    "quantised as its configuration says": ("quantised", _quantised_on_disk),
     "spread over devices": ("spread over devices", _spread),
 }
 

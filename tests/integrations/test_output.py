@@ -10,6 +10,7 @@ import torch
 import transformers
 
 import specee
+from tests.integrations.cases import ALL
 from tests.integrations.contract import POLICIES, SPECULATIVE, TOLERANCE, cache_of, padded, prompt, see, small
 
 OLD = transformers.__version__.startswith("4.")
@@ -88,6 +89,20 @@ def test_a_row_is_what_it_is_alone() -> None:
     for row, length in enumerate((12, 4, 9)):
         alone = model.generate(inputs["input_ids"][row : row + 1, -length:], specee_seed=100 + row, **SAMPLED)
         assert torch.equal(alone[0, length:], together[row, 12:])
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_scores_of_a_row_have_the_bits_that_they_have_alone(policy: str) -> None:
+    model, inputs = small("qwen3"), padded(12, 4, 9)
+    specee.accelerate(model, policy=policy, threads=1)
+    more = {"max_new_tokens": 9, **ALL}
+    together = model.generate(**inputs, **more)
+    for row, length in enumerate((12, 4, 9)):
+        alone = model.generate(inputs["input_ids"][row : row + 1, -length:], **more)
+        assert torch.equal(alone.sequences[0, length:], together.sequences[row, 12:])
+        for kind in ("logits", "scores"):
+            for one, other in zip(alone[kind], together[kind], strict=True):
+                assert torch.equal(one[0], other[row])
 
 
 def test_several_of_one_prompt_differ() -> None:

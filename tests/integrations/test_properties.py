@@ -5,22 +5,47 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
 import specee
+from specee.models.speculator import Speculator
+from specee.policies.registry import policy_names
 from tests.integrations.callbacks import EndAt, Noting
-from tests.integrations.contract import POLICIES, alike, padded, small
+from tests.integrations.contract import POLICIES, SPECULATIVE, alike, padded, small
+from tests.random_drafter import random_parts
+from tests.random_exits import random_exits
 
+# All there are, in settings that suit models of three layers.
+EVERY = {
+    "auto": "auto",
+    "del": "del",
+    "drafter": "drafter:threshold=0.0",
+    "drafter-tree": "drafter-tree:measured=false,nodes=6",
+    "layerskip": POLICIES[1],
+    "layerskip-adaptive": "layerskip-adaptive:exit_layer=1",
+    "prompt-lookup": SPECULATIVE,
+    "specee": "specee:layers=all,threshold=0.1",
+    "threshold": "threshold:exit_layer=1,threshold=0.2",
+}
 FAMILIES = ("llama", "mistral", "qwen2_sliding", "qwen3")
 TOKENS = st.integers(3, 299)
 
 
 @cache
 def _model(family: str) -> Any:
-    return specee.accelerate(small(family), policy="autoregressive", threads=1)
+    model, rng = small(family), np.random.default_rng(3)
+    config = specee.load(model, threads=1).config
+    fitted = Speculator(None, {}, random_parts(config, (2, 3), rng), random_exits(config, rng))
+    return specee.accelerate(model, policy="autoregressive", threads=1, speculator=fitted)
+
+
+def test_no_policy_is_left_out() -> None:
+    assert {"autoregressive", *EVERY} == set(policy_names())
 
 
 @st.composite
@@ -62,18 +87,39 @@ def _run(family: str, policy: str, options: dict[str, Any], extra: tuple[bool, b
     return _model(family).generate(**options, specee_policy=policy), (processed, judged)
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
-@given(st.sampled_from(FAMILIES), configurations(), st.tuples(st.booleans(), st.booleans()))
-def test_every_policy_gives_what_plain_decoding_gives(
-    family: str, options: dict[str, Any], extra: tuple[bool, bool]
-) -> None:
+REQUESTS = (
+    st.sampled_from(FAMILIES),
+    configurations(),
+    st.tuples(st.booleans(), st.booleans()),
+    st.lists(st.sampled_from(sorted(EVERY)), min_size=2, max_size=4, unique=True),
+)
+
+
+def _check(family: str, options: dict[str, Any], extra: tuple[bool, bool], policies: list[str]) -> None:
     plain, seen = _run(family, "autoregressive", options, extra)
-    for policy in POLICIES[1:]:
-        output, noted = _run(family, policy, options, extra)
+    for policy in policies:
+        output, noted = _run(family, EVERY[policy], options, extra)
         alike(plain, output)
         alike(seen, noted)
         if isinstance(output, torch.Tensor):
             assert torch.equal(plain, output)
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+@given(*REQUESTS)
+def test_every_policy_gives_what_plain_decoding_gives(
+    family: str, options: dict[str, Any], extra: tuple[bool, bool], policies: list[str]
+) -> None:
+    _check(family, options, extra, policies)
+
+
+@pytest.mark.slow
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(*REQUESTS)
+def test_every_policy_gives_what_plain_decoding_gives_of_many(
+    family: str, options: dict[str, Any], extra: tuple[bool, bool], policies: list[str]
+) -> None:
+    _check(family, options, extra, policies)
 
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])

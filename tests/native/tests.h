@@ -28,5 +28,8 @@ void test_shadow(const std::string& isa, Random& random);
 void test_drafter(const std::string& isa, Random& random);
 // Rows that leave early, alone and beside others, and what is completed of them later.
 void test_exits(const std::string& isa, Random& random);
+// A soak of so many requests from two threads on one engine, against each by itself.
+inline constexpr int kSoakRequests = 50;
+void test_soak(const std::string& isa, Random& random);
 
 }  // namespace native

@@ -13,6 +13,8 @@ from tests.packaging.cleanenv import CleanEnv, wheel_requirements
 from tests.packaging.conftest import Built
 from tests.packaging.project import ROOT, build, copy_project, run, written_version
 
+TASK = {f"specee/bench/harness/{name}" for name in ("copy_and_add.yaml", "questions.jsonl")}
+
 
 def test_wheel_installs_specee_and_nothing_else_at_top_level(built: Built) -> None:
     with zipfile.ZipFile(built.wheel) as archive:
@@ -29,7 +31,7 @@ def test_wheel_holds_every_module_the_extension_and_the_licence(built: Built) ->
     modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / "specee").rglob("*.py")}
     moved = [*(ROOT / "triton_kernels").rglob("*.py"), *(ROOT / "bench").rglob("*.py")]
     modules |= {f"specee/{p.relative_to(ROOT).as_posix()}" for p in moved}
-    assert modules | {"specee/py.typed", "specee/bench/prompts.jsonl"} <= names
+    assert modules | {"specee/py.typed", "specee/bench/prompts.jsonl", *TASK} <= names
     assert {n for n in names if n.startswith("specee/") and n.endswith(".py")} == modules
     assert [n for n in names if n.startswith("specee/_cpu.") and n.endswith(".so")]
     assert [n for n in names if n.endswith(".dist-info/licenses/LICENSE")]

@@ -29,6 +29,8 @@ def test_stock_and_ours_are_timed_on_the_same_requests(tmp_path: Path) -> None:
         assert own["batches"] == own["same_tokens"] == batches
         assert set(own["tokens_s"]) == {drop_in.STOCK, "autoregressive"}
         assert all(rates["min"] > 0 for rates in own["tokens_s"].values())
+    assert found["rows"]["1"]["times_one_row"] == {}
+    assert set(found["rows"]["2"]["times_one_row"]) == {drop_in.STOCK, "autoregressive"}
     (table,) = tables.of("drop-in", found)
     assert [row[:2] for row in table.rows][:2] == [(drop_in.STOCK, "1"), ("autoregressive", "1")]
 

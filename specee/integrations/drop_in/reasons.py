@@ -90,7 +90,7 @@ def of_call(call: Call, config: ModelConfig) -> str | None:
         return "it drafts for another model's assisted decoding"
     if call.synced_gpus:
         return "synced_gpus is set"
-    if call.ids.dim() != 2 or call.ids.shape[1] == 0 or call.others.get("inputs_embeds") is not None:
+    if call.ids.dim() != 2 or call.ids.numel() == 0 or call.others.get("inputs_embeds") is not None:
         return "the prompt is given as inputs_embeds, or is empty"
     if call.record and (asked.output_attentions or asked.output_hidden_states):
         return "attentions or hidden states are asked for, which the engine does not keep"

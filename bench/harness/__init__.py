@@ -1,0 +1,1 @@
+"""A small generative task for lm-evaluation-harness, and running it: the harness as its package has it."""
