@@ -31,7 +31,7 @@ SETTINGS = {
     "drafter": [":threshold=0.0"],
     "drafter-tree": ["", ":measured=false,nodes=24"],
     "specee": ["", ":layers=all,threshold=0.1"],
-    "specee-tree": ["", ":measured=false,nodes=24,layers=all,threshold=0.1"],
+    "specee-tree": [":measured=false,nodes=8,layers=all,threshold=0.3"],
     "prompt-lookup": ["", ":speculation_length=11,shortest_ngram=1,longest=15"],
 }
 MODES: dict[str, dict[str, Any]] = {

@@ -27,6 +27,7 @@ from specee.policies import (
 from specee.types import Sampling
 from tests.engines import Engine, native_engines
 from tests.random_drafter import random_parts
+from tests.random_exits import random_exits
 from tests.random_model import BASE, random_model
 
 VOCAB, TOKENS, DRAWS, ROWS = 5, 3, 6_000, 50
@@ -119,11 +120,15 @@ def test_layers_chosen_by_what_was_accepted_leave_the_distribution_as_it_is(back
     assert too_far(counts, enumerated(backend, OPTIONS[0])) < 1
 
 
-def test_trees_of_the_block_leave_the_distribution_as_it_is(backend: Backend) -> None:
+@pytest.mark.parametrize(
+    "policy", ["drafter-tree", pytest.param("specee-tree:layers=all,threshold=0.4", marks=pytest.mark.slow)]
+)
+def test_trees_of_the_block_leave_the_distribution_as_it_is(backend: Backend, policy: str) -> None:
     """Several drafts for one place, of which classical rejection judges one after the other."""
     parts = random_parts(BASE, (1, BASE.num_layers), np.random.default_rng(4))
-    heads = DraftHeads(backend, Speculator(drafter=parts))
-    policy = "drafter-tree:measured=false,nodes=6,width=3,children=3"
+    exits = random_exits(BASE, np.random.default_rng(5))
+    heads = DraftHeads(backend, Speculator(drafter=parts, exits=exits))
+    policy += ("," if ":" in policy else ":") + "measured=false,nodes=6,width=3,children=3"
     for rule in ("coupled", "rejection"):
         counts, accepted = drawn(backend, OPTIONS[1], policy, rule, heads)
         assert accepted > 100
