@@ -107,7 +107,7 @@ def models(checkpoint: Checkpoint, weights: str, threads: int) -> tuple[Any, Any
 
 def _batches(texts: Sequence[list[int]], count: int) -> list[list[list[int]]]:
     """Full batches; texts are used again where there are too few for one."""
-    enough = [*texts, *texts * (count // len(texts))]
+    enough = [*texts, *texts * (count // len(texts))] if len(texts) < count else texts
     return [enough[begin : begin + count] for begin in range(0, len(enough) - count + 1, count)]
 
 

@@ -38,6 +38,7 @@ def test_stock_and_ours_are_timed_on_the_same_requests(tmp_path: Path) -> None:
 def test_batches_are_full() -> None:
     texts = [[1], [2], [3]]
     assert drop_in._batches(texts, 1) == [[[1]], [[2]], [[3]]]
+    assert drop_in._batches(texts, 3) == [texts]
     assert all(len(batch) == 8 for batch in drop_in._batches(texts, 8))
 
 
