@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 
 import hypothesis
 import pytest
@@ -15,6 +16,9 @@ if all(importlib.util.find_spec(name) is not None for name in ("torch", "triton"
     from tests.triton import mode
 
     mode.prepare()  # before transformers, or anything else, imports Triton
+
+# A shell starts what it puts into the background deaf to Ctrl-C, and everything started from there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Wall-clock limits on examples make tests depend on the machine's load.
 hypothesis.settings.register_profile("specee", deadline=None, print_blob=True)

@@ -30,6 +30,7 @@ EVERY = {
     "layerskip-adaptive": "layerskip-adaptive:exit_layer=1",
     "prompt-lookup": SPECULATIVE,
     "specee": "specee:layers=all,threshold=0.1",
+    "specee-tree": "specee-tree:measured=false,layers=all,threshold=0.1,nodes=6",
     "threshold": "threshold:exit_layer=1,threshold=0.2",
 }
 FAMILIES = ("llama", "mistral", "qwen2_sliding", "qwen3")
