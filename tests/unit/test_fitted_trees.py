@@ -70,6 +70,21 @@ def paths(tree: DraftedTree) -> dict[tuple[int, ...], np.float32]:
     return dict(zip(found, np.array(tree.chances, np.float32), strict=True))
 
 
+Known = dict[tuple[int, ...], np.float32]
+
+
+def with_their_siblings(ours: Known, theirs: Known) -> list[tuple[int, ...]]:
+    """Paths in both trees all of whose nodes have the same siblings there."""
+    families: list[dict[tuple[int, ...], set[int]]] = []
+    for known in (ours, theirs):
+        families.append({})
+        for path in known:
+            families[-1].setdefault(path[:-1], set()).add(path[-1])
+    mine, others = families
+    above = {path: [path[:depth] for depth in range(len(path))] for path in ours.keys() & theirs.keys()}
+    return [path for path, nodes in above.items() if all(mine[node] == others[node] for node in nodes)]
+
+
 def check_sound(tree: DraftedTree, made: TreeCall) -> None:
     """Connected, within its limits, likeliest first, no siblings alike."""
     assert 1 <= len(tree.tokens) == len(tree.parents) == len(tree.chances) <= made.nodes
@@ -118,10 +133,14 @@ def test_backends_grow_alike(
                 assert len(tree.tokens) == 39
                 known.append(paths(tree))
             ours, theirs = known
-            both = ours.keys() & theirs.keys()
-            shared, whole = shared + len(both), whole + len(ours)
-            apart += [abs(np.log(ours[path] / theirs[path])) / len(path) for path in both if ours[path] > 0]
+            shared, whole = shared + len(ours.keys() & theirs.keys()), whole + len(ours)
+            # Scores share out what siblings have together. Noise ranks tokens high that have next to nothing:
+            # where two scores are nearly tied, the others' chances depend on which of the two is kept.
+            same = with_their_siblings(ours, theirs)
+            apart += [abs(np.log(ours[path] / theirs[path])) / len(path) for path in same if ours[path] > 0]
     assert shared > 0.8 * whole, "all but near-ties"
+    assert len(apart) > 0.7 * whole
+    assert len(apart) > 0.7 * whole
     assert np.median(apart) < 0.02
     # What three siblings have together is shared out by scores: each of them may be off by as much.
     assert max(apart) < 0.4
