@@ -13,6 +13,7 @@ from specee.backends.cpu_exits import CpuExitRows, CpuExits, native_exits, nativ
 from specee.backends.draft_parts import checked_adapter, checked_vocabulary
 from specee.backends.drafter_parts import stored_rows
 from specee.backends.memory import check_room
+from specee.backends.own import own
 from specee.backends.protocol import (
     Answer,
     AskCall,
@@ -32,7 +33,7 @@ from specee.backends.protocol import (
     TreeCall,
     Work,
 )
-from specee.errors import ConfigurationError, RowError
+from specee.errors import RowError
 from specee.models.drafter_parts import DrafterParts
 from specee.models.exit_parts import ExitParts
 from specee.models.formats import made_formats
@@ -330,12 +331,7 @@ class CpuBackend:
 
 
 def _native_drafter(drafter: FittedDrafter) -> _cpu.Drafter:
-    if not isinstance(drafter, CpuDrafter):
-        raise ConfigurationError(
-            f"got a {type(drafter).__name__} where the cpu backend needs its own drafters; make them "
-            "with this backend's drafter()"
-        )
-    return drafter.native
+    return own(CpuDrafter, drafter, "drafters", "this backend's drafter()").native
 
 
 def _sequences(calls: Seq[ChainCall | TreeCall | RankCall | ExitCall | AskCall]) -> list[_cpu.Sequence]:
@@ -343,21 +339,9 @@ def _sequences(calls: Seq[ChainCall | TreeCall | RankCall | ExitCall | AskCall])
 
 
 def _native(work: Work) -> list[tuple[_cpu.Sequence, Seq[int]]]:
-    pairs = []
-    for sequence, slots in work:
-        if not isinstance(sequence, CpuSequence):
-            raise RowError(
-                f"got a {type(sequence).__name__} where the cpu backend needs its own sequences; "
-                "make them with this backend's sequence()"
-            )
-        pairs.append((sequence.native, slots))
-    return pairs
+    what = "sequences", "this backend's sequence()"
+    return [(own(CpuSequence, sequence, *what, RowError).native, slots) for sequence, slots in work]
 
 
 def _native_head(head: DraftHead | None) -> _cpu.DraftHead | None:
-    if head is not None and not isinstance(head, _cpu.DraftHead):
-        raise ConfigurationError(
-            f"got a {type(head).__name__} where the cpu backend needs its own draft heads; make them with "
-            "this backend's draft_head()"
-        )
-    return head
+    return None if head is None else own(_cpu.DraftHead, head, "draft heads", "this backend's draft_head()")

@@ -8,8 +8,8 @@ import numpy as np
 
 from specee import _cpu
 from specee.backends.drafter_parts import checked_parts, stored_rows
+from specee.backends.own import own
 from specee.backends.protocol import ChainCall, DraftFormat, FittedColumn, TreeCall
-from specee.errors import ConfigurationError
 from specee.models.drafter_parts import DrafterParts
 from specee.types import KVDtype, ModelConfig, Sampling
 
@@ -64,9 +64,4 @@ def native_trees(sequences: Seq[_cpu.Sequence], calls: Seq[TreeCall]) -> list[Na
 
 def native_column(column: FittedColumn) -> _cpu.DrafterColumn:
     """The column, if it is one of this backend's. Raises ConfigurationError."""
-    if not isinstance(column, _cpu.DrafterColumn):
-        raise ConfigurationError(
-            f"got a {type(column).__name__} where the cpu backend needs its own columns; make them with its "
-            "drafter's column()"
-        )
-    return column
+    return own(_cpu.DrafterColumn, column, "columns", "its drafter's column()")

@@ -6,8 +6,8 @@ from collections.abc import Sequence as Seq
 
 from specee import _cpu
 from specee.backends.exit_parts import checked_exits
+from specee.backends.own import own
 from specee.backends.protocol import ExitRows, FittedExits
-from specee.errors import ConfigurationError
 from specee.models.exit_parts import ExitParts
 from specee.types import ModelConfig
 
@@ -38,19 +38,9 @@ class CpuExitRows:
 
 def native_exits(predictors: FittedExits) -> _cpu.ExitPredictors:
     """As the engine takes them. Raises ConfigurationError for those of another backend."""
-    if not isinstance(predictors, CpuExits):
-        raise ConfigurationError(
-            f"got {type(predictors).__name__} where the cpu backend needs its own exit predictors; make them "
-            "with this backend's exit_predictors()"
-        )
-    return predictors.native
+    return own(CpuExits, predictors, "exit predictors", "this backend's exit_predictors()").native
 
 
 def native_rows(rows: ExitRows) -> _cpu.ExitRows:
     """The same for rows to ask about."""
-    if not isinstance(rows, CpuExitRows):
-        raise ConfigurationError(
-            f"got {type(rows).__name__} where the cpu backend needs its own rows to ask about; make them "
-            "with this backend's exit_rows()"
-        )
-    return rows.native
+    return own(CpuExitRows, rows, "rows to ask about", "this backend's exit_rows()").native

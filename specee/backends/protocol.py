@@ -464,9 +464,9 @@ class Backend(Protocol):
         """Ask the predictor of ``layer`` about rows that have done exactly that layer.
 
         All rows of all calls in one go (SpecEE's grouped scoring), each by its own candidates as in
-        :meth:`leave_early`: their logits,
-        their softmax and how it changed since the row was asked about before. Tokens are the likeliest
-        candidates, with the noise of their position where sampling has some, penalties aside. Answers come in
-        the order of the calls. Raises RowError before anything changes for rows at another layer, one that is
-        asked about twice or is none of ``rows``, and a layer without a predictor.
+        :meth:`leave_early`: their logits, their softmax and how it changed since the row was asked about
+        before. Tokens are the likeliest candidates, with the noise of their position where sampling has some,
+        penalties aside. Answers come in the order of the calls. Raises RowError before anything changes for
+        rows at another layer, one that is asked about twice or is none of ``rows``, and a layer without a
+        predictor.
         """
