@@ -36,6 +36,7 @@ from .missing_kv import MissingKv
 from .perplexity import surprise
 
 TOKENS = 64
+_BLOCK = 16  # rows of a packed matrix that lie together
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9, 0.95)
 SETTINGS = tuple(
     f"specee:mode=approximate,layers={layers},threshold={threshold}"
@@ -250,7 +251,8 @@ def _kernels(reader: Reader, prompt: list[int]) -> dict[str, Any]:
         / checks
         / (middle["plain"] + middle["head"]),
         "head_bytes": head_bytes,
-        "candidate_bytes": head_bytes * exits.candidates / whole,
+        # Gathered into a block of their own, which is multiplied whole.
+        "candidate_bytes": head_bytes * _BLOCK * -(-exits.candidates // _BLOCK) / whole,
     }
 
 
