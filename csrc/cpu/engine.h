@@ -14,6 +14,7 @@
 #include "cpu/exit_rows.h"
 #include "cpu/forward.h"
 #include "cpu/head.h"
+#include "cpu/rounds.h"
 #include "cpu/scoring.h"
 #include "cpu/sequence.h"
 #include "cpu/shadow.h"
@@ -128,9 +129,15 @@ class Engine {
   void score(const Work& work, const std::vector<int>& layers,
              const std::vector<std::vector<int>>& candidates, float* out);
   std::vector<Tree> draft_trees(Drafter& drafter, const std::vector<TreeCall>& calls, const DraftHead* head);
+  // See Backend.run_rounds in specee/backends/protocol.py. `drafter` may be null where nothing is drafted;
+  // `between`: advance()'s. After an exception drafts may be left as speculative rows; nothing is text then.
+  std::vector<RoundResult> run_rounds(const std::vector<RoundCall>& calls, Drafter* drafter,
+                                      const DraftHead* head, const std::function<void()>& between,
+                                      RoundSeconds& seconds);
 
  private:
   friend class EarlyExit;
+  friend class Rounds;
   struct Member {
     Sequence* sequence;
     int slot;

@@ -66,6 +66,8 @@ void test_isa(const Options& options, const std::string& isa) {
          [&isa](native::Random& random) { native::test_shadow(isa, random); });
   repeat(options, isa + " drafter", options.rounds / 8,
          [&isa](native::Random& random) { native::test_drafter(isa, random); });
+  repeat(options, isa + " rounds", options.rounds / 4,
+         [&isa](native::Random& random) { native::test_rounds(isa, random); });
   repeat(options, isa + " early exits", options.rounds / 8,
          [&isa](native::Random& random) { native::test_exits(isa, random); });
 }

@@ -26,6 +26,8 @@ void test_draft_heads(const std::string& isa, Random& random);
 void test_shadow(const std::string& isa, Random& random);
 // Chains of a drafter block, whose columns follow texts, against new columns.
 void test_drafter(const std::string& isa, Random& random);
+// Whole rounds, against plain decoding of the same text.
+void test_rounds(const std::string& isa, Random& random);
 // Rows that leave early, alone and beside others, and what is completed of them later.
 void test_exits(const std::string& isa, Random& random);
 // A soak of so many requests from two threads on one engine, against each by itself.

@@ -1,0 +1,148 @@
+// Whole rounds: the text of plain decoding, whatever is drafted and whoever is beside.
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "cpu/engine.h"
+#include "specee/errors.h"
+#include "tests.h"
+#include "tiny_drafter.h"
+#include "tiny_engine.h"
+
+namespace native {
+namespace {
+
+using specee::Engine;
+using specee::RoundCall;
+using specee::RoundResult;
+using specee::Sampling;
+using specee::Sequence;
+
+constexpr int kNew = 20;  // tokens
+
+struct Text {
+  std::unique_ptr<Sequence> sequence;
+  std::unique_ptr<specee::DrafterColumn> column;
+  std::vector<int> prompt, given;
+  std::vector<int64_t> ends;
+  Sampling sampling;
+
+  int left() const { return kNew - static_cast<int>(given.size()); }
+};
+
+Text some_text(Engine& engine, specee::Drafter& drafter, const std::vector<int>& layers, Random& random) {
+  Text text;
+  const int vocab = engine.config().vocab_size;
+  text.prompt.resize(static_cast<size_t>(random.between(1, 9)));
+  for (int& token : text.prompt) token = random.between(0, vocab - 1);
+  const int capacity = static_cast<int>(text.prompt.size()) + kNew;
+  text.sequence = engine.sequence(capacity, specee::Dtype::f32, true);
+  if (random.chance(80)) text.sequence->keep(layers, random.between(1, 9));
+  text.sequence->append(text.prompt);
+  text.column = engine.drafter_column(drafter, capacity, specee::Dtype::f32, true);
+  if (random.chance(50)) text.ends.push_back(random.between(0, vocab - 1));
+  if (random.chance(50)) text.sampling.temperature = 0.9;
+  if (random.chance(20)) text.sampling.repetition_penalty = 1.3;
+  text.sampling.seed = random.bits();
+  return text;
+}
+
+std::vector<int> plainly(Engine& engine, const Text& text) {
+  const auto sequence = engine.sequence(text.sequence->capacity(), specee::Dtype::f32, true);
+  sequence->append(text.prompt);
+  const std::vector<Sampling> sampling = {text.sampling};
+  std::vector<int> given;
+  while (static_cast<int>(given.size()) < kNew) {
+    int64_t token = -1;
+    engine.verify({{sequence.get(), {sequence->length() - 1}}}, &sampling, [] {}, &token);
+    given.push_back(static_cast<int>(token));
+    sequence->append({given.back()});
+  }
+  return given;
+}
+
+// Nothing, a chain or a tree of the block, or rows of any depth that hold the right tokens and wrong ones.
+RoundCall some_call(Engine& engine, Text& text, const std::vector<int>& plain, Random& random) {
+  Sequence& sequence = *text.sequence;
+  RoundCall call{&sequence, text.sampling, text.ends, random.between(1, text.left()), {}};
+  const int room = text.left() - 1;
+  if (room < 1) return call;
+  const int count = random.between(1, std::min(room, 7));
+  if (random.chance(60)) {
+    call.drafts.column = text.column.get();
+    call.drafts.branched = random.chance(50);
+    call.drafts.limits = {count, random.between(1, 4), random.between(1, 4), random.between(1, 4), 0.0f,
+                          0.0f};
+  } else if (random.chance(70)) {
+    std::vector<int> tokens;
+    const size_t done = text.given.size();
+    for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
+      const bool right = random.chance(70);
+      tokens.push_back(right ? plain[done + i] : random.between(0, engine.config().vocab_size - 1));
+    }
+    const std::vector<int> rows = sequence.branch(tokens, nullptr, sequence.last_committed());
+    if (random.chance(50)) engine.advance({{&sequence, {rows.front()}}}, 1, [] {});
+  }
+  return call;
+}
+
+// A row behind the text's end is computed again, as the loop has it.
+void go_on(Sequence& sequence) {
+  const specee::Row& newest = sequence.row(sequence.length() - 1);
+  if (newest.done == 0) return;
+  const int token = newest.token;
+  sequence.rollback(1);
+  sequence.append({token});
+}
+
+void check_round(Text& text, const RoundCall& call, const RoundResult& result) {
+  const size_t count = result.tokens.size();
+  CHECK(count >= 1 && static_cast<int>(count) <= call.remaining, "a round gave more than it may");
+  CHECK(result.accepted.size() == count || result.accepted.size() + 1 == count, "more drafts than tokens");
+  for (size_t i = 0; i + 1 < count; ++i)
+    CHECK(std::find(text.ends.begin(), text.ends.end(), result.tokens[i]) == text.ends.end(),
+          "a text went on behind its end");
+  for (const int64_t token : result.tokens) text.given.push_back(static_cast<int>(token));
+  CHECK(text.sequence->speculative().empty(), "drafts are left");
+  CHECK(text.sequence->length() == static_cast<int>(text.prompt.size() + text.given.size()),
+        "rows are not the text");
+  go_on(*text.sequence);
+}
+
+}  // namespace
+
+void test_rounds(const std::string& isa, Random& random) {
+  specee::ModelConfig config = tiny_config(random);
+  config.max_position = 64;
+  const auto engine = tiny_engine(config, tiny_types(config, random), isa,
+                                  random.between(1, std::min(3, current().threads)), random.bits());
+  const std::vector<int> layers = {config.num_layers};
+  const auto drafter = some_drafter(*engine, layers, random);
+  std::vector<Text> texts;
+  std::vector<std::vector<int>> plain;
+  for (int i = random.between(1, 3); i > 0; --i) {
+    texts.push_back(some_text(*engine, *drafter, layers, random));
+    plain.push_back(plainly(*engine, texts.back()));
+  }
+  for (;;) {
+    std::vector<RoundCall> calls;
+    std::vector<Text*> going;
+    for (size_t i = 0; i < texts.size(); ++i) {
+      if (texts[i].left() == 0) continue;
+      going.push_back(&texts[i]);
+      calls.push_back(some_call(*engine, texts[i], plain[i], random));
+    }
+    if (calls.empty()) break;
+    specee::RoundSeconds seconds;
+    const std::vector<RoundResult> results =
+        engine->run_rounds(calls, drafter.get(), nullptr, [] {}, seconds);
+    for (size_t i = 0; i < calls.size(); ++i) check_round(*going[i], calls[i], results[i]);
+  }
+  for (size_t i = 0; i < texts.size(); ++i) CHECK(texts[i].given == plain[i], "a round changed the text");
+  specee::RoundSeconds seconds;
+  const RoundCall full{texts[0].sequence.get(), {}, {}, 1, {}};
+  CHECK_THROWS(specee::CapacityError, engine->run_rounds({full}, nullptr, nullptr, [] {}, seconds));
+  CHECK_THROWS(specee::RowError, engine->run_rounds({full, full}, nullptr, nullptr, [] {}, seconds));
+}
+
+}  // namespace native
