@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from collections.abc import Sequence as Seq
 from types import ModuleType
 
@@ -110,6 +110,22 @@ class Engine:
         calls: Seq[tuple[Sequence, DrafterColumn, int, float, Sampling]],
         head: DraftHead | None,
     ) -> list[tuple[list[int], list[float]]]: ...
+    def run_rounds(
+        self,
+        calls: Seq[
+            tuple[
+                Sequence,
+                Sampling,
+                Collection[int],
+                int,
+                tuple[DrafterColumn, int, float]
+                | tuple[DrafterColumn, int, int, int, int, float, float]
+                | None,
+            ]
+        ],
+        drafter: Drafter | None,
+        head: DraftHead | None,
+    ) -> tuple[list[tuple[tuple[int, ...], list[int], tuple[float, ...], int]], float, float, float]: ...
     def exit_predictors(self, candidates: int, width: int) -> ExitPredictors: ...
     def leave_early(
         self,

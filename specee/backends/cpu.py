@@ -10,6 +10,8 @@ import numpy as np
 from specee import _cpu, env
 from specee.backends.cpu_drafter import CpuDrafter, native_chains, native_column, native_trees
 from specee.backends.cpu_exits import CpuExitRows, CpuExits, native_exits, native_rows
+from specee.backends.cpu_rounds import native_rounds
+from specee.backends.cpu_sequence import CpuSequence, native_sequence
 from specee.backends.draft_parts import checked_adapter, checked_vocabulary
 from specee.backends.drafter_parts import stored_rows
 from specee.backends.memory import check_room
@@ -30,90 +32,20 @@ from specee.backends.protocol import (
     Floats,
     Ints,
     RankCall,
+    RoundCall,
+    Rounds,
+    RoundText,
     TreeCall,
     Work,
 )
-from specee.errors import RowError
 from specee.models.drafter_parts import DrafterParts
 from specee.models.exit_parts import ExitParts
 from specee.models.formats import made_formats
 from specee.models.speculator import Adapter
 from specee.models.table import Key, Slab
-from specee.types import DEFAULT_KV, KVDtype, ModelConfig, RowInfo, Sampling, WeightFormat
+from specee.types import DEFAULT_KV, KVDtype, ModelConfig, Sampling, WeightFormat
 
 _PIECE = 4096  # rows of a head that are floats at a time
-
-
-class CpuSequence:
-    """Rows and KV cache of one sequence, held by the engine."""
-
-    __slots__ = ("native",)
-
-    def __init__(self, native: _cpu.Sequence) -> None:
-        self.native = native
-
-    @property
-    def length(self) -> int:
-        """See :meth:`.SequenceState.length`."""
-        return self.native.length
-
-    @property
-    def capacity(self) -> int:
-        """See :meth:`.SequenceState.capacity`."""
-        return self.native.capacity
-
-    @property
-    def cache_bytes(self) -> int:
-        """Bytes reserved for keys and values."""
-        return self.native.cache_bytes
-
-    @property
-    def frontier(self) -> tuple[int, ...]:
-        """See :meth:`.SequenceState.frontier`."""
-        return self.native.frontier
-
-    @property
-    def speculative(self) -> tuple[int, ...]:
-        """See :meth:`.SequenceState.speculative`."""
-        return tuple(self.native.speculative)
-
-    def row(self, slot: int) -> RowInfo:
-        """See :meth:`.SequenceState.row`."""
-        return RowInfo(*self.native.row(slot))
-
-    def append(self, tokens: Seq[int]) -> range:
-        """See :meth:`.SequenceState.append`."""
-        first = self.native.append(tokens)
-        return range(first, first + len(tokens))
-
-    def branch(self, tokens: Seq[int], parents: Seq[int] | None = None, root: int | None = None) -> list[int]:
-        """See :meth:`.SequenceState.branch`."""
-        return self.native.branch(tokens, parents, root)
-
-    def prune(self, rows: Seq[int]) -> None:
-        """See :meth:`.SequenceState.prune`."""
-        self.native.prune(rows)
-
-    def commit(self, path: Seq[int]) -> None:
-        """See :meth:`.SequenceState.commit`."""
-        self.native.commit(path)
-
-    def rollback(self, n: int) -> None:
-        """See :meth:`.SequenceState.rollback`."""
-        self.native.rollback(n)
-
-    def keep(self, layers: Seq[int], positions: int) -> None:
-        """See :meth:`.SequenceState.keep`."""
-        self.native.keep(layers, positions)
-
-    @property
-    def kept(self) -> int:
-        """See :meth:`.SequenceState.kept`."""
-        return self.native.kept
-
-    def kv(self, layer: int, slots: Seq[int]) -> tuple[Floats, Floats]:
-        """See :meth:`.SequenceState.kv`."""
-        return self.native.kv(layer, slots)
 
 
 class CpuBackend:
@@ -230,6 +162,14 @@ class CpuBackend:
         """See :meth:`.Backend.verify`."""
         return self._engine.verify(_native(work), sampling)
 
+    def run_rounds(
+        self, calls: Seq[RoundCall], drafter: FittedDrafter | None = None, head: DraftHead | None = None
+    ) -> Rounds:
+        """See :meth:`.Backend.run_rounds`."""
+        native = None if drafter is None else _native_drafter(drafter)
+        texts, *seconds = self._engine.run_rounds(native_rounds(calls), native, _native_head(head))
+        return Rounds([RoundText(*text) for text in texts], *seconds)
+
     def draft(
         self, work: Work, sampling: Seq[Sampling], head: DraftHead | None = None
     ) -> tuple[Ints, Floats]:
@@ -335,12 +275,11 @@ def _native_drafter(drafter: FittedDrafter) -> _cpu.Drafter:
 
 
 def _sequences(calls: Seq[ChainCall | TreeCall | RankCall | ExitCall | AskCall]) -> list[_cpu.Sequence]:
-    return [native for native, _ in _native([(call.sequence, ()) for call in calls])]
+    return [native_sequence(call.sequence) for call in calls]
 
 
 def _native(work: Work) -> list[tuple[_cpu.Sequence, Seq[int]]]:
-    what = "sequences", "this backend's sequence()"
-    return [(own(CpuSequence, sequence, *what, RowError).native, slots) for sequence, slots in work]
+    return [(native_sequence(sequence), slots) for sequence, slots in work]
 
 
 def _native_head(head: DraftHead | None) -> _cpu.DraftHead | None:

@@ -11,6 +11,7 @@ logits are identical to the bit. An accepted branch of a tree has the very bits 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Sequence as Seq
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
@@ -270,6 +271,45 @@ class DraftedTree(NamedTuple):
     likely: list[list[int]]
 
 
+class RoundCall(NamedTuple):
+    """A round of one sequence: drafts are verified, and what the full model confirms becomes text.
+
+    ``drafts``, of the same sequence, is drafted first; None takes the speculative rows that are there, if
+    any. ``sampling`` draws the text; ``ends`` are tokens after which it is over, and ``remaining`` how many
+    it may still be given, 1 or more.
+    """
+
+    sequence: SequenceState
+    sampling: Sampling
+    ends: Collection[int]
+    remaining: int
+    drafts: ChainCall | TreeCall | None = None
+
+
+class RoundText(NamedTuple):
+    """``tokens`` are text now, and only the last one can be one that ends it.
+
+    The newest row has been through no layer yet, unless the text ended with an accepted draft.
+
+    ``accepted``: slots that accepted drafts were in, one for each of the first tokens. Of the drafts made in
+    the call: ``confidences``, and ``depth``, the most of them in a row; their slots followed the text's end.
+    """
+
+    tokens: tuple[int, ...]
+    accepted: list[int]
+    confidences: tuple[float, ...]
+    depth: int
+
+
+class Rounds(NamedTuple):
+    """What came of each call, and the seconds spent on drafts, in layers, in the head."""
+
+    texts: list[RoundText]
+    draft: float
+    layers: float
+    head: float
+
+
 Work = Seq[tuple[SequenceState, Seq[int]]]
 """Rows of several sequences: (sequence, slots) pairs; results are concatenated in this order.
 
@@ -343,6 +383,21 @@ class Backend(Protocol):
 
         What :meth:`advance` to the last layer and then :meth:`sample` do, or :meth:`argmax` if ``sampling``
         is None, in one call. Raises what those raise.
+        """
+
+    def run_rounds(
+        self, calls: Seq[RoundCall], drafter: FittedDrafter | None = None, head: DraftHead | None = None
+    ) -> Rounds:
+        """Whole rounds of several sequences: draft, verify, accept, commit, in one call.
+
+        Drafts are those of :meth:`draft_chains` and :meth:`draft_trees` with ``drafter`` and ``head``, none
+        where the state before the newest position is not kept, and none behind a token of ``ends``. All rows
+        are then verified as by :meth:`verify`. Of each sequence, a draft stays if it is the token drawn after
+        the row before it (Leviathan et al., 2023, coupled as in :mod:`specee.acceptance`), until no draft
+        matches or the text ends; these are committed, all others dropped, and the token drawn after the last
+        one is appended. Raises what those raise, CapacityError where a text may not find room, RowError for
+        an empty text, ``remaining`` under 1, and drafts of another sequence. After an exception drafts may
+        be left as speculative rows; no text has grown then.
         """
 
     def draft(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from specee.backends.drafter_parts import stored_rows
+from specee.backends.plain_rounds import run_rounds
 from specee.backends.protocol import (
     Answer,
     AskCall,
@@ -32,6 +33,8 @@ from specee.backends.protocol import (
     Floats,
     Ints,
     RankCall,
+    RoundCall,
+    Rounds,
     SequenceState,
     TreeCall,
     Work,
@@ -231,6 +234,13 @@ class ReferenceBackend:
         middle = time.perf_counter()
         drawn = self.argmax(work) if sampling is None else self.sample(work, sampling)
         return drawn.tolist(), middle - begin, time.perf_counter() - middle
+
+    def run_rounds(
+        self, calls: Seq[RoundCall], drafter: FittedDrafter | None = None, head: DraftHead | None = None
+    ) -> Rounds:
+        """Drafts, verification and what stays, one after the other. Raises RowError, CapacityError."""
+        self._named([(call.sequence, ()) for call in calls])
+        return run_rounds(self, calls, drafter, head)
 
     def draft(
         self, work: Work, sampling: Seq[Sampling], head: DraftHead | None = None

@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from specee.backends.cpu import CpuBackend, CpuSequence
+from specee.backends.cpu import CpuBackend
+from specee.backends.cpu_sequence import CpuSequence
 from specee.cli import bandwidth
 from specee.cli.common import load_model
 from specee.cli.latency import latency_lines

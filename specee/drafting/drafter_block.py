@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from dataclasses import replace
 
-from specee.backends.protocol import Backend, ChainCall
+from specee.backends.protocol import Backend, ChainCall, SequenceState
 from specee.clock import Clock
 from specee.drafting.columns import WINDOW, Columns
 from specee.drafting.drafter import States
 from specee.drafting.heads import DraftHeads
 from specee.drafting.tree import DraftTree
-from specee.policies import DraftCost, DraftSource
+from specee.policies import Draft, DraftCost, DraftSource
 from specee.types import Sampling
 
 
@@ -40,7 +40,7 @@ class BlockDrafter:
         """See :meth:`.Drafter.draft`. A text whose states are not known yet gets nothing."""
         able = [tree for tree in trees if tree.open and self.known(tree)]
         if able:
-            calls = [self._call(tree) for tree in able]
+            calls = [self.wanted(tree.draft, tree.state, drawn(tree)) for tree in able]
             arguments = self.columns.block, calls, self._heads.drafter_head
             chains = clock.timed("draft", self._backend.draft_chains, *arguments)
             for tree, (tokens, confidences) in zip(able, chains, strict=True):
@@ -54,9 +54,10 @@ class BlockDrafter:
         layers = self._backend.config.num_layers
         return before >= 0 and tree.state.kept > 0 and tree.state.row(before).done == layers
 
-    def _call(self, tree: DraftTree) -> ChainCall:
-        column = self.columns.of(tree.draft.sequence, tree.state)
-        return ChainCall(tree.state, column, tree.draft.length, tree.draft.stop_below, drawn(tree))
+    def wanted(self, draft: Draft, state: SequenceState, sampling: Sampling) -> ChainCall:
+        """The chain that a plan asks for."""
+        column = self.columns.of(draft.sequence, state)
+        return ChainCall(state, column, draft.length, draft.stop_below, sampling)
 
 
 def drawn(tree: DraftTree) -> Sampling:

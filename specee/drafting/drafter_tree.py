@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 
-from specee.backends.protocol import Backend, TreeCall
+from specee.backends.protocol import Backend, SequenceState, TreeCall
 from specee.clock import Clock
 from specee.drafting.drafter import States
 from specee.drafting.drafter_block import BlockDrafter, drawn
 from specee.drafting.heads import DraftHeads
 from specee.drafting.tree import DraftTree
-from specee.policies import DraftCost, DrafterTree, DraftSource, PredictedTree
+from specee.policies import Draft, DraftCost, DrafterTree, DraftSource, PredictedTree
 from specee.policies.checks import check_tree
+from specee.types import Sampling
 
 
 class TreeDrafter:
@@ -54,16 +55,17 @@ class TreeDrafter:
         if not trees:
             return
         block, head = self._chains.columns.block, self._heads.drafter_head
-        calls = [self._call(tree) for tree in trees]
+        calls = [self.wanted(tree.draft, tree.state, drawn(tree)) for tree in trees]
         grown = clock.timed("draft", self._backend.draft_trees, block, calls, head)
         for tree, found in zip(trees, grown, strict=True):
             tree.grow(*found)
 
-    def _call(self, tree: DraftTree) -> TreeCall:
-        draft, source, exits = tree.draft, tree.draft.source, self._heads.exits
+    def wanted(self, draft: Draft, state: SequenceState, sampling: Sampling) -> TreeCall:
+        """The tree that a plan asks for."""
+        source, exits = draft.source, self._heads.exits
         assert isinstance(source, DrafterTree)
         limits = draft.length, source.depth, source.width, source.children
-        column = self._chains.columns.of(tree.draft.sequence, tree.state)
+        column = self._chains.columns.of(draft.sequence, state)
         asked = exits is not None and bool(draft.layers) and isinstance(source, PredictedTree)
         likely = exits.candidates if exits is not None and asked else 0
-        return TreeCall(tree.state, column, *limits, draft.stop_below, draft.deepen_from, drawn(tree), likely)
+        return TreeCall(state, column, *limits, draft.stop_below, draft.deepen_from, sampling, likely)

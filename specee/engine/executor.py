@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
-from typing import TypeAlias
 
-from specee.acceptance import Walk, walk
+from specee.acceptance import walk
 from specee.backends.protocol import Backend
 from specee.clock import Clock
 from specee.drafting import Drafter, DraftHeads, DraftTree
 from specee.engine.checks import check_plan, drafter_of
 from specee.engine.leaving import Leaving
+from specee.engine.rounds import NativeRounds, Wanted
 from specee.engine.sequence import ActiveSequence
+from specee.engine.settled import Settled, walked
 from specee.engine.shadows import Shadows
-from specee.engine.verify import Pair, next_tokens, verify
+from specee.engine.verify import Pair, verify
 from specee.policies import (
     Draft,
     DraftCost,
-    DrafterTree,
     DraftSource,
     LeaveEarly,
     NextToken,
     NgramLookup,
     Outcome,
     Plan,
-    Round,
     Speculate,
 )
 
 # What stands in for the source where nothing is drafted.
 _NONE = NgramLookup()
 _NO_PLAN = object()
-
-
-Done: TypeAlias = tuple[ActiveSequence, DraftTree | None, Walk]
-"""A sequence, its drafts, and what of them stays: :meth:`.ActiveSequence.commit` takes it."""
 
 
 class Executor:
@@ -57,9 +52,10 @@ class Executor:
         self._sound: object = _NO_PLAN  # the latest plan, if it passes its checks again as long as it fits
         self._shadows = Shadows(backend, sequences, heads, kept)
         self._leaving = Leaving(backend, heads)
+        self._rounds = NativeRounds(backend, heads, drafters)
 
-    def run(self, plan: Plan, clock: Clock) -> list[Done]:
-        """Draft, verify, and decide what stays; that is for the caller to commit.
+    def run(self, plan: Plan, clock: Clock) -> list[Settled]:
+        """Draft, verify, and decide what stays; that it counts is for the caller to say.
 
         Raises what :func:`.check_plan` raises before anything ran. After any other exception (a user's
         processor, Ctrl-C) the sequences are to be restored.
@@ -70,18 +66,40 @@ class Executor:
         if isinstance(plan, LeaveEarly):
             return self._leaving.run(plan, self._sequences, clock)
         if isinstance(plan, NextToken):
-            plain = [self._sequences[index] for index in plan.sequences]
-            if True not in [sequence.judged for sequence in plain]:
-                return _next_tokens(self._backend, plain, clock)
-        pairs = [self._tree(draft) for draft in _drafts(plan)]
-        self._grow(pairs, clock)
-        if True not in [tree.shown or sequence.judged for sequence, tree in pairs]:
-            return _next_tokens(self._backend, [sequence for sequence, _ in pairs], clock)
+            sequences = [self._sequences[index] for index in plan.sequences]
+            if True not in [sequence.watched for sequence in sequences]:
+                return self._rounds.plain(sequences, clock)
+            return self._watched([Draft(index, _NONE, 0) for index in plan.sequences], sequences, clock)
+        sequences = [self._sequences[draft.sequence] for draft in plan.drafts]
+        if True in [sequence.watched for sequence in sequences]:
+            return self._watched(plan.drafts, sequences, clock)
+        return self._rounds.run(self._wanted(plan.drafts, sequences, clock), clock)
+
+    def _wanted(self, drafts: Seq[Draft], sequences: Seq[ActiveSequence], clock: Clock) -> list[Wanted]:
+        """What Python drafts is drafted here, what the backend can draft by itself is left to it."""
+        trees: dict[int, DraftTree] = {}
+        for draft, sequence in zip(drafts, sequences, strict=True):
+            if draft.length and not self._rounds.makes(draft):
+                _, trees[sequence.id] = self._tree(draft, sequence)
+        if not trees:
+            return [Wanted(*one, None) for one in zip(sequences, drafts, strict=True)]
+        self._grow(list(trees.values()), clock, self._rounds.makes)
+        wanted: list[Wanted] = []
+        for draft, sequence in zip(drafts, sequences, strict=True):
+            tree = trees.get(sequence.id)
+            turned = tree is not None and tree.open  # to what the backend makes
+            wanted.append(Wanted(sequence, tree.draft if tree else draft, None if turned else tree))
+        return wanted
+
+    def _watched(self, drafts: Seq[Draft], sequences: Seq[ActiveSequence], clock: Clock) -> list[Settled]:
+        """Where Python has a say: token by token."""
+        pairs = [self._tree(*one) for one in zip(drafts, sequences, strict=True)]
+        self._grow([tree for _, tree in pairs], clock)
         targets = verify(self._backend, pairs, clock)
-        done: list[Done] = []
-        for index, (sequence, tree) in enumerate(pairs):
-            done.append((sequence, tree, walk(tree, targets[index], sequence.end_after)))
-        return done
+        return [
+            walked(sequence, tree, walk(tree, target, sequence.end_after))
+            for (sequence, tree), target in zip(pairs, targets, strict=True)
+        ]
 
     def ended(self, sequence: ActiveSequence | None = None) -> None:
         """A sequence is over: plans that name it are not sound any more, and rows that wait are completed."""
@@ -108,37 +126,26 @@ class Executor:
                 return False
         return True
 
-    def _tree(self, draft: Draft) -> Pair:
-        sequence = self._sequences[draft.sequence]
+    def _tree(self, draft: Draft, sequence: ActiveSequence) -> Pair:
         request = sequence.request
         tree = DraftTree(
             draft, sequence.state, sequence.text, request.sampling, request.eos, rejection=sequence.rejection
         )
         return sequence, tree
 
-    def _grow(self, pairs: Seq[Pair], clock: Clock) -> None:
-        """Each source drafts for all sequences it serves; where one has nothing, the next has its turn."""
-        trees = [tree for _, tree in pairs if tree.open]
+    def _grow(
+        self, trees: Seq[DraftTree], clock: Clock, leave: Callable[[Draft], bool] = lambda _: False
+    ) -> None:
+        """Each source drafts for all sequences it serves; where one has nothing, the next has its turn.
+
+        Trees that turn to drafts to be left to somebody else stay open.
+        """
+        trees = [tree for tree in trees if tree.open]
         while trees:
             for kind in {type(tree.draft.source): None for tree in trees}:
                 group = [tree for tree in trees if type(tree.draft.source) is kind]
                 self._drafters[kind].draft(group, clock)
-            trees = [tree for tree in trees if _turned(tree)]
-
-
-def _next_tokens(backend: Backend, sequences: Seq[ActiveSequence], clock: Clock) -> list[Done]:
-    """Plain decoding by the built-in rules, most steps of most texts: without trees, which cost time."""
-    tokens = next_tokens(backend, sequences, clock)
-    return [
-        (sequence, None, Walk((token,), (), sequence.end_after((token,))))
-        for sequence, token in zip(sequences, tokens, strict=True)
-    ]
-
-
-def _drafts(plan: NextToken | Speculate) -> Seq[Draft]:
-    if isinstance(plan, NextToken):
-        return [Draft(sequence, _NONE, 0) for sequence in plan.sequences]
-    return plan.drafts
+            trees = [tree for tree in trees if _turned(tree) and not leave(tree.draft)]
 
 
 def _turned(tree: DraftTree) -> bool:
@@ -147,26 +154,3 @@ def _turned(tree: DraftTree) -> bool:
         return False
     tree.turn_to(tree.draft.otherwise)
     return tree.open
-
-
-def outcome_of(done: Seq[Done], clock: Clock) -> Outcome:
-    """What came of a plan, its shadows aside."""
-    return Outcome(tuple([_round(*one) for one in done]), clock.times)
-
-
-def _round(sequence: ActiveSequence, tree: DraftTree | None, done: Walk) -> Round:
-    if tree is None or not tree.shown:
-        return Round(sequence.id, done.tokens, exits=done.exits)
-    drafts = Round(
-        sequence.id,
-        done.tokens,
-        tree.draft.source,
-        tree.drafted,
-        len(done.path),
-        tuple(tree.confidences),
-        exits=done.exits or tuple(tree.exits),
-        pruned=tuple(tree.pruned),
-    )
-    if not isinstance(tree.draft.source, DrafterTree):
-        return drafts
-    return drafts._replace(path=tuple([node - 1 for node in done.path]), depth=tree.depth)

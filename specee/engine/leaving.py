@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import replace
-from typing import TypeAlias
 
 from specee.acceptance import Walk, walk
 from specee.backends.protocol import Backend, ExitCall
@@ -21,10 +20,9 @@ from specee.drafting.drafter_block import BlockDrafter
 from specee.drafting.drafter_tree import TreeDrafter
 from specee.drafting.tree import DraftTree
 from specee.engine.sequence import ActiveSequence
+from specee.engine.settled import Settled, walked
 from specee.engine.verify import Pair, verify
 from specee.policies import DrafterTree, Leave, LeaveEarly
-
-Done: TypeAlias = tuple[ActiveSequence, DraftTree | None, Walk]
 
 
 class Leaving:
@@ -36,7 +34,7 @@ class Leaving:
         self._trees = TreeDrafter(backend, heads, BlockDrafter(backend, heads, self._columns))
         self._descent = Descent(backend, heads)
 
-    def run(self, plan: LeaveEarly, sequences: Mapping[int, ActiveSequence], clock: Clock) -> list[Done]:
+    def run(self, plan: LeaveEarly, sequences: Mapping[int, ActiveSequence], clock: Clock) -> list[Settled]:
         """One token or more for each sequence; that they stay is for the caller to commit."""
         alone: list[tuple[Leave, ActiveSequence]] = []
         pairs: list[Pair] = []
@@ -55,7 +53,7 @@ class Leaving:
         if newest >= 0 and sequence.state.frontier[-1] <= newest:
             self._backend.advance([(sequence.state, [newest])], self._backend.config.num_layers)
 
-    def _rows(self, pairs: Seq[tuple[Leave, ActiveSequence]], clock: Clock) -> list[Done]:
+    def _rows(self, pairs: Seq[tuple[Leave, ActiveSequence]], clock: Clock) -> list[Settled]:
         """One token each."""
         if not pairs:
             return []
@@ -68,26 +66,26 @@ class Leaving:
         clock.verify += left.layers
         clock.head += left.head
         return [
-            (sequence, None, Walk((token,), (), sequence.end_after((token,)), (layer,)))
+            walked(sequence, None, Walk((token,), (), sequence.end_after((token,)), (layer,)))
             for (_, sequence), (layer, token, _) in zip(pairs, left.exits, strict=True)
         ]
 
-    def _paths(self, pairs: Seq[Pair], clock: Clock) -> list[Done]:
+    def _paths(self, pairs: Seq[Pair], clock: Clock) -> list[Settled]:
         """As many tokens each as a path has nodes; where none leaves, the tree is verified."""
         self._trees.grow([tree for _, tree in pairs], clock)
         found = self._descent.leave([tree for _, tree in pairs], clock)
-        done: list[Done] = []
+        done: list[Settled] = []
         for (sequence, tree), left in zip(pairs, found, strict=True):
             if left is not None:
                 ended = walk(tree, left.tokens.__getitem__, sequence.end_after)
                 exits = (left.layer,) * len(ended.tokens)
-                done.append((sequence, tree, ended._replace(exits=exits)))
+                done.append(walked(sequence, tree, ended._replace(exits=exits)))
         whole = [pair for pair, left in zip(pairs, found, strict=True) if left is None]
         targets = verify(self._backend, whole, clock) if whole else []
         for (sequence, tree), target in zip(whole, targets, strict=True):
             ended = walk(tree, target, sequence.end_after)
             exits = (self._backend.config.num_layers,) * len(ended.tokens)
-            done.append((sequence, tree, ended._replace(exits=exits)))
+            done.append(walked(sequence, tree, ended._replace(exits=exits)))
         return done
 
     def _tree(self, leave: Leave, sequence: ActiveSequence) -> DraftTree | None:

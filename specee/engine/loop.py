@@ -11,10 +11,11 @@ from specee.backends.protocol import Backend
 from specee.clock import Clock
 from specee.drafting import Drafter, DraftHeads, built_in
 from specee.engine.checks import get_ready, states_kept
-from specee.engine.executor import Done, Executor, outcome_of
+from specee.engine.executor import Executor
 from specee.engine.latency import LatencyMeter
 from specee.engine.passes import draft_turns, in_step, verified_rows
 from specee.engine.sequence import ActiveSequence
+from specee.engine.settled import Settled
 from specee.engine.statistics import Statistics
 from specee.policies import DraftCost, DraftSource, Observation, Outcome, Plan, Policy
 
@@ -92,14 +93,15 @@ class Generation:
             clock = Clock()
             done = self._executor.run(plan, clock)
             committed = self._commit(done)
-            outcome, seconds = outcome_of(done, clock), time.perf_counter() - begin
+            outcome = Outcome(tuple([one.round for one in done]), clock.times)
+            seconds = time.perf_counter() - begin
             self.statistics.add(outcome, seconds)
             if plan.shadows:  # what was committed is counted, also when this is interrupted
                 outcome = self._executor.look(plan, outcome, clock)
                 seconds = time.perf_counter() - begin
                 self.statistics.amend(outcome, seconds)
             if self._latency is not None:
-                self._refine(plan, done, outcome, seconds)
+                self._refine(plan, outcome, seconds)
             self._policy.observe(outcome)
         except BaseException:
             self._restore()
@@ -110,24 +112,23 @@ class Generation:
         views = tuple([sequence.view() for sequence in self._running])
         return Observation(views, None if self._latency is None else self._latency.table())
 
-    def _refine(self, plan: Plan, done: Seq[Done], outcome: Outcome, seconds: float) -> None:
+    def _refine(self, plan: Plan, outcome: Outcome, seconds: float) -> None:
         """Of plain steps, which are all alike, a few are enough. The first step is the prompt's."""
-        steps = len(self.statistics.outcomes)
-        if steps % _PLAIN_STEPS and not max([entry.drafted for entry in outcome.rounds]):
+        steps, rounds = len(self.statistics.outcomes), outcome.rounds
+        if steps % _PLAIN_STEPS and not max([entry.drafted for entry in rounds]):
             return
-        trees = [tree for _, tree, _ in done]
-        if self._latency is not None and steps > 1 and in_step(plan, trees):
-            rows, parts = verified_rows(trees, self._layers)
-            self._latency.observe(rows, parts, outcome.times, seconds, draft_turns(trees))
+        if self._latency is not None and steps > 1 and in_step(plan, rounds):
+            rows, parts = verified_rows(rounds, self._layers)
+            self._latency.observe(rows, parts, outcome.times, seconds, draft_turns(rounds))
 
-    def _commit(self, done: Seq[Done]) -> dict[int, tuple[int, ...]]:
+    def _commit(self, done: Seq[Settled]) -> dict[int, tuple[int, ...]]:
         committed = {}
-        for sequence, tree, walk in done:
-            sequence.commit(tree, walk)
-            committed[sequence.id] = walk.tokens
-            if walk.end is not None:
-                self._running.remove(sequence)
-                self._executor.ended(sequence)
+        for one in done:
+            one.commit()
+            committed[one.sequence.id] = one.round.tokens
+            if one.end is not None:
+                self._running.remove(one.sequence)
+                self._executor.ended(one.sequence)
         return committed
 
     def _restore(self) -> None:

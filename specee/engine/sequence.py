@@ -7,9 +7,8 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from specee.acceptance import Acceptance, Walk
+from specee.acceptance import Acceptance
 from specee.backends.protocol import Backend, Floats, Ints, SequenceState
-from specee.drafting import DraftTree
 from specee.errors import CapacityError, ConfigurationError
 from specee.policies import SequenceView
 from specee.types import FinishReason, KVDtype, Sampling
@@ -63,6 +62,8 @@ class ActiveSequence:
         """Whether drafts are judged by classical rejection sampling."""
         self.judged = self.rejection or bool(request.processors)
         """Whether scores have to come to Python."""
+        self.watched = self.judged or bool(request.stops)
+        """Whether Python has a say in which drafts stay."""
         # How much of the text counts, and why it is over: replaced in one assignment, which a signal cannot
         # split.
         self._committed: tuple[int, FinishReason | None] = (len(self.text), None)
@@ -97,18 +98,24 @@ class ActiveSequence:
                 return "stop"
         return "length" if len(tokens) >= self.remaining else None
 
-    def commit(self, tree: DraftTree | None, done: Walk) -> None:
-        """Make the tokens of ``done`` text: drafts on its path have their rows already, all others go.
+    def commit(
+        self, tokens: Seq[int], accepted: Seq[int], end: FinishReason | None, *, drafted: bool
+    ) -> None:
+        """Make ``tokens`` text: the first ones have rows, in the slots ``accepted``; all other drafts go.
 
-        ``tree`` may be None where nothing was drafted.
+        ``drafted``: whether there are any speculative rows.
         """
-        if tree is not None and tree.drafted:
-            self.state.commit([tree.slots[node] for node in done.path])
-        drawn = done.tokens[len(done.path) :]
+        if drafted:
+            self.state.commit(accepted)
+        drawn = tokens[len(accepted) :]
         if drawn:
             self.state.append(drawn)
-        self.text += done.tokens
-        self._committed = (len(self.text), done.end)
+        self.extend(tokens, end)
+
+    def extend(self, tokens: Seq[int], end: FinishReason | None) -> None:
+        """The same where the rows are the text already."""
+        self.text += tokens
+        self._committed = (len(self.text), end)
 
     def restore(self) -> None:
         """Undo what a step that failed has left undone, wherever it was interrupted.

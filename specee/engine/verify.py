@@ -39,17 +39,6 @@ def verify(backend: Backend, pairs: Seq[Pair], clock: Clock) -> list[Target]:
     return [next(scored if own else plain) for own in judged]
 
 
-def next_tokens(backend: Backend, sequences: Seq[ActiveSequence], clock: Clock) -> list[int]:
-    """The token after the newest one of each sequence, which none of them needs to judge."""
-    options = [sequence.request.sampling for sequence in sequences]
-    work = [(sequence.state, (len(sequence.text) - 1,)) for sequence in sequences]
-    greedy = False not in [sampling.greedy for sampling in options]
-    tokens, layers, head = backend.verify(work, None if greedy else options)
-    clock.verify += layers
-    clock.head += head
-    return tokens
-
-
 def _work(pairs: Seq[Pair]) -> Work:
     return [(tree.state, tree.slots) for _, tree in pairs]
 

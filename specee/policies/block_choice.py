@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from specee.policies.chain_cost import ChainCost
 from specee.policies.evidence import Evidence
-from specee.policies.objective import Acceptance, Objective
+from specee.policies.objective import Acceptance, Objective, RoundTimes
 
 # What is thought of a block before it has drafted: drafts that were right or wrong, and how sure they were.
 # The same again when what it has shown has faded to less than one draft: so it is tried anew after a while.
@@ -29,17 +29,26 @@ class BlockChoice:
     def __init__(self, cost: ChainCost) -> None:
         self._cost = cost
         self._evidence = _fresh(0.0)
+        self._known: RoundTimes | None = None  # what the latest plan follows from
+        self._planned = BlockPlan(1, 0.0, 0.0)
 
     def learn(self, matches: Sequence[bool], confidences: Sequence[float], now: float) -> None:
         """Drafts of round ``now``: all that were right, and the first that was not."""
         self._evidence.cap(_MOST)
         self._evidence.add(matches, confidences, now)
+        self._known = None
 
     def best(self, objective: Objective, now: float) -> BlockPlan:
         """The length worth most, and its value."""
         if self._evidence.weight(now) < _ENOUGH:
-            self._evidence = _fresh(now)
-        evidence, rounds = self._evidence, self._cost.times(objective)
+            self._evidence, self._known = _fresh(now), None
+        rounds = self._cost.times(objective)
+        if self._known is not rounds:  # else nothing has changed: rounds without chains are many
+            self._known, self._planned = rounds, self._plan(objective, rounds)
+        return self._planned
+
+    def _plan(self, objective: Objective, rounds: RoundTimes) -> BlockPlan:
+        evidence = self._evidence
         plain = objective.best_of(rounds, Acceptance(1.0, evidence.rate, 0.0))
         stopped = objective.best_of(rounds, evidence.acceptance)
         if stopped.value > plain.value:

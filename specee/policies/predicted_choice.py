@@ -29,6 +29,8 @@ class PredictedCost:
         self._share = share
         self._known: tuple[Objective, int, list[float]] | None = None
         self._more = 0.0  # seconds a draft, over what its layers and bytes make expect
+        self.lessons = 0
+        """Rounds that this was learnt from: as long as there are no more, it says the same."""
 
     def seconds(self, objective: Objective) -> list[float]:
         """Of rounds of 0, 1, ... LONGEST drafts."""
@@ -51,6 +53,7 @@ class PredictedCost:
         drafted = [entry for entry in outcome.rounds if entry.drafted]
         if not drafted or not all(isinstance(entry.source, PredictedExit) for entry in drafted):
             return
+        self.lessons += 1
         layers = [layer for entry in drafted for layer in entry.exits]
         self._layer += _RATE * (sum(layers) / len(layers) - self._layer)
         turns = max(entry.drafted for entry in drafted)
@@ -67,18 +70,22 @@ class PredictedChoice:
         self._cost = cost
         self._right = self._wrong = self._stopped = 0.0  # drafts; and those that no predictor let go
         self._now = 0.0
-        self._planned = 0
+        self._planned = Choice(0, 0.0)
+        self._known: tuple[Objective, int] | None = None  # what the latest plan follows from
 
     def best(self, objective: Objective, now: float) -> Choice:
         """The length worth most, and its value."""
         if (self._right + self._wrong + self._stopped) * _FADE ** (now - self._now) < _ENOUGH:
+            if self._right + self._wrong + self._stopped:
+                self._known = None
             self._right = self._wrong = self._stopped = 0.0
-        made, kept = self._rates()
         cost = self._cost
-        taken = _taken(cost.seconds(objective), made, cost.block(objective))
-        choice = objective.most(_tokens(made * kept), taken)
-        self._planned = choice.length
-        return choice
+        if self._known != (objective, cost.lessons):  # else nothing has changed, as in most rounds
+            self._known = objective, cost.lessons
+            made, kept = self._rates()
+            taken = _taken(cost.seconds(objective), made, cost.block(objective))
+            self._planned = objective.most(_tokens(made * kept), taken)
+        return self._planned
 
     def learn(self, entry: Round, now: float) -> None:
         """What came of the latest plan; where it drafted nothing no predictor was sure."""
@@ -86,7 +93,8 @@ class PredictedChoice:
         self._now = now
         self._right = factor * self._right + entry.accepted
         self._wrong = factor * self._wrong + (entry.accepted < entry.drafted)
-        self._stopped = factor * self._stopped + (entry.drafted < self._planned)
+        self._stopped = factor * self._stopped + (entry.drafted < self._planned.length)
+        self._known = None
 
     def _rates(self) -> tuple[float, float]:
         """How often a row leaves, and how often that is right."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from specee.backends.protocol import Backend, Work
+from specee.backends import plain_rounds
+from specee.backends.protocol import Backend, DraftHead, FittedDrafter, RoundCall, Rounds, Work
 from specee.engine import Generation, Request, reserve
 from specee.policies import (
     ModelView,
@@ -53,6 +54,11 @@ class Interrupted:
     def verify(self, work: Work, sampling: Sequence[Sampling] | None) -> tuple[list[int], float, float]:
         self.advance(work, self._backend.config.num_layers)
         return self._backend.verify(work, sampling)
+
+    def run_rounds(
+        self, calls: Sequence[RoundCall], drafter: FittedDrafter | None = None, head: DraftHead | None = None
+    ) -> Rounds:
+        return plain_rounds.run_rounds(self, calls, drafter, head)  # type: ignore[arg-type]
 
 
 class Say:

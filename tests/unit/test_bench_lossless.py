@@ -45,6 +45,7 @@ def measure(folder: str) -> Callable[..., dict[str, Any]]:
 @pytest.fixture
 def wrong_verification(monkeypatch: pytest.MonkeyPatch) -> None:
     """A backend that gives another token after every row but the first of a sequence."""
+    from specee.backends import plain_rounds
     from specee.backends.cpu import CpuBackend
 
     real = CpuBackend.verify
@@ -59,6 +60,7 @@ def wrong_verification(monkeypatch: pytest.MonkeyPatch) -> None:
         return tokens, *seconds
 
     monkeypatch.setattr(CpuBackend, "verify", spoilt)
+    monkeypatch.setattr(CpuBackend, "run_rounds", plain_rounds.run_rounds)
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) -> list[tuple[str, range]]:

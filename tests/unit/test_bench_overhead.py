@@ -50,9 +50,9 @@ class SlowEngine:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
-    def verify(self, *arguments: Any) -> Any:
+    def run_rounds(self, *arguments: Any) -> Any:
         time.sleep(PAUSE)
-        return self._real.verify(*arguments)
+        return self._real.run_rounds(*arguments)
 
 
 @pytest.mark.parametrize("policy", ["autoregressive", "layerskip:exit_layer=2", "prompt-lookup"])

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from specee.backends.protocol import Backend
-from specee.drafting import DraftTree
 from specee.engine import Generation, Request, loop, reserve
 from specee.engine.passes import draft_turns, in_step, verified_rows
 from specee.policies import (
     Draft,
+    DraftSource,
     ExitLayer,
     Latency,
     LeaveEarly,
@@ -23,6 +23,7 @@ from specee.policies import (
     PredictedExit,
     PredictedTree,
     Pruned,
+    Round,
     Speculate,
 )
 from tests.unit.runs import Say
@@ -82,32 +83,27 @@ def test_steps_tell_the_meter_what_they_did(engine: Backend) -> None:
     assert meter.asked == 9, "at the start, and before every step"
 
 
-class Tree:
-    def __init__(self, source: object, drafted: int, pruned: Sequence[int] = ()) -> None:
-        self.draft, self.drafted = Draft(0, source, drafted), drafted  # type: ignore[arg-type]
-        self.pruned = [Pruned(layer, 0.1) for layer in pruned]
-        self.shown = drafted > 0 or bool(pruned)
+def a_round(source: DraftSource | None, drafted: int, pruned: Sequence[int] = ()) -> Round:
+    shown = drafted > 0 or bool(pruned)
+    gone = tuple([Pruned(layer, 0.1) for layer in pruned])
+    return Round(0, (1,), source if shown else None, drafted, pruned=gone)
 
 
 def test_rows_of_a_verification() -> None:
-    def trees(*made: Tree | None) -> list[DraftTree | None]:
-        return list(made)  # type: ignore[arg-type]
-
-    four, two, copies = Tree(ExitLayer(8), 4), Tree(ExitLayer(20), 2), Tree(NgramLookup(), 3)
-    none = Tree(ExitLayer(8), 0)
-    assert verified_rows(trees(None), 30) == (1, [(30, 1)])
-    assert verified_rows(trees(none), 30) == (1, [(30, 1)])
-    assert verified_rows(trees(four), 30) == (5, [(8, 1), (22, 5)])
-    assert verified_rows(trees(copies), 30) == (4, [(30, 4)])
-    assert verified_rows(trees(four, two, copies, None, none), 30) == (14, [(8, 8), (12, 12), (10, 14)])
-    pruned, away = Tree(PredictedTree(), 2, (5, 5, 9)), Tree(PredictedTree(), 0, (4,))
-    assert verified_rows(trees(pruned), 30) == (3, [(5, 6), (4, 4), (21, 3)])
-    assert verified_rows(trees(away), 30) == (1, [(4, 2), (26, 1)])
-    assert in_step(NextToken((0,)), trees(None, four, copies))
-    assert in_step(Speculate(()), trees(pruned, away))
-    assert not in_step(Speculate(()), trees(pruned, copies))
-    assert not in_step(Speculate(()), trees(pruned, None))
-    assert not in_step(Speculate(()), trees(Tree(PredictedExit(), 1)))
-    assert not in_step(LeaveEarly(()), trees(pruned))
-    assert draft_turns(trees(four, two, copies, None)) == 4
-    assert draft_turns(trees(copies, None, none)) == draft_turns([]) == 0
+    four, two, copies = a_round(ExitLayer(8), 4), a_round(ExitLayer(20), 2), a_round(NgramLookup(), 3)
+    none = a_round(ExitLayer(8), 0)
+    assert verified_rows([none], 30) == (1, [(30, 1)])
+    assert verified_rows([four], 30) == (5, [(8, 1), (22, 5)])
+    assert verified_rows([copies], 30) == (4, [(30, 4)])
+    assert verified_rows([four, two, copies, none, none], 30) == (14, [(8, 8), (12, 12), (10, 14)])
+    pruned, away = a_round(PredictedTree(), 2, (5, 5, 9)), a_round(PredictedTree(), 0, (4,))
+    assert verified_rows([pruned], 30) == (3, [(5, 6), (4, 4), (21, 3)])
+    assert verified_rows([away], 30) == (1, [(4, 2), (26, 1)])
+    assert in_step(NextToken((0,)), [none, four, copies])
+    assert in_step(Speculate(()), [pruned, away])
+    assert not in_step(Speculate(()), [pruned, copies])
+    assert not in_step(Speculate(()), [pruned, none])
+    assert not in_step(Speculate(()), [a_round(PredictedExit(), 1)])
+    assert not in_step(LeaveEarly(()), [pruned])
+    assert draft_turns([four, two, copies, none]) == 4
+    assert draft_turns([copies, none]) == draft_turns([]) == 0

@@ -1,0 +1,41 @@
+"""Rounds of the C++ backend, as the engine takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from collections.abc import Sequence as Seq
+from typing import TypeAlias
+
+from specee import _cpu
+from specee.backends.cpu_drafter import native_column
+from specee.backends.cpu_sequence import native_sequence
+from specee.backends.protocol import ChainCall, RoundCall, SequenceState, TreeCall
+from specee.errors import RowError
+from specee.types import Sampling
+
+_Chain: TypeAlias = tuple[_cpu.DrafterColumn, int, float]
+_Tree: TypeAlias = tuple[_cpu.DrafterColumn, int, int, int, int, float, float]
+NativeRound: TypeAlias = tuple[_cpu.Sequence, Sampling, Collection[int], int, _Chain | _Tree | None]
+
+
+def native_rounds(calls: Seq[RoundCall]) -> list[NativeRound]:
+    """Raises RowError, ConfigurationError for what is another backend's."""
+    return [
+        (
+            native_sequence(sequence),
+            sampling,
+            ends,
+            remaining,
+            None if drafts is None else _drafts(drafts, sequence),
+        )
+        for sequence, sampling, ends, remaining, drafts in calls
+    ]
+
+
+def _drafts(call: ChainCall | TreeCall, sequence: SequenceState) -> _Chain | _Tree:
+    if call.sequence is not sequence:
+        raise RowError("a round drafts for another sequence: give it drafts of its own")
+    column = native_column(call.column)
+    if isinstance(call, ChainCall):
+        return column, call.length, call.stop_below
+    return (column, call.nodes, call.depth, call.width, call.children, call.stop_below, call.deepen_from)

@@ -1,0 +1,140 @@
+"""Whole rounds from a backend's other verbs, one after the other: what a native version is tested against."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence as Seq
+
+from specee.backends.protocol import (
+    Backend,
+    ChainCall,
+    DraftHead,
+    FittedDrafter,
+    RoundCall,
+    Rounds,
+    RoundText,
+    SequenceState,
+    TreeCall,
+)
+from specee.errors import CapacityError, ConfigurationError, RowError
+
+_Drafts = tuple[list[int], list[int], list[float]]
+"""Tokens, parents, and confidences."""
+
+
+def run_rounds(
+    backend: Backend,
+    calls: Seq[RoundCall],
+    drafter: FittedDrafter | None = None,
+    head: DraftHead | None = None,
+) -> Rounds:
+    """See :meth:`.Backend.run_rounds`."""
+    for call in calls:
+        _check(call)
+    begin = time.perf_counter()
+    made = [_drafted(backend, call, drafter, head) for call in calls]
+    draft = time.perf_counter() - begin if any(tokens for tokens, _, _ in made) else 0.0
+    for call, (tokens, parents, _) in zip(calls, made, strict=True):
+        if tokens:
+            call.sequence.branch(tokens, parents)
+    for call in calls:
+        _check_room(call)
+    rows = [_rows(call.sequence) for call in calls]
+    sampling = [call.sampling for call, own in zip(calls, rows, strict=True) for _ in own]
+    greedy = all(one.greedy for one in sampling)
+    work = [(call.sequence, own) for call, own in zip(calls, rows, strict=True)]
+    after, layers, seconds = backend.verify(work, None if greedy else sampling)
+    texts: list[RoundText] = []
+    for call, own, (_, parents, confidences) in zip(calls, rows, made, strict=True):
+        text, accepted = _walk(call, dict(zip(own, after, strict=False)))
+        after = after[len(own) :]
+        texts.append(RoundText(text, accepted, tuple(confidences), _depth(parents)))
+    for call, given in zip(calls, texts, strict=True):
+        call.sequence.commit(given.accepted)
+        call.sequence.append(given.tokens[len(given.accepted) :])
+    return Rounds(texts, draft, layers, seconds)
+
+
+def _check(call: RoundCall) -> None:
+    if call.sequence.length < 1:
+        raise RowError("a round of a sequence without a text: append its prompt first")
+    if call.remaining < 1:
+        raise RowError(
+            f"a round of a sequence that may be given {call.remaining} tokens: allowed are 1 or more"
+        )
+    if call.drafts is not None and call.drafts.sequence is not call.sequence:
+        raise RowError("a round drafts for another sequence: give it drafts of its own")
+
+
+def _check_room(call: RoundCall) -> None:
+    sequence = call.sequence
+    deepest = max((sequence.row(slot).position for slot in sequence.speculative), default=sequence.length - 1)
+    most = min(call.remaining, deepest - sequence.length + 2)
+    free = sequence.capacity - sequence.length
+    if most > free:
+        raise CapacityError(
+            f"a round may give {most} tokens, and {free} of {sequence.capacity} slots are free: reserve a "
+            "longer sequence, or give `remaining` what it has room for"
+        )
+
+
+def _drafted(
+    backend: Backend, call: RoundCall, drafter: FittedDrafter | None, head: DraftHead | None
+) -> _Drafts:
+    """What is drafted first, cut where the text would end."""
+    wanted, state = call.drafts, call.sequence
+    if wanted is None or not _known(state, backend.config.num_layers):
+        return [], [], []
+    if drafter is None:
+        raise ConfigurationError("a round with drafts needs a drafter: give one")
+    if isinstance(wanted, ChainCall):
+        [(tokens, confidences)] = backend.draft_chains(drafter, [wanted], head)
+        parents = list(range(-1, len(tokens) - 1))
+    else:
+        assert isinstance(wanted, TreeCall)
+        [(tokens, parents, confidences, _)] = backend.draft_trees(drafter, [wanted], head)
+    return _cut(tokens, parents, confidences, call)
+
+
+def _known(state: SequenceState, layers: int) -> bool:
+    return state.length > 1 and state.kept > 0 and state.row(state.length - 2).done == layers
+
+
+def _cut(tokens: list[int], parents: list[int], confidences: list[float], call: RoundCall) -> _Drafts:
+    """Without what stands behind a token that ends the text."""
+    place = {-1: -1}
+    for index, parent in enumerate(parents):
+        if parent in place and (parent < 0 or tokens[parent] not in call.ends):
+            place[index] = len(place) - 1
+    kept = list(place)[1:]
+    return [tokens[i] for i in kept], [place[parents[i]] for i in kept], [confidences[i] for i in kept]
+
+
+def _rows(state: SequenceState) -> list[int]:
+    """The newest committed row, and all drafts."""
+    return [state.length - 1, *state.speculative]
+
+
+def _walk(call: RoundCall, after: dict[int, int]) -> tuple[tuple[int, ...], list[int]]:
+    """Follow the tokens drawn after the rows, by slot: those that are emitted, and the drafts among them."""
+    state, slot = call.sequence, call.sequence.length - 1
+    children = {(row.parent, row.token): row.slot for row in map(state.row, state.speculative)}
+    tokens: list[int] = []
+    accepted: list[int] = []
+    while True:
+        token = after[slot]
+        tokens.append(token)
+        child = children.get((slot, token))
+        if child is not None:
+            accepted.append(child)
+        if child is None or token in call.ends or len(tokens) >= call.remaining:
+            return tuple(tokens), accepted
+        slot = child
+
+
+def _depth(parents: Seq[int]) -> int:
+    """Most drafts in a row."""
+    depths: list[int] = []
+    for parent in parents:
+        depths.append(1 if parent < 0 else depths[parent] + 1)
+    return max(depths, default=0)

@@ -1,0 +1,241 @@
+"""Whole rounds in one call: the text of plain decoding, and what the other verbs give one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from specee.backends import plain_rounds
+from specee.backends.protocol import (
+    Backend,
+    ChainCall,
+    DraftHead,
+    FittedColumn,
+    FittedDrafter,
+    RoundCall,
+    SequenceState,
+    TreeCall,
+)
+from specee.errors import CapacityError, ConfigurationError, RowError, SpeceeError
+from specee.types import Sampling
+from tests.engines import Engine, all_engines, native_engines
+from tests.exactness.test_speculation import SAMPLINGS
+from tests.random_drafter import random_parts
+from tests.random_model import CONFIGS, random_model
+
+VOCAB = 10  # so that drafts are right at times
+CONFIG = replace(CONFIGS["qwen3"], vocab_size=VOCAB)
+LAYERS = CONFIG.num_layers
+MOST = 24  # new tokens
+
+
+class Text(NamedTuple):
+    """One sequence, the column of its drafts, and what its text is drawn with."""
+
+    state: SequenceState
+    column: FittedColumn
+    sampling: Sampling
+    ends: frozenset[int]
+    prompt: list[int]
+
+
+class World(NamedTuple):
+    backend: Backend
+    drafter: FittedDrafter
+    head: DraftHead | None
+
+
+def world(engine: Engine, kind: str = "fp32") -> World:
+    backend = engine.load(random_model(CONFIG, seed=11, kind=kind), kind, threads=2)
+    rng = np.random.default_rng(3)
+    drafter = backend.drafter(random_parts(CONFIG, (1, LAYERS), rng))
+    return World(backend, drafter, backend.draft_head(None, rng.permutation(VOCAB)[: VOCAB - 2]))
+
+
+def begun(here: World, rng: np.random.Generator, count: int) -> list[Text]:
+    """Sequences with prompts of which nothing is computed yet."""
+    texts = []
+    for _ in range(count):
+        prompt = rng.integers(VOCAB, size=int(rng.integers(1, 7))).tolist()
+        capacity = len(prompt) + MOST
+        state = here.backend.sequence(capacity, poison=True)
+        if rng.random() < 0.8:
+            state.keep((1, LAYERS), 4)
+        state.append(prompt)
+        column = here.drafter.column(capacity, "fp16", poison=True)
+        ends = frozenset(rng.integers(VOCAB, size=int(rng.integers(0, 2))).tolist())
+        sampling = replace(SAMPLINGS[int(rng.integers(len(SAMPLINGS)))], seed=int(rng.integers(99)))
+        texts.append(Text(state, column, sampling, ends, prompt))
+    return texts
+
+
+def remaining(text: Text) -> int:
+    return text.state.capacity - text.state.length
+
+
+def a_call(here: World, text: Text, rng: np.random.Generator) -> RoundCall:
+    """Nothing, a chain, a tree, or rows of any depth that are there already."""
+    state, left = text.state, remaining(text)
+    asked = int(rng.integers(1, left + 1))
+    drafts: ChainCall | TreeCall | None = None
+    kind, most = rng.integers(4), min(left - 1, 6)
+    if kind == 1 and most > 0:
+        drafts = ChainCall(
+            state, text.column, int(rng.integers(1, most + 1)), float(rng.choice([0, 0.3])), text.sampling
+        )
+    if kind == 2 and most > 0:
+        limits = rng.integers(1, 4, 3).tolist()
+        drafts = TreeCall(
+            state, text.column, int(rng.integers(1, most + 1)), *limits, 0.0, 0.0, text.sampling
+        )
+    if kind == 3 and most > 0:
+        parents = [int(rng.integers(-1, i)) for i in range(most)]
+        children: set[tuple[int, int]] = set()
+        for i, parent in enumerate(parents):
+            children.add((parent, i))
+        tokens = _distinct(parents, rng)
+        slots = state.branch(tokens, parents)
+        if rng.random() < 0.5:
+            here.backend.advance([(state, slots[: most // 2])], 1)
+    return RoundCall(state, text.sampling, text.ends, asked, drafts)
+
+
+def _distinct(parents: Sequence[int], rng: np.random.Generator) -> list[int]:
+    """Random tokens, siblings with different ones."""
+    taken: dict[int, list[int]] = {}
+    for parent in parents:
+        taken.setdefault(parent, rng.permutation(VOCAB).tolist())
+    return [taken[parent].pop() for parent in parents]
+
+
+def seen(state: SequenceState) -> tuple[Any, ...]:
+    """All there is to a sequence: NaN of slots that hold nothing included."""
+    rows = [state.row(slot) for slot in range(state.length)]
+    slots = [row.slot for row in rows if row.done == LAYERS]
+    cache = [part.tobytes() for layer in range(LAYERS) for part in state.kv(layer, slots)]
+    return rows, state.frontier, state.speculative, state.kept, cache
+
+
+def go_on(state: SequenceState) -> None:
+    """Behind the end: the newest row is computed again, as the engine has it."""
+    newest = state.row(state.length - 1)
+    if newest.done:
+        state.rollback(1)
+        state.append([newest.token])
+
+
+@pytest.mark.parametrize("kind", ["fp32", "bf16"])
+@pytest.mark.parametrize("engine", native_engines())
+def test_a_native_round_is_its_verbs_one_by_one(engine: Engine, kind: str) -> None:
+    seed = int(np.random.default_rng().integers(2**31))
+    print("seed", seed)
+    here = world(engine, kind)
+    accepted = drafted = 0
+    for turn in range(6):
+        native, plain = (begun(here, np.random.default_rng([seed, turn]), 3) for _ in range(2))
+        rngs = [np.random.default_rng([seed, turn, 1]) for _ in range(2)]
+        for _ in range(8):
+            open_texts = [pair for pair in zip(native, plain, strict=True) if remaining(pair[0])]
+            if not open_texts:
+                break
+            calls = [a_call(here, text, rngs[0]) for text, _ in open_texts]
+            others = [a_call(here, text, rngs[1]) for _, text in open_texts]
+            found = here.backend.run_rounds(calls, here.drafter, here.head)
+            wanted = plain_rounds.run_rounds(here.backend, others, here.drafter, here.head)
+            for one, other in zip(found.texts, wanted.texts, strict=True):
+                assert one[:2] == other[:2]
+                assert (one.depth, len(one.confidences)) == (other.depth, len(other.confidences))
+                np.testing.assert_allclose(one.confidences, other.confidences, rtol=1e-5)
+                accepted += len(one.accepted)
+                drafted += len(one.confidences)
+            for text, twin in open_texts:
+                assert seen(text.state) == seen(twin.state)
+                go_on(text.state)
+                go_on(twin.state)
+    assert accepted > 0
+    assert drafted > 0
+
+
+@pytest.mark.parametrize("engine", all_engines())
+def test_rounds_give_the_text_of_plain_decoding(engine: Engine) -> None:
+    seed = int(np.random.default_rng().integers(2**31))
+    print("seed", seed)
+    here = world(engine)
+    rng = np.random.default_rng(seed)
+    texts = begun(here, rng, 4)
+    given: list[list[int]] = [[] for _ in texts]
+    while open_texts := [i for i, text in enumerate(texts) if remaining(text)]:
+        calls = [a_call(here, texts[i], rng) for i in open_texts]
+        found = here.backend.run_rounds(calls, here.drafter, here.head)
+        for i, call, text in zip(open_texts, calls, found.texts, strict=True):
+            assert 1 <= len(text.tokens) <= call.remaining
+            assert not set(text.tokens[:-1]) & texts[i].ends, "a text went on behind its end"
+            assert texts[i].state.speculative == ()
+            go_on(texts[i].state)
+            given[i] += text.tokens
+        assert min(found.draft, found.layers, found.head) >= 0
+    for text, tokens in zip(texts, given, strict=True):
+        assert tokens == plainly(here.backend, text)
+        rows = [text.state.row(slot).token for slot in range(text.state.length)]
+        assert rows == [*text.prompt, *tokens]
+
+
+def plainly(backend: Backend, text: Text) -> list[int]:
+    """A token at a time, whatever ends the text."""
+    state, made = backend.sequence(text.state.capacity), []
+    state.append(text.prompt)
+    for _ in range(MOST):
+        [token], _, _ = backend.verify([(state, [state.length - 1])], [text.sampling])
+        state.append([token])
+        made.append(token)
+    return made
+
+
+BAD: dict[str, tuple[type[SpeceeError], Callable[[World, Text], Sequence[RoundCall]]]] = {
+    "nothing may be given": (RowError, lambda w, t: [_call(t, remaining=0)]),
+    "no text": (RowError, lambda w, t: [_call(t)._replace(sequence=w.backend.sequence(4))]),
+    "a sequence twice": (RowError, lambda w, t: [_call(t), _call(t)]),
+    "more than there is room for": (CapacityError, lambda w, t: [_full(t)]),
+    "drafts of another sequence": (
+        RowError,
+        lambda w, t: [_call(t, ChainCall(w.backend.sequence(4), t.column, 1, 0.0, Sampling()))],
+    ),
+    "no drafts of a chain": (RowError, lambda w, t: [_call(t, _chain(t, 0))]),
+    "drafts without a drafter": (ConfigurationError, lambda w, t: [_call(t, _chain(t, 1))]),
+}
+
+
+def _call(text: Text, drafts: ChainCall | TreeCall | None = None, remaining: int = 3) -> RoundCall:
+    return RoundCall(text.state, text.sampling, text.ends, remaining, drafts)
+
+
+def _chain(text: Text, length: int) -> ChainCall:
+    return ChainCall(text.state, text.column, length, 0.0, text.sampling)
+
+
+def _full(text: Text) -> RoundCall:
+    text.state.append([1] * remaining(text))
+    return _call(text)
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("engine", all_engines())
+def test_bad_rounds_are_refused_and_give_nothing(engine: Engine, name: str) -> None:
+    here = world(engine)
+    state = here.backend.sequence(20)
+    state.keep((1, LAYERS), 4)
+    state.append([1, 2, 3])
+    here.backend.advance([(state, [1])], LAYERS)
+    text = Text(state, here.drafter.column(20, "fp16"), Sampling(), frozenset(), [1, 2, 3])
+    error, make = BAD[name]
+    calls = make(here, text)
+    before = state.length
+    with pytest.raises(error):
+        here.backend.run_rounds(calls, None if "without" in name else here.drafter)
+    assert (state.length, state.speculative) == (before, ())
+    if name != "more than there is room for":
+        assert here.backend.run_rounds([_call(text)]).texts[0].tokens
