@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -26,12 +27,9 @@ class Measure(Protocol):
 def main(doc: str | None, kind: str, policies: Sequence[str], measure: Measure) -> None:
     """Run as the command line says, and save."""
     parser = contest_task.parser(doc, policies)
-    again = "may be given again; default: "
-    parser.add_argument("--k", type=int, action="append", help=again + " ".join(map(str, KS)))
-    parser.add_argument("--factor", type=float, default=planted_models.FACTOR, help="default: 2^-9")
-    parser.add_argument("--work", type=Path, help="folder for the planted models; default: a temporary one")
+    add_options(parser)
     options = common.parse(parser)
-    with _folder(options.work) as work:
+    with folder(options.work) as work:
         result = measure(
             contest_task.task(options),
             work=work,
@@ -42,10 +40,19 @@ def main(doc: str | None, kind: str, policies: Sequence[str], measure: Measure) 
     contest_task.finish(options, kind, result)
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Which models are planted, and where."""
+    again = "may be given again; default: "
+    parser.add_argument("--k", type=int, action="append", help=again + " ".join(map(str, KS)))
+    parser.add_argument("--factor", type=float, default=planted_models.FACTOR, help="default: 2^-9")
+    parser.add_argument("--work", type=Path, help="folder for the planted models; default: a temporary one")
+
+
 @contextlib.contextmanager
-def _folder(given: Path | None) -> Iterator[Path]:
+def folder(given: Path | None) -> Iterator[Path]:
+    """``given``, or a temporary one."""
     if given is not None:
         yield given
         return
-    with tempfile.TemporaryDirectory(prefix="planted-") as folder:
-        yield Path(folder)
+    with tempfile.TemporaryDirectory(prefix="planted-") as made:
+        yield Path(made)

@@ -67,6 +67,38 @@ def _kernels(part: dict[str, Any]) -> Table:
     return Table(f"Its kernels, {part['weights']}", ("", "time", ""), rows)
 
 
+def planted(result: dict[str, Any]) -> list[Table]:
+    """Where tokens leave in planted models, and speed beside what follows from it."""
+    rows = [
+        (
+            f"k = {part['k']}, {part['weights']}",
+            f"{part['exit_layer']['mean']:.1f}",
+            f"{part['exit_layer']['median']:.0f} to {part['exit_layer']['p90']:.0f}",
+            f"{part['agreement']:.1%}",
+            f"{part['total']:.2f}x",
+            f"{part['expected']['skipped and completed']:.2f}x",
+            f"{part['expected']['skipped for free']:.2f}x",
+            f"{part['layers_passed']:.0%}",
+            f"{part['layer_seconds']:.0%}",
+        )
+        for part in result["parts"]
+    ]
+    header = (
+        "model",
+        "exit layer",
+        "median to 90 %",
+        "agreement",
+        "speed",
+        "expected",
+        "if skipped layers were free",
+        "layers",
+        "their time",
+    )
+    what = f"{result['parts'][0]['prompts']} prompts, {result['new_tokens']} new tokens"
+    note = "layers: passed before a token left, of all; their time: with completion, of plain decoding's"
+    return [Table(f"Planted models, {result['policy']}: {what}", header, rows, note)]
+
+
 def calibration(result: dict[str, Any]) -> list[Table]:
     """What bounds are certified, and how often they fail on other generations."""
     rows = [

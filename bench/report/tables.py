@@ -334,6 +334,7 @@ _KINDS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "regret": contests.regret,
     "ablation": contests.ablation,
     "early-exit": early_exit.tables,
+    "planted-exits": early_exit.planted,
     "calibration": early_exit.calibration,
     "trees": contests.trees,
     "kernels": _kernels,

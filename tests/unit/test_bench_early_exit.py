@@ -12,6 +12,8 @@ from specee.bench.decode import calibration, early_exit
 from specee.bench.decode.contest_task import Task
 from specee.bench.decode.missing_kv import MissingKv
 from specee.bench.report import tables
+from specee.bench.report.exit_plot import exit_curves
+from specee.bench.report.plots import drawn
 from specee.models.checkpoint import open_checkpoint
 from specee.models.exit_parts import Calibration
 from specee.models.speculator import Speculator, fingerprint, write_speculator
@@ -50,6 +52,10 @@ def test_everything_is_measured(folder: Path, tmp_path: Path) -> None:
     assert high["perplexity_missing_kv"] == pytest.approx(part["plain"]["perplexity"], rel=1e-3)
     assert low["perplexity"] != pytest.approx(high["perplexity"], rel=1e-3)
     assert [table.title for table in tables.of("early-exit", result)]
+    pytest.importorskip("matplotlib")
+    image = drawn(exit_curves, result)
+    assert image == drawn(exit_curves, result)
+    assert image.startswith(b"<?xml")
 
 
 def test_keys_and_values_are_left_out_layer_by_layer(folder: Path) -> None:
