@@ -22,6 +22,9 @@ _MORE = 2  # times as many nodes in a round that is surer than most
 _NEXT = 0.7  # of the chance of nodes that get children, what all their children have together
 _CERTAIN = 0.9  # no bound is over this
 _GAIN = 1.02  # what pruning has to promise over trees that are left whole, which are no trouble
+_REST = (
+    3  # plans for which that is not worked out again where it does not: it takes as long as all else in them
+)
 
 
 class TreePlan(NamedTuple):
@@ -53,6 +56,7 @@ class TreeChoice:
         self._evidence = TreeEvidence()
         self._planned = TreePlan(self._most, 0.0, 0.0, 0.0)
         self._fresh = True
+        self._rest = 0  # plans for which pruning is not thought of
         self._known: tuple[Objective, tuple[float, ...]] | None = None  # what the latest plan follows from
         self._copies: tuple[Objective, list[float]] | None = None
 
@@ -80,10 +84,14 @@ class TreeChoice:
             return self._planned
         self._known = objective, priced
         whole = self._plan(objective, None) if self._whole else None
-        if pruning is not None:
-            self._planned = self._plan(objective, pruning)
-        if whole is not None and (pruning is None or self._planned.value < _GAIN * whole.value):
+        pruned = None if pruning is None or (whole and self._rest) else self._plan(objective, pruning)
+        self._rest = max(0, self._rest - 1)
+        if pruned is not None and (whole is None or pruned.value >= _GAIN * whole.value):
+            self._planned = pruned
+        elif whole is not None:
             self._planned = whole
+            if pruned is not None:
+                self._rest = _REST
         return self._planned
 
     def _plan(self, objective: Objective, pruning: PruneCost | None) -> TreePlan:
