@@ -81,7 +81,8 @@ RoundCall some_call(Engine& engine, Text& text, const std::vector<int>& plain, R
       tokens.push_back(right ? plain[done + i] : random.between(0, engine.config().vocab_size - 1));
     }
     const std::vector<int> rows = sequence.branch(tokens, nullptr, sequence.last_committed());
-    if (random.chance(50)) engine.advance({{&sequence, {rows.front()}}}, 1, [] {});
+    if (engine.config().num_layers > 1 && random.chance(50))
+      engine.advance({{&sequence, {rows.front()}}}, 1, [] {});
   }
   return call;
 }
