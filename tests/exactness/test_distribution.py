@@ -12,7 +12,7 @@ from specee import acceptance
 from specee.acceptance import Acceptance, probabilities
 from specee.backends.protocol import Backend
 from specee.drafting import DraftHeads, exit_layer
-from specee.engine import Generation, Request, executor, reserve, verify
+from specee.engine import Generation, Request, reserve, verify
 from specee.models.speculator import Adapter, Speculator
 from specee.policies import (
     Draft,
@@ -26,6 +26,7 @@ from specee.policies import (
 )
 from specee.types import Sampling
 from tests.engines import Engine, native_engines
+from tests.exactness.credulous import keep_first_drafts
 from tests.random_drafter import random_parts
 from tests.random_exits import random_exits
 from tests.random_model import BASE, random_model
@@ -151,11 +152,7 @@ def test_a_wrong_rule_fails(backend: Backend, monkeypatch: pytest.MonkeyPatch) -
 def test_a_coupled_rule_that_keeps_every_first_draft_fails(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def credulous(tree, target, ended):  # type: ignore[no-untyped-def]
-        first = [tree.tokens[child] for child in tree.children(0)]
-        return acceptance.walk(tree, lambda node: target(node) if node or not first else first[0], ended)
-
-    monkeypatch.setattr(executor, "walk", credulous)
+    keep_first_drafts(monkeypatch, backend)
     counts, _ = drawn(backend, OPTIONS[0], POLICIES[0], "coupled")
     assert too_far(counts, enumerated(backend, OPTIONS[0])) > 1
 

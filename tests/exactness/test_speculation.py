@@ -25,6 +25,7 @@ from specee.policies import Policy, make_policy
 from specee.types import Sampling
 from tests.chaos import Chaos, Grower, Grown
 from tests.engines import Engine, all_engines
+from tests.exactness.credulous import keep_first_drafts
 from tests.random_drafter import random_parts
 from tests.random_exits import random_exits
 from tests.random_model import CONFIGS, random_model
@@ -261,7 +262,8 @@ def test_no_layer_is_computed_twice_for_a_row_that_is_kept() -> None:
     }
 
 
-def test_a_rule_that_keeps_too_much_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_rule_that_keeps_too_much_is_noticed(monkeypatch: pytest.MonkeyPatch, watched: bool) -> None:
     """Accept whatever was drafted first, instead of what the full model says."""
 
     def credulous(tree, target, ended):  # type: ignore[no-untyped-def]
@@ -274,9 +276,13 @@ def test_a_rule_that_keeps_too_much_is_noticed(monkeypatch: pytest.MonkeyPatch) 
         return Walk(tuple(tokens), (children[0],), ended(tokens))
 
     backend = Engine("reference").load(random_model(CONFIGS["llama"], seed=7))
-    made = [Request((1, 2, 3, 1, 2), 12)]
+    stops = (lambda tokens: False,) if watched else ()
+    made = [Request((1, 2, 3, 1, 2), 12, stops=stops)]
     plain, _ = run(backend, made, make_policy(PLAIN))
     policy = "layerskip:exit_layer=1"
     assert run(backend, made, make_policy(policy))[0] == plain
-    monkeypatch.setattr(executor, "walk", credulous)
+    if watched:
+        monkeypatch.setattr(executor, "walk", credulous)
+    else:
+        keep_first_drafts(monkeypatch, backend)
     assert run(backend, made, make_policy(policy))[0] != plain
