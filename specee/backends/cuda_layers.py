@@ -6,6 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
+from copy import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from specee.backends.cuda_courses import Course, Courses, Recording
 from specee.backends.cuda_weights import CudaWeights, Matrix
 from specee.backends.cuda_workspace import FIELDS, Span, Workspace
 from specee.backends.reference_math import inverse_frequencies
@@ -32,20 +34,6 @@ class Placed(NamedTuple):
 
     sequence: ReferenceSequence
     row: Row
-
-
-class Course(NamedTuple):
-    """All that the launches of a pass depend on, but for numbers that kernels read.
-
-    ``done`` layers of each row, ascending, and whose it is; ``depth`` of the tails; layers ``kept`` on the
-    way.
-    """
-
-    done: tuple[int, ...]
-    sequences: tuple[ReferenceSequence, ...]
-    to_layer: int
-    depth: int
-    kept: frozenset[int]
 
 
 class Run(NamedTuple):
@@ -93,6 +81,7 @@ class CudaLayers:
         self._config, self._workspace, self._launcher, self._device = config, workspace, launcher, device
         self._embedding = table.matrix("embed")
         self._layers = [_layer(table, layer) for layer in range(config.num_layers)]
+        self._courses = Courses()
         self._speeds = inverse_frequencies(config.rope, config.head_dim).to(device)
 
     def run(self, rows: Seq[Placed], to_layer: int) -> None:
@@ -118,7 +107,14 @@ class CudaLayers:
         waiting = [one.row.hidden for one in placed if one.row.hidden is not None]
         if waiting:
             torch.stack(waiting, out=x[len(placed) - len(waiting) :])
-        self.launch(course)
+        room = self._workspace.positions
+        known = self._courses.find(course, room)
+        if known is not None:
+            known.repeat()
+        else:
+            recording = Recording(self._launcher)
+            self.on(recording).launch(course)
+            self._courses.add(course, room, recording)
         outputs.hand_over()
 
     def launch(self, course: Course) -> None:
@@ -137,8 +133,7 @@ class CudaLayers:
             if not runs or there > bisect_right(done, layer - 1):
                 runs = list(self._runs(course.sequences[:there]))
             span = self._workspace.span(0, there)
-            self._attend(layer, span, runs)
-            self._feed_forward(layer, span)
+            self.through(layer, span, runs)
             if layer + 1 in course.kept:
                 copy_rows(launcher, span.x, self._workspace.kept[layer + 1][:there])
 
@@ -148,6 +143,23 @@ class CudaLayers:
         tokens = torch.tensor([token], dtype=torch.int32, device=self._device)
         embed_rows(self._launcher, tokens, self._embedding, x)
         return x[0]
+
+    def on(self, launcher: Launcher) -> CudaLayers:
+        """The same layers over another launcher, such as one that records."""
+        other = copy(self)
+        other._launcher = launcher
+        return other
+
+    def enter(self, span: Span, tails: Tensor) -> None:
+        """Rows into the residual stream, with paths and angles, by the numbers that are in ``span``."""
+        embed_rows(self._launcher, span.tokens, self._embedding, span.x)
+        fill_paths(self._launcher, span.table, span.lengths, span.ends, tails)
+        turn_angles(self._launcher, span.positions, self._speeds, span.turns)
+
+    def through(self, layer: int, span: Span, runs: Seq[Run]) -> None:
+        """Rows of ``span`` through one layer; ``runs`` are its sequences'."""
+        self._attend(layer, span, runs)
+        self._feed_forward(layer, span)
 
     def _send(self, placed: Seq[Placed]) -> int:
         """What kernels have to know of the rows, in one transfer; the depth of the tails."""
