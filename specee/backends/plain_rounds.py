@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence as Seq
+from typing import Protocol
 
 from specee.backends.protocol import (
-    Backend,
     ChainCall,
+    DraftedTree,
     DraftHead,
     FittedDrafter,
     RoundCall,
@@ -15,15 +16,39 @@ from specee.backends.protocol import (
     RoundText,
     SequenceState,
     TreeCall,
+    Work,
 )
 from specee.errors import CapacityError, ConfigurationError, RowError
+from specee.types import ModelConfig, Sampling
+
+
+class Verbs(Protocol):
+    """What rounds are made of: see :class:`.Backend`, of which this is a part."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """See :attr:`.Backend.config`."""
+
+    def verify(self, work: Work, sampling: Seq[Sampling] | None) -> tuple[list[int], float, float]:
+        """See :meth:`.Backend.verify`."""
+
+    def draft_chains(
+        self, drafter: FittedDrafter, calls: Seq[ChainCall], head: DraftHead | None = None
+    ) -> list[tuple[list[int], list[float]]]:
+        """See :meth:`.Backend.draft_chains`."""
+
+    def draft_trees(
+        self, drafter: FittedDrafter, calls: Seq[TreeCall], head: DraftHead | None = None
+    ) -> list[DraftedTree]:
+        """See :meth:`.Backend.draft_trees`."""
+
 
 _Drafts = tuple[list[int], list[int], list[float]]
 """Tokens, parents, and confidences."""
 
 
 def run_rounds(
-    backend: Backend,
+    backend: Verbs,
     calls: Seq[RoundCall],
     drafter: FittedDrafter | None = None,
     head: DraftHead | None = None,
@@ -79,7 +104,7 @@ def _check_room(call: RoundCall) -> None:
 
 
 def _drafted(
-    backend: Backend, call: RoundCall, drafter: FittedDrafter | None, head: DraftHead | None
+    backend: Verbs, call: RoundCall, drafter: FittedDrafter | None, head: DraftHead | None
 ) -> _Drafts:
     """What is drafted first, cut where the text would end."""
     wanted, state = call.drafts, call.sequence
