@@ -57,6 +57,7 @@ class ActiveSequence:
         self.request = request
         self.state = state
         self.text = list(request.prompt)
+        self._capacity = request.capacity
         sampling = request.sampling
         self.rejection = request.acceptance == "rejection" and sampling.temperature > 0
         """Whether drafts are judged by classical rejection sampling."""
@@ -81,7 +82,7 @@ class ActiveSequence:
     @property
     def remaining(self) -> int:
         """Tokens it may still be given."""
-        return self.request.capacity - self._committed[0]
+        return self._capacity - self._committed[0]
 
     def view(self) -> SequenceView:
         """What a policy may know."""
