@@ -118,7 +118,7 @@ def _add_fit(commands: Any) -> None:
     )  # fmt: skip
     command.add_argument(
         "--base", type=Path, metavar="FILE",
-        help="a speculator file whose drafter is kept: only exit predictors are fitted (try --tokens 60000)",
+        help="a speculator file whose drafter is kept: only the rest is fitted (try --tokens 60000)",
     )  # fmt: skip
     command.add_argument(
         "--generations", type=int, default=200, metavar="N",

@@ -74,7 +74,7 @@ class DraftHeads:
             layers = range(1, self._layers)
         adapted = tuple([(layer, self.share(layer)) for layer in layers])
         trimmed = self._plain is not None and not self._adapted
-        return ModelView(self._layers, adapted, self.drafter_share, trimmed, self._exit_view)
+        return ModelView(self._layers, adapted, self.drafter_share, trimmed, self._exit_view, self.adapted)
 
     @property
     def drafter_share(self) -> float | None:

@@ -29,16 +29,15 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
     work: str | os.PathLike[str] | None = None,
     tell: Tell | None = None,
 ) -> Report:
-    """Make a speculator file for a frozen model: a draft vocabulary, a drafter block, exit predictors.
+    """Make a speculator file for a frozen model: a draft vocabulary, a drafter block, adapters, predictors.
 
-    ``output``: the safetensors file to write, which ``load(speculator=...)`` reads. ``tokens``: that the
+    Adapters are for a handful of exit layers, and kept where they pay. ``output``: the safetensors file to write, which ``load(speculator=...)`` reads. ``tokens``: that the
     model writes, conversations with itself, and that are fitted on; with ``corpus``, a file of texts or chats
     (:func:`.own_texts.read_texts`), at most so many of its. ``epochs``: times that each is trained on.
     ``seed``: of texts and training. ``snapshots``: files left beside ``output`` after a half of the training,
     a fourth, and so on. ``base``: a speculator file of the model whose vocabulary and block are kept, so
-    that only the predictors are fitted (60,000 ``tokens`` are plenty for them). ``generations``: that
-    approximate decoding by the predictors is calibrated on (:mod:`specee.policies.risk`), 0 for none.
-    ``work``: folder for what is in between, by default in the user's cache: what is
+    that only the rest is fitted (60,000 ``tokens`` are plenty for it). ``generations``: that approximate
+    decoding by the predictors is calibrated on (:mod:`specee.policies.risk`), 0 for none. ``work``: folder for what is in between, by default in the user's cache: what is
     there is used, so that a run that was stopped goes on and comes to the same file. ``tell(stage, done,
     total)`` hears how far it is.
 

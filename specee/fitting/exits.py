@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
-import zlib
-from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from specee.errors import CheckpointError, ConfigurationError
+from specee.errors import ConfigurationError
+from specee.fitting import kept_arrays
 from specee.fitting.calibration import THRESHOLDS, Calibrator, questions
 from specee.fitting.corpus import Text
 from specee.fitting.drafter import Drafter
@@ -30,7 +26,6 @@ from specee.fitting.writer import Writer
 from specee.models.drafter_parts import DrafterParts
 from specee.models.exit_parts import Calibration, ExitParts
 from specee.models.speculator import Speculator
-from specee.whole_file import write_whole
 
 
 def fit_exits(
@@ -40,10 +35,10 @@ def fit_exits(
     plan = run.plan
     said = plan.exit_samples, plan.exit_epochs, plan.candidates
     tokens = [text.tokens for text in texts]
-    mark = _mark(said, [*tokens, vocabulary.numpy(), *_arrays(drafter.parts())])
+    mark = kept_arrays.mark(said, [*tokens, vocabulary.numpy(), *_arrays(drafter.parts())])
     path = run.work / f"exits-{plan.seed}-{mark}.npz"
     if path.exists():
-        arrays = _read(path, "report", "layers")
+        arrays = kept_arrays.read(path, "report", "layers")
         report = ExitReport(**json.loads(str(arrays.pop("report"))))
         return ExitParts(tuple(arrays.pop("layers").tolist()), **arrays), report
     sampler = Sampler(run.model.backend, frozen, drafter, vocabulary, plan.candidates, run.model.kv_dtype)
@@ -51,7 +46,7 @@ def fit_exits(
     parts, report = train(
         samples, plan.seed, plan.exit_epochs, lambda done, total: run.tell("predictors", done, total)
     )
-    _write(
+    kept_arrays.write(
         path,
         layers=np.array(parts.layers),
         report=np.array(json.dumps(asdict(report))),
@@ -71,9 +66,9 @@ def calibrate(run: Run, speculator: Speculator) -> Calibration | None:
         return None
     ends = frozenset(model.checkpoint.eos_token_ids)
     arrays = [np.array(speculator.vocabulary), *_arrays(speculator.drafter), *_arrays(speculator.exits)]
-    mark = _mark((plan.generations, plan.generation_tokens, THRESHOLDS), arrays)
+    mark = kept_arrays.mark((plan.generations, plan.generation_tokens, THRESHOLDS), arrays)
     path = run.work / f"losses-{plan.seed}-{mark}.npz"
-    known = _read(path, "prompts") if path.exists() else {}
+    known = kept_arrays.read(path, "prompts") if path.exists() else {}
     if known:
         prompts = [tuple(map(int, one.split())) for one in known.pop("prompts").tolist()]
     else:
@@ -88,7 +83,7 @@ def calibrate(run: Run, speculator: Speculator) -> Calibration | None:
         run.tell("calibration", index, len(THRESHOLDS))
         if str(index) not in losses:
             losses[str(index)] = calibrator.losses_of(prompts, threshold)
-            _write(path, prompts=np.array([" ".join(map(str, one)) for one in prompts]), **losses)
+            kept_arrays.write(path, prompts=np.array([" ".join(map(str, one)) for one in prompts]), **losses)
     found = np.stack([losses[str(index)] for index in range(len(THRESHOLDS))])
     return Calibration(np.array(THRESHOLDS, np.float32), found, model.backend.weights)
 
@@ -105,29 +100,5 @@ def check_calibration(run: Run) -> None:
         ) from error
 
 
-def _mark(said: Seq[Any], arrays: Iterable[npt.NDArray[Any]]) -> str:
-    """What tells the results of one run from another's, in a few digits."""
-    mark = zlib.crc32(repr(tuple(said)).encode())
-    for array in arrays:
-        mark = zlib.crc32(np.ascontiguousarray(array).tobytes(), mark)
-    return f"{mark:08x}"
-
-
 def _arrays(parts: DrafterParts | ExitParts | None) -> list[npt.NDArray[Any]]:
     return [] if parts is None else [array for _, array in parts.arrays()]
-
-
-def _write(path: Path, **arrays: Any) -> None:
-    content = io.BytesIO()
-    np.savez(content, **arrays)
-    write_whole(path, content.getvalue())
-
-
-def _read(path: Path, *needed: str) -> dict[str, Any]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = dict(file)
-            _ = [found[name] for name in needed]
-            return found
-    except (OSError, ValueError, KeyError, zlib.error, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path}: no complete file of a fit ({error}). Delete it.") from error

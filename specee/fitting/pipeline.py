@@ -1,4 +1,4 @@
-"""From a frozen model to its speculator file: texts, a draft vocabulary, a drafter block, exit predictors.
+"""From a frozen model to its speculator file: texts, a draft vocabulary, a block, adapters, predictors.
 
 Every stage leaves its result in the work folder, whole or not at all, so a run that was killed goes on where
 it was, and comes to the same file.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence as Seq
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,8 @@ import torch
 from specee._version import __version__
 from specee.errors import ConfigurationError
 from specee.fitting import vocabulary
+from specee.fitting.adapter_report import LayerReport
+from specee.fitting.adapters import fit_adapters
 from specee.fitting.block import fit_block
 from specee.fitting.corpus import Text
 from specee.fitting.drafter import Drafter
@@ -31,9 +34,10 @@ from specee.fitting.training import Training
 from specee.fitting.vocabulary import Vocabulary
 from specee.model import Model
 from specee.models.packaged import shape_of
-from specee.models.speculator import Speculator, fingerprint, read_speculator, write_speculator
+from specee.models.speculator import Adapter, Speculator, fingerprint, read_speculator, write_speculator
 
 _STEPS = 3  # of a chain that the report looks at
+_POINTS = 100  # of the loss over training
 
 
 class Texts(NamedTuple):
@@ -49,6 +53,7 @@ class Block(NamedTuple):
     drafter: Drafter
     vocabulary: Vocabulary
     losses: list[float]
+    history: list[float]
 
 
 def fit(model: Model, plan: Plan, output: Path, work: Path, tell: Tell = lambda *_: None) -> Report:
@@ -69,7 +74,11 @@ def fit(model: Model, plan: Plan, output: Path, work: Path, tell: Tell = lambda 
     ids = torch.from_numpy(block.vocabulary.ids)
     judge = Judge(model.backend, frozen, texts.held_out, model.kv_dtype)
     agreement = judge.agreement(block.drafter, ids, _STEPS, lambda done, total: tell("report", done, total))
-    speculator = Speculator(block.vocabulary.ids, {}, block.drafter.parts())
+    adapters: dict[int, Adapter] = {}
+    layers: tuple[LayerReport, ...] = ()
+    if plan.adapter_samples and model.config.num_layers > 1:
+        adapters, layers = fit_adapters(run, frozen, ids, *texts)
+    speculator = Speculator(block.vocabulary.ids, adapters, block.drafter.parts())
     exits: ExitReport | None = None
     if plan.exit_samples and model.config.num_layers > 1 and len(ids) >= plan.candidates:
         parts, exits = fit_exits(run, frozen, block.drafter, ids, texts.fitted)
@@ -81,7 +90,9 @@ def fit(model: Model, plan: Plan, output: Path, work: Path, tell: Tell = lambda 
         coverage=block.vocabulary.coverage,
         layers=block.drafter.shape.layers,
         losses=block.losses,
+        history=block.history,
         agreement=agreement,
+        adapters=layers,
         exits=exits,
         losses_by_threshold=_means(speculator),
         seconds=time.monotonic() - begin,
@@ -106,7 +117,7 @@ def _trained(run: Run, mark: str, output: Path, texts: Texts, frozen: Frozen) ->
                 _write(run, mark, beside, speculator, {"trained": trained})
 
     training = fit_block(run, frozen, torch.from_numpy(chosen.ids), texts.fitted, snapshot)
-    return Block(training.drafter, chosen, training.losses)
+    return Block(training.drafter, chosen, training.losses, _thinned(training.history))
 
 
 def _taken(run: Run, base: Speculator, texts: Texts) -> Block:
@@ -116,7 +127,7 @@ def _taken(run: Run, base: Speculator, texts: Texts) -> Block:
         raise ConfigurationError(f"base {run.plan.base}: it has no drafter block to go on from; fit one")
     ids = np.arange(config.vocab_size) if base.vocabulary is None else base.vocabulary
     unseen = vocabulary.counted(texts.held_out, config.vocab_size)
-    return Block(Drafter.of(base.drafter, config), vocabulary.of_ids(ids, unseen), [])
+    return Block(Drafter.of(base.drafter, config), vocabulary.of_ids(ids, unseen), [], [])
 
 
 def _calibrated(run: Run, mark: str, speculator: Speculator) -> Speculator:
@@ -127,6 +138,12 @@ def _calibrated(run: Run, mark: str, speculator: Speculator) -> Speculator:
     _write(run, mark, path, speculator, {})
     stored = read_speculator(path, run.model.config, mark)
     return replace(speculator, calibration=calibrate(run, stored))
+
+
+def _thinned(history: Seq[float]) -> list[float]:
+    """Means of equal parts, few enough to be looked at."""
+    parts = np.array_split(np.array(history), min(_POINTS, len(history))) if history else []
+    return [float(part.mean()) for part in parts]
 
 
 def _means(speculator: Speculator) -> dict[str, float]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from specee.errors import ConfigurationError
+from specee.fitting.adapter_report import LayerReport
 from specee.fitting.exit_report import ExitReport
 from specee.model import Model
 
@@ -23,9 +24,10 @@ class Plan:
     reads, None for two fifths, two thirds and all of the model; ``steps`` unrolled in training;
     ``batch_tokens`` of a batch at most, padding included. ``snapshots``: files that are left on the way,
     after a half of the training, a fourth, and so on. ``base``: a speculator file whose vocabulary and
-    drafter are taken as they are. Exit predictors of ``candidates`` learn from ``exit_samples`` positions,
-    each ``exit_epochs`` times (none at all for 0), and are calibrated on ``generations`` of
-    ``generation_tokens`` (not for 0).
+    drafter are taken as they are. Adapters of exit layers learn from ``adapter_samples`` positions (none at
+    all for 0), each of which comes ``epochs`` times at most. Exit predictors of ``candidates`` learn from
+    ``exit_samples`` positions, each ``exit_epochs`` times (none at all for 0), and are calibrated on
+    ``generations`` of ``generation_tokens`` (not for 0).
     """
 
     tokens: int
@@ -39,6 +41,7 @@ class Plan:
     corpus: str | None = None
     base: str | None = None
     candidates: int = 4
+    adapter_samples: int = 131_072
     exit_samples: int = 16_384
     exit_epochs: int = 100
     generations: int = 200
@@ -52,6 +55,7 @@ class Plan:
             ("batch_tokens", 1),
             ("snapshots", 0),
             ("candidates", 1),
+            ("adapter_samples", 0),
             ("exit_samples", 0),
             ("exit_epochs", 1),
             ("generations", 0),
@@ -102,6 +106,8 @@ class Report:
     layers: tuple[int, ...]
     losses: list[float]
     agreement: list[float]
+    history: list[float]
+    adapters: tuple[LayerReport, ...]
     exits: ExitReport | None
     losses_by_threshold: dict[str, float]
     seconds: float
