@@ -125,6 +125,14 @@ def _add_fit(commands: Any) -> None:
         help="that approximate decoding is calibrated on, 0 for none (default: %(default)s)",
     )  # fmt: skip
     command.add_argument(
+        "--minutes", type=float, metavar="M",
+        help="of wall time for all of it: each stage does what there is time for (default: no bound)",
+    )  # fmt: skip
+    command.add_argument(
+        "--memory", metavar="SIZE",
+        help="what fitting may hold beside the model, such as 2GB (default: no bound)",
+    )  # fmt: skip
+    command.add_argument(
         "--seed", type=int, default=0, metavar="S", help="of texts and training (default: 0)"
     )
     command.add_argument(

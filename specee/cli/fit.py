@@ -39,6 +39,8 @@ def run(options: argparse.Namespace) -> int:
             snapshots=options.snapshots,
             base=options.base,
             generations=options.generations,
+            minutes=options.minutes,
+            memory=options.memory,
             work=work,
             tell=Progress(),
         )
@@ -59,6 +61,8 @@ def print_report(report: Report, output: Path) -> None:
     print(f"vocabulary  {report.vocabulary} tokens, which cover {report.coverage:.1%} of texts held out")
     print(f"drafter     reads layers {', '.join(map(str, report.layers))}")
     print(f"agreement   {chain} of the first, second, ... draft of a chain, on texts held out")
+    for stage, (done, total) in report.cut_short.items():
+        print(f"cut short   {stage}: {done} of {total}, for want of time")
     for one in report.adapters:
         print(_said_of(one))
     if report.exits is not None:

@@ -14,6 +14,7 @@ from specee.fitting.adapter_samples import Positions, order_of, positions_of
 from specee.fitting.adapter_training import AdapterTraining
 from specee.fitting.corpus import Text
 from specee.fitting.frozen import Frozen
+from specee.fitting.timetable import Pace
 from specee.types import KVDtype
 
 _TOKENS = 512  # of a batch
@@ -36,14 +37,18 @@ class AdapterJudge:
         texts: Seq[Text],
         count: int,
         tell: Callable[[int, int], None],
+        pace: Pace | None = None,
     ) -> list[list[float]]:
         """By layer: with the model's own head, with the trimmed one, and behind the adapter of each width.
 
-        ``count`` positions at most; at each, whether the most likely token is the last layer's.
+        ``count`` positions at most, and as many as ``pace`` leaves time for; at each, whether the most likely
+        token is the last layer's.
         """
         order = order_of(texts, count, _TOKENS, 1, 0)
         hits, total = torch.zeros(len(layers), 2 + len(training.widths)), 0
         for done, indices in enumerate(order):
+            if done and pace is not None and pace.over():
+                break
             tell(done, len(order))
             some = [texts[index] for index in indices]
             positions = positions_of(self._backend, some, layers, self._kv_dtype)

@@ -85,10 +85,12 @@ class AdapterTraining:
         flat = [adapter for adapter in self.adapters if isinstance(adapter, ExitAdapter)]
         return [flat[i : i + len(self.widths)] for i in range(0, len(flat), len(self.widths))]
 
-    def step(self, positions: Positions) -> None:
-        """One batch."""
+    def step(self, positions: Positions, progress: float | None = None) -> None:
+        """One batch; ``progress`` (0 to 1) of the training, None for the share of batches that are done."""
+        if progress is None:
+            progress = self.done / self.batches
         for group in self._optimizer.param_groups:
-            group["lr"] = _RATE * schedule(self.done, self.done / self.batches)
+            group["lr"] = _RATE * schedule(self.done, progress)
         outputs = []
         for states, adapters in zip(positions.states.unbind(1), self.by_layer(), strict=True):
             for adapter in adapters:

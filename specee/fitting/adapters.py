@@ -22,6 +22,7 @@ from specee.fitting.adapter_training import AdapterTraining
 from specee.fitting.corpus import Text
 from specee.fitting.frozen import Frozen
 from specee.fitting.plan import Run
+from specee.fitting.timetable import Pace
 from specee.models.speculator import Adapter
 from specee.policies.objective import Objective
 
@@ -29,6 +30,8 @@ _SAVE_EVERY = 32  # batches
 _JUDGED = 8  # tokens to fit on, for one that is held out and looked at
 _TENTHS = 1, 2, 4, 6, 8
 _SHARES = 16, 4, 1
+_WIDEST = 1024
+_TRAINED = 0.75  # of the stage's time, where that is bounded; the rest is for judging
 
 
 def exit_layers(depth: int) -> tuple[int, ...]:
@@ -41,8 +44,9 @@ def exit_layers(depth: int) -> tuple[int, ...]:
 
 
 def widths_of(hidden: int) -> tuple[int, ...]:
-    """A sixteenth, a fourth and all of the hidden size, in whole blocks of 16 outputs."""
-    return tuple(sorted({-(-hidden // (16 * share)) * 16 for share in _SHARES}))
+    """A sixteenth, a fourth and all of the hidden size in blocks of 16 outputs, but none that is too wide."""
+    able = {-(-hidden // (16 * share)) * 16 for share in _SHARES}
+    return tuple(sorted(width for width in able if width <= _WIDEST))
 
 
 def fit_adapters(
@@ -55,19 +59,24 @@ def fit_adapters(
     """
     plan, config = run.plan, run.model.config
     layers, widths = exit_layers(config.num_layers), widths_of(config.hidden_size)
-    said = plan.adapter_samples, plan.batch_tokens, plan.epochs, layers, widths
+    batch = run.limits.batch // 2
+    said = plan.adapter_samples, batch, plan.epochs, plan.minutes, layers, widths
     tokens = [text.tokens for text in (*fitted, *held_out)]
     mark = kept_arrays.mark(said, [*tokens, vocabulary.numpy()])
     path = run.work / f"adapters-{plan.seed}-{mark}.npz"
     if path.exists():
         return _read(path)
+    pace = run.timetable.begin("adapters")
+    if pace.over():
+        pace.close(0, plan.adapter_samples)
+        return {}, ()
     torch.manual_seed(plan.seed)
-    order = order_of(fitted, plan.adapter_samples, plan.batch_tokens // 2, plan.epochs, plan.seed)
+    order = order_of(fitted, plan.adapter_samples, batch, plan.epochs, plan.seed)
     training = AdapterTraining(frozen, vocabulary, layers, widths, len(order), f"adapters {mark}")
     training_path = path.with_suffix(".safetensors")
     if training_path.exists():
         training.resume(training_path)
-    for done in _train(run, training, fitted, order, training_path):
+    for done in _train(run, training, fitted, order, training_path, pace):
         run.tell("adapters", done, training.batches)
     judge = AdapterJudge(run.model.backend, frozen, vocabulary, run.model.kv_dtype)
     agreement = judge.agreement(
@@ -76,7 +85,9 @@ def fit_adapters(
         held_out,
         max(1, plan.adapter_samples // _JUDGED),
         lambda done, total: run.tell("adapters judged", done, total),
+        pace,
     )
+    pace.close(training.done, training.batches)
     found = _chosen(run, vocabulary.numpy(), training, agreement)
     _write(path, *found)
     training_path.unlink(missing_ok=True)
@@ -84,12 +95,15 @@ def fit_adapters(
 
 
 def _train(
-    run: Run, training: AdapterTraining, texts: Seq[Text], order: Seq[Seq[int]], path: Path
+    run: Run, training: AdapterTraining, texts: Seq[Text], order: Seq[Seq[int]], path: Path, pace: Pace
 ) -> Iterator[int]:
-    """What is left, saving on the way; gives how many batches are done."""
+    """What is left and there is time for, saving on the way; gives how many batches are done."""
     for indices in order[training.done :]:
+        if training.done and pace.over(_TRAINED):
+            break
         some = [texts[index] for index in indices]
-        training.step(positions_of(run.model.backend, some, training.layers, run.model.kv_dtype))
+        positions = positions_of(run.model.backend, some, training.layers, run.model.kv_dtype)
+        training.step(positions, pace.progress(training.done, training.batches, _TRAINED))
         if training.done % _SAVE_EVERY == 0 or training.done == training.batches:
             training.save(path)
         yield training.done

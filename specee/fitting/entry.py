@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from specee.errors import BackendUnavailableError, ConfigurationError
+from specee.fitting.limits import bytes_of
 from specee.model import Model
 from specee.models.default_model import cache_folder
 from specee.whole_file import check_possible
@@ -26,27 +27,36 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
     snapshots: int = 0,
     base: str | os.PathLike[str] | None = None,
     generations: int = 200,
+    minutes: float | None = None,
+    memory: int | str | None = None,
     work: str | os.PathLike[str] | None = None,
     tell: Tell | None = None,
 ) -> Report:
     """Make a speculator file for a frozen model: a draft vocabulary, a drafter block, adapters, predictors.
 
-    Adapters are for a handful of exit layers, and kept where they pay. ``output``: the safetensors file to write, which ``load(speculator=...)`` reads. ``tokens``: that the
-    model writes, conversations with itself, and that are fitted on; with ``corpus``, a file of texts or chats
-    (:func:`.own_texts.read_texts`), at most so many of its. ``epochs``: times that each is trained on.
-    ``seed``: of texts and training. ``snapshots``: files left beside ``output`` after a half of the training,
-    a fourth, and so on. ``base``: a speculator file of the model whose vocabulary and block are kept, so
-    that only the rest is fitted (60,000 ``tokens`` are plenty for it). ``generations``: that approximate
-    decoding by the predictors is calibrated on (:mod:`specee.policies.risk`), 0 for none. ``work``: folder for what is in between, by default in the user's cache: what is
-    there is used, so that a run that was stopped goes on and comes to the same file. ``tell(stage, done,
-    total)`` hears how far it is.
+    Adapters are for a handful of exit layers, and kept where they pay. ``output``: the safetensors file to
+    write, which ``load(speculator=...)`` reads. ``tokens``: that the model writes, conversations with itself,
+    and that are fitted on; with ``corpus``, a file of texts or chats (:func:`.own_texts.read_documents`), at
+    most so many of its. ``epochs``: times that each is trained on. ``seed``: of texts and training.
+    ``snapshots``: files left beside ``output`` after a half of the training, a fourth, and so on. ``base``: a
+    speculator file of the model whose vocabulary and block are kept, so that only the rest is fitted (60,000
+    ``tokens`` are plenty for it). ``generations``: that approximate decoding by the predictors is calibrated
+    on (:mod:`specee.policies.risk`), 0 for none.
+
+    ``minutes``: of wall time for all of it, shared out among the stages; each does what there is time for,
+    and the file's notes and ``Report.cut_short`` say what that was. ``memory``: what stages may hold beside
+    the model, as bytes or as a text such as "2GB". What both promise is in docs/fitting.md.
+
+    ``work``: folder for what is in between, by default in the user's cache: what is there is used, so that a
+    run that was stopped goes on and comes to the same file. ``tell(stage, done, total)`` hears how far it is.
 
     On two cores it takes about an hour for a million tokens of a model of 135 M parameters. (EAGLE-3, Li et
     al., 2025; Magpie, Xu et al., 2024)
 
-    Raises BackendUnavailableError without torch, ConfigurationError, CheckpointError for a damaged file in
-    ``work``, CapacityError where the context is shorter than texts (512 positions do), OutOfMemoryError,
-    NumericalError, OSError where ``work`` cannot be written.
+    Raises BackendUnavailableError without torch, ConfigurationError (also for less memory than the least that
+    works, which it names), CheckpointError for a damaged file in ``work``, CapacityError where the context is
+    shorter than texts (512 positions do), OutOfMemoryError, NumericalError, OSError where ``work`` cannot be
+    written.
     """
     try:
         from specee.fitting.pipeline import fit as fit_plan
@@ -63,6 +73,8 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
         corpus=None if corpus is None else os.fspath(corpus),
         base=None if base is None else os.fspath(base),
         generations=generations,
+        minutes=minutes,
+        memory=None if memory is None else bytes_of(memory),
     )
     path = Path(output)
     try:

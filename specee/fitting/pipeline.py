@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,7 +31,9 @@ from specee.fitting.exits import calibrate, check_calibration, fit_exits
 from specee.fitting.frozen import Frozen, read_frozen
 from specee.fitting.gather import draft_vocabulary, gather_texts, written
 from specee.fitting.judging import Judge
+from specee.fitting.limits import Footprint, within
 from specee.fitting.plan import Plan, Report, Run, Tell
+from specee.fitting.timetable import Timetable
 from specee.fitting.training import Training
 from specee.fitting.vocabulary import Vocabulary
 from specee.model import Model
@@ -56,16 +60,28 @@ class Block(NamedTuple):
     history: list[float]
 
 
-def fit(model: Model, plan: Plan, output: Path, work: Path, tell: Tell = lambda *_: None) -> Report:
+def fit(
+    model: Model,
+    plan: Plan,
+    output: Path,
+    work: Path,
+    tell: Tell = lambda *_: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Report:
     """Fit what ``plan`` says, and write the speculator file ``output``; ``work`` holds what is in between.
+
+    ``clock`` gives seconds, by which the plan's minutes are counted.
 
     Raises ConfigurationError, CheckpointError for a damaged file in ``work`` and for a base of another model,
     OSError.
     """
-    begin = time.monotonic()
+    footprint = Footprint(model.config, len(plan.layers_of(model.config.num_layers)), plan.steps)
+    limits = within(footprint, plan.memory, plan.batch_tokens)
     mark = fingerprint(model.config, model.checkpoint.norms())
     own = f"{mark[:16]}-{model.backend.weights}-{model.kv_dtype or 'default'}"
-    run = Run(model, plan, work / own, tell)
+    seconds = None if plan.minutes is None else 60 * plan.minutes
+    timetable = Timetable(seconds, work / own / f"timetable-{_digest(plan)}.json", clock)
+    run = Run(model, plan, work / own, tell, timetable, limits)
     check_calibration(run)
     base = None if plan.base is None else read_speculator(Path(plan.base), model.config, mark)
     texts = Texts(*gather_texts(run))
@@ -73,7 +89,9 @@ def fit(model: Model, plan: Plan, output: Path, work: Path, tell: Tell = lambda 
     block = _trained(run, mark, output, texts, frozen) if base is None else _taken(run, base, texts)
     ids = torch.from_numpy(block.vocabulary.ids)
     judge = Judge(model.backend, frozen, texts.held_out, model.kv_dtype)
-    agreement = judge.agreement(block.drafter, ids, _STEPS, lambda done, total: tell("report", done, total))
+    agreement = judge.agreement(
+        block.drafter, ids, _STEPS, lambda done, total: tell("report", done, total), timetable.begin("report")
+    )
     adapters: dict[int, Adapter] = {}
     layers: tuple[LayerReport, ...] = ()
     if plan.adapter_samples and model.config.num_layers > 1:
@@ -81,8 +99,10 @@ def fit(model: Model, plan: Plan, output: Path, work: Path, tell: Tell = lambda 
     speculator = Speculator(block.vocabulary.ids, adapters, block.drafter.parts())
     exits: ExitReport | None = None
     if plan.exit_samples and model.config.num_layers > 1 and len(ids) >= plan.candidates:
-        parts, exits = fit_exits(run, frozen, block.drafter, ids, texts.fitted)
-        speculator = _calibrated(run, mark, replace(speculator, exits=parts))
+        fitted = fit_exits(run, frozen, block.drafter, ids, texts.fitted)
+        if fitted is not None:
+            parts, exits = fitted
+            speculator = _calibrated(run, mark, replace(speculator, exits=parts))
     report = Report(
         tokens=written(texts.fitted),
         texts=len(texts.fitted),
@@ -95,7 +115,8 @@ def fit(model: Model, plan: Plan, output: Path, work: Path, tell: Tell = lambda 
         adapters=layers,
         exits=exits,
         losses_by_threshold=_means(speculator),
-        seconds=time.monotonic() - begin,
+        cut_short=timetable.cut_short(),
+        seconds=timetable.spent(),
     )
     trained = report.tokens * plan.epochs if base is None else 0
     _write(run, mark, output, speculator, {"trained": trained, "report": asdict(report)})
@@ -138,6 +159,11 @@ def _calibrated(run: Run, mark: str, speculator: Speculator) -> Speculator:
     _write(run, mark, path, speculator, {})
     stored = read_speculator(path, run.model.config, mark)
     return replace(speculator, calibration=calibrate(run, stored))
+
+
+def _digest(plan: Plan) -> str:
+    """What tells plans apart, in a few digits."""
+    return f"{zlib.crc32(json.dumps(plan.said()).encode()):08x}"
 
 
 def _thinned(history: Seq[float]) -> list[float]:

@@ -19,6 +19,7 @@ from specee.fitting.batches import Batch
 from specee.fitting.distillation import distilled
 from specee.fitting.drafter import Drafter
 from specee.fitting.frozen import Frozen
+from specee.fitting.timetable import Pace
 
 _LATER = 0.8  # what a step of the unrolled drafter counts beside the one before
 _WARM_UP, _LEAST = 50, 0.05  # batches; and the share of the learning rate that is left at the end
@@ -44,7 +45,7 @@ class Training:
     """``batches`` of them in all; ``done`` are behind us, the last with ``losses`` by unrolled step.
 
     ``history``: the loss of the first step of every batch that is done. ``of``: what tells this run from
-    others, which its files say.
+    others, which its files say. ``pace``: how long there is time for it; the schedule ends when that does.
     """
 
     def __init__(
@@ -55,11 +56,12 @@ class Training:
         batches: int,
         settings: Settings,
         of: str = "",
+        pace: Pace | None = None,
     ) -> None:
         self.drafter, self.batches, self.done = drafter, batches, 0
         self.losses: list[float] = []
         self.history: list[float] = []
-        self._of = f"{of}; {settings}"
+        self._of, self._pace = f"{of}; {settings}", pace
         self._frozen, self._settings = frozen, settings
         head = frozen.head[vocabulary]
         self._head = head.bfloat16() if settings.half else head
@@ -68,19 +70,32 @@ class Training:
         )
 
     def run(self, batch: Callable[[int], Batch], save_every: int, path: Path) -> Iterator[int]:
-        """Train on what is left, saving to ``path`` on the way; gives how many batches are done."""
-        while self.done < self.batches:
+        """Train on what is left, saving to ``path`` on the way; gives how many batches are done.
+
+        One batch at the least, however short the time.
+        """
+        while self.done < self.batches and not (self.done and self._over()):
             self.losses = self.step(batch(self.done))
             self.history.append(self.losses[0])
             self.done += 1
             if self.done % save_every == 0 or self.done == self.batches:
                 self.save(path)
             yield self.done
+        if self.done < self.batches:  # for want of time
+            self.save(path)
+
+    def _over(self) -> bool:
+        return self._pace is not None and self._pace.over()
+
+    def _progress(self) -> float:
+        if self._pace is None:
+            return self.done / self.batches
+        return self._pace.progress(self.done, self.batches)
 
     def step(self, batch: Batch) -> list[float]:
         """One batch; returns the loss of each unrolled step."""
         for group in self._optimizer.param_groups:
-            group["lr"] = self._settings.learning_rate * schedule(self.done, self.done / self.batches)
+            group["lr"] = self._settings.learning_rate * schedule(self.done, self._progress())
         with self._precision():
             losses = self._losses(batch)
             weights = [_LATER**step for step in range(len(losses))]
@@ -93,7 +108,7 @@ class Training:
         return [one.item() for one in losses]
 
     def _losses(self, batch: Batch) -> list[Tensor]:
-        unrolled = self.done >= self._settings.later * self.batches
+        unrolled = self._progress() >= self._settings.later
         outputs = self._outputs(batch, self._settings.steps if unrolled else 1)
         normed = [self._frozen.normed(output[batch.counts]) for output in outputs]
         counts = [_from(batch.counts, step)[batch.counts] for step in range(len(outputs))]
