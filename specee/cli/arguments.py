@@ -133,6 +133,9 @@ def _add_fit(commands: Any) -> None:
         help="what fitting may hold beside the model, such as 2GB (default: no bound)",
     )  # fmt: skip
     command.add_argument(
+        "--plot", type=Path, metavar="FILE.png|.svg", help="draw the report, too (needs matplotlib)"
+    )
+    command.add_argument(
         "--seed", type=int, default=0, metavar="S", help="of texts and training (default: 0)"
     )
     command.add_argument(

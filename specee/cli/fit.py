@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
             generations=options.generations,
             minutes=options.minutes,
             memory=options.memory,
+            plot=options.plot,
             work=work,
             tell=Progress(),
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from specee.errors import BackendUnavailableError, ConfigurationError
 from specee.fitting.limits import bytes_of
+from specee.fitting.plot import check_plot, write_plot
 from specee.model import Model
 from specee.models.default_model import cache_folder
 from specee.whole_file import check_possible
@@ -29,6 +30,7 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
     generations: int = 200,
     minutes: float | None = None,
     memory: int | str | None = None,
+    plot: str | os.PathLike[str] | None = None,
     work: str | os.PathLike[str] | None = None,
     tell: Tell | None = None,
 ) -> Report:
@@ -47,16 +49,18 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
     and the file's notes and ``Report.cut_short`` say what that was. ``memory``: what stages may hold beside
     the model, as bytes or as a text such as "2GB". What both promise is in docs/fitting.md.
 
+    ``plot``: a picture of the report, a name that ends in .png or .svg; it needs matplotlib.
+
     ``work``: folder for what is in between, by default in the user's cache: what is there is used, so that a
     run that was stopped goes on and comes to the same file. ``tell(stage, done, total)`` hears how far it is.
 
     On two cores it takes about an hour for a million tokens of a model of 135 M parameters. (EAGLE-3, Li et
     al., 2025; Magpie, Xu et al., 2024)
 
-    Raises BackendUnavailableError without torch, ConfigurationError (also for less memory than the least that
-    works, which it names), CheckpointError for a damaged file in ``work``, CapacityError where the context is
-    shorter than texts (512 positions do), OutOfMemoryError, NumericalError, OSError where ``work`` cannot be
-    written.
+    Raises BackendUnavailableError without torch, or matplotlib for a plot, ConfigurationError (also for less
+    memory than the least that works, which it names), CheckpointError for a damaged file in ``work``,
+    CapacityError where the context is shorter than texts (512 positions do), OutOfMemoryError,
+    NumericalError, OSError where ``work`` cannot be written.
     """
     try:
         from specee.fitting.pipeline import fit as fit_plan
@@ -84,8 +88,13 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
             f"output {path}: cannot be written ({error.strerror or error}); give a name in a folder that "
             "exists and that you may write to"
         ) from error
+    if plot is not None:
+        check_plot(Path(plot))
     folder = default_work(path) if work is None else Path(work)
-    return fit_plan(model, plan, path, folder, tell or (lambda *_: None))
+    report = fit_plan(model, plan, path, folder, tell or (lambda *_: None))
+    if plot is not None:
+        write_plot(Path(plot), report)
+    return report
 
 
 def default_work(output: Path) -> Path:

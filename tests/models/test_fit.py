@@ -258,16 +258,19 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         str(work),
         "--output",
         str(output),
+        "--plot",
+        str(tmp_path / "report.svg"),
     ]
     assert main([*words, "--threads", "1"]) == 0
     said = capsys.readouterr()
     assert "agreement" in said.out
     assert str(output) in said.out
     assert "texts: " in said.err
+    assert (tmp_path / "report.svg").exists()
     use = ["--speculator", str(output), "--policy", "drafter", "--stats", "--max-new-tokens", "8"]
     assert main(["generate", "Hello", "--model", str(folder), *use]) == 0
     assert "drafter" in capsys.readouterr().err
-    assert main([*words[:-1], str(tmp_path / "missing" / "made.safetensors")]) == 2
+    assert main([*words[:-4], "--output", str(tmp_path / "missing" / "made.safetensors")]) == 2
     assert "--output" in capsys.readouterr().err
     assert main(["fit", "--model", str(folder), "--tokens", "0", "--output", str(output)]) == 2
     assert "tokens=0" in capsys.readouterr().err
