@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Seq
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -187,7 +188,9 @@ class ReferenceBackend:
                     "speculator file, or draft without it"
                 )
             matrix = whole if own is None else own.matrix
-            row = linear(rms_norm(x, norm, self.config.norm_eps), matrix, None)
+            if own is None or not own.normed:
+                x = rms_norm(x, norm, self.config.norm_eps)
+            row = linear(x, matrix, None)
             rows.append(row if own is None else own.keep(row))
         return np.array([row.cpu().numpy() for row in rows], np.float32).reshape(
             len(rows), self.config.vocab_size
@@ -255,7 +258,12 @@ class ReferenceBackend:
         return tokens.reshape(shape), _confidences(logits, tokens).reshape(shape)
 
     def draft_head(
-        self, adapter: Adapter | None, vocabulary: Ints | None, stored: DraftFormat | None = None
+        self,
+        adapter: Adapter | None,
+        vocabulary: Ints | None,
+        stored: DraftFormat | None = None,
+        *,
+        normed: bool = False,
     ) -> ReferenceDraftHead:
         """A head for drafts. Raises ConfigurationError."""
         own = self._table.matrix(*self._table.head)
@@ -265,7 +273,8 @@ class ReferenceBackend:
             bytes_of_row = row_bytes(stored, self.config.hidden_size)
             values = widen(rows, stored, self.config.hidden_size)
             own = Matrix(torch.tensor(values, device=self._device), stored)
-        return make_draft_head(self.config, adapter, vocabulary, own, bytes_of_row, self._device)
+        made = make_draft_head(self.config, adapter, vocabulary, own, bytes_of_row, self._device)
+        return replace(made, normed=normed)
 
     def drafter(self, parts: DrafterParts, stored: DraftFormat = "Q8_0") -> ReferenceDrafter:
         """A drafter block. Raises ConfigurationError."""

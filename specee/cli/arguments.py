@@ -121,6 +121,10 @@ def _add_fit(commands: Any) -> None:
         help="a speculator file whose drafter is kept: only the rest is fitted (try --tokens 60000)",
     )  # fmt: skip
     command.add_argument(
+        "--import", type=Path, dest="imported", metavar="DIR",
+        help="fit nothing: make the file of a published EAGLE head in a local folder",
+    )  # fmt: skip
+    command.add_argument(
         "--generations", type=int, default=200, metavar="N",
         help="that approximate decoding is calibrated on, 0 for none (default: %(default)s)",
     )  # fmt: skip

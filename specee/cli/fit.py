@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from specee.cli.common import load_model
 from specee.cli.output_file import check_writable
 from specee.errors import ConfigurationError
-from specee.fitting.entry import default_work, fit
+from specee.fitting.entry import default_work, fit, import_eagle
 
 if TYPE_CHECKING:
     from specee.fitting.adapter_report import LayerReport
@@ -24,6 +24,10 @@ def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     check_writable(options.output, "--output")
     model = load_model(options)
+    if options.imported is not None:
+        import_eagle(model, options.imported, options.output)
+        print(f"wrote {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)")
+        return 0
     work: Path = options.work or default_work(options.output)
     print(
         f"work in {work}: what is there already is used, and a run that was stopped goes on", file=sys.stderr

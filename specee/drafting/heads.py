@@ -38,7 +38,8 @@ class DraftHeads:
         if speculator.drafter is not None:
             stored = stored_format(backend.weights)
             self.drafter = backend.drafter(speculator.drafter, stored)
-            self.drafter_head = backend.draft_head(None, speculator.vocabulary, stored)
+            normed = speculator.drafter.plain
+            self.drafter_head = backend.draft_head(None, speculator.vocabulary, stored, normed=normed)
         if speculator.exits is not None:
             self.exits = backend.exit_predictors(speculator.exits)
             tokens = (

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from specee._version import __version__
 from specee.errors import BackendUnavailableError, ConfigurationError
 from specee.fitting.limits import bytes_of
 from specee.fitting.plot import check_plot, write_plot
 from specee.model import Model
 from specee.models.default_model import cache_folder
+from specee.models.packaged import shape_of
+from specee.models.speculator import Speculator, fingerprint, write_speculator
 from specee.whole_file import check_possible
 
 if TYPE_CHECKING:
@@ -81,13 +85,7 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
         memory=None if memory is None else bytes_of(memory),
     )
     path = Path(output)
-    try:
-        check_possible(path)
-    except OSError as error:
-        raise ConfigurationError(
-            f"output {path}: cannot be written ({error.strerror or error}); give a name in a folder that "
-            "exists and that you may write to"
-        ) from error
+    _check_output(path)
     if plot is not None:
         check_plot(Path(plot))
     folder = default_work(path) if work is None else Path(work)
@@ -95,6 +93,40 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
     if plot is not None:
         write_plot(Path(plot), report)
     return report
+
+
+def import_eagle(model: Model, folder: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
+    """Make a speculator file of a published EAGLE head (Li et al., ICML 2024) for this very model.
+
+    ``folder`` is a local one with config.json and model.safetensors or pytorch_model.bin (which torch reads,
+    tensors alone; nothing in it is run). The file has a drafter block that computes what the head does, over
+    the whole vocabulary, its weights in fp16. Heads of later EAGLEs are refused.
+
+    Raises CheckpointError for files that are missing, damaged or made for another model,
+    UnsupportedModelError for heads of another kind, BackendUnavailableError without torch for a pickled file,
+    ConfigurationError where ``output`` cannot be written.
+    """
+    from specee.models.eagle import read_eagle
+
+    path = Path(output)
+    _check_output(path)
+    parts = read_eagle(Path(folder), model.checkpoint)
+    mark = fingerprint(model.config, model.checkpoint.norms())
+    notes = {
+        "shape": shape_of(model.config),
+        "fit": json.dumps({"imported": Path(folder).name, "specee": __version__}),
+    }
+    write_speculator(path, Speculator(drafter=parts), mark, notes)
+
+
+def _check_output(path: Path) -> None:
+    try:
+        check_possible(path)
+    except OSError as error:
+        raise ConfigurationError(
+            f"output {path}: cannot be written ({error.strerror or error}); give a name in a folder that "
+            "exists and that you may write to"
+        ) from error
 
 
 def default_work(output: Path) -> Path:

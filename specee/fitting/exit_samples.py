@@ -128,7 +128,9 @@ class Sampler:
         with torch.autocast("cpu", torch.bfloat16):
             embedded = self._frozen.embedding[batch.tokens]
             (output,) = self._drafter(embedded, self._drafter.fused(batch.before.float()), 1)
-        logits = functional.linear(self._frozen.normed(output).bfloat16(), self._head).float()
+        logits = functional.linear(
+            self._drafter.headed(output, self._frozen.normed).bfloat16(), self._head
+        ).float()
         best = logits.topk(self._candidates, dim=-1).indices
         proposals: Ints = self._vocabulary[best].numpy()
         return proposals

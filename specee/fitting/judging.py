@@ -78,7 +78,9 @@ class Judge:
         for step, output in enumerate(outputs):
             counts = batch.counts.clone()
             counts[:, :step] = False  # there no true state is that far behind
-            best = functional.linear(self._frozen.normed(output[counts]).bfloat16(), head).argmax(-1)
+            best = functional.linear(
+                drafter.headed(output[counts], self._frozen.normed).bfloat16(), head
+            ).argmax(-1)
             right[step] = (vocabulary[best] == batch.right[counts]).sum()
             made[step] = counts.sum()
         return right, made

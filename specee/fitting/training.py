@@ -110,7 +110,7 @@ class Training:
     def _losses(self, batch: Batch) -> list[Tensor]:
         unrolled = self._progress() >= self._settings.later
         outputs = self._outputs(batch, self._settings.steps if unrolled else 1)
-        normed = [self._frozen.normed(output[batch.counts]) for output in outputs]
+        normed = [self.drafter.headed(output[batch.counts], self._frozen.normed) for output in outputs]
         counts = [_from(batch.counts, step)[batch.counts] for step in range(len(outputs))]
         return distilled(self._head, self._frozen.normed(batch.after[batch.counts]), normed, counts)
 
