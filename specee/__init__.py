@@ -25,7 +25,7 @@ from specee.errors import (
     SpeceeError,
     UnsupportedModelError,
 )
-from specee.fitting.entry import fit
+from specee.fitting.entry import fit, import_eagle
 from specee.integrations.entry import (
     accelerate,
     as_tokenizer,
@@ -63,6 +63,7 @@ __all__ = [
     "as_transformers",
     "custom_generate",
     "fit",
+    "import_eagle",
     "load",
     "refresh",
     "restore",

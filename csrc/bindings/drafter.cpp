@@ -18,8 +18,9 @@ namespace {
 
 // The drafter keeps its engine alive, and a column its drafter.
 py::object make_drafter(const py::object& self, const std::vector<int64_t>& layers, int inner,
-                        const std::string& type) {
-  py::object made = py::cast(self.cast<Engine&>().drafter(narrow(layers), inner, parse_weight_type(type)));
+                        const std::string& type, bool plain) {
+  py::object made =
+      py::cast(self.cast<Engine&>().drafter(narrow(layers), inner, parse_weight_type(type), plain));
   py::detail::keep_alive_impl(made, self);
   return made;
 }
@@ -125,8 +126,9 @@ void bind_drafter(py::module_& m) {
       .def_property_readonly("bytes", [](Drafter& drafter) { return drafter.block().bytes(); })
       .def("set_part", &set_part)
       .def("check_complete", [](Drafter& drafter) { drafter.block().check_complete(); });
-  m.attr("Engine").attr("drafter") = py::cpp_function(&make_drafter, py::is_method(m.attr("Engine")),
-                                                      py::arg("layers"), py::arg("inner"), py::arg("format"));
+  m.attr("Engine").attr("drafter") =
+      py::cpp_function(&make_drafter, py::is_method(m.attr("Engine")), py::arg("layers"), py::arg("inner"),
+                       py::arg("format"), py::arg("plain") = false);
   m.attr("Engine").attr("drafter_column") =
       py::cpp_function(&make_column, py::is_method(m.attr("Engine")), py::arg("drafter"), py::arg("capacity"),
                        py::arg("dtype"), py::arg("poison"));

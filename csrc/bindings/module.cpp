@@ -246,7 +246,7 @@ std::unique_ptr<const Adapter> make_adapter(const AdapterArrays& arrays, py::ssi
 // The head keeps its engine alive. `blocks`: rows for the vocabulary, which ascends then, and their format.
 py::object make_draft_head(const py::object& self, const std::optional<AdapterArrays>& adapter,
                            const std::optional<std::vector<int64_t>>& vocabulary,
-                           const std::optional<std::pair<py::buffer, std::string>>& blocks) {
+                           const std::optional<std::pair<py::buffer, std::string>>& blocks, bool normed) {
   Engine& engine = self.cast<Engine&>();
   std::optional<HeadBlocks> rows;
   py::buffer_info info;
@@ -264,7 +264,7 @@ py::object make_draft_head(const py::object& self, const std::optional<AdapterAr
   {
     py::gil_scoped_release release;
     head = engine.draft_head(adapter ? make_adapter(*adapter, engine.config().hidden_size) : nullptr,
-                             vocabulary ? &*vocabulary : nullptr, rows ? &*rows : nullptr);
+                             vocabulary ? &*vocabulary : nullptr, rows ? &*rows : nullptr, normed);
   }
   py::object made = py::cast(std::move(head));
   py::detail::keep_alive_impl(made, self);
@@ -321,7 +321,7 @@ void bind_engine(py::module_& m) {
       .def("draft", &draft, py::arg("work"), py::arg("sampling"), py::arg("head") = py::none())
       .def("shadow", &shadow, py::arg("work"), py::arg("layers"), py::arg("head") = py::none())
       .def("draft_head", &make_draft_head, py::arg("adapter"), py::arg("vocabulary"),
-           py::arg("blocks") = py::none());
+           py::arg("blocks") = py::none(), py::arg("normed") = false);
 }
 
 double bandwidth_gb(size_t bytes, int threads, const std::string& isa) {

@@ -20,8 +20,9 @@ HeadRows::HeadRows(int k, std::vector<int> tokens, WeightType type, const void* 
 }
 
 DraftHead::DraftHead(const ModelConfig& model, const PackedMatrix& whole,
-                     std::shared_ptr<const HeadRows> rows, std::unique_ptr<const Adapter> adapter)
-    : model_(&model), whole_(whole), rows_(std::move(rows)), adapter_(std::move(adapter)) {}
+                     std::shared_ptr<const HeadRows> rows, std::unique_ptr<const Adapter> adapter,
+                     bool normed)
+    : model_(&model), whole_(whole), rows_(std::move(rows)), adapter_(std::move(adapter)), normed_(normed) {}
 
 namespace {
 
@@ -46,14 +47,15 @@ std::vector<int> checked(const std::vector<int64_t>& tokens, int vocab_size) {
 }  // namespace
 
 std::unique_ptr<DraftHead> DraftHeads::make(std::unique_ptr<const Adapter> adapter,
-                                            const std::vector<int64_t>* tokens, const HeadBlocks* blocks) {
+                                            const std::vector<int64_t>* tokens, const HeadBlocks* blocks,
+                                            bool normed) {
   std::shared_ptr<const HeadRows> rows;
   if (tokens != nullptr && blocks != nullptr)
     rows = std::make_shared<const HeadRows>(whole_.k(), checked(*tokens, config_.vocab_size), blocks->type,
                                             blocks->rows);
   else if (tokens != nullptr)
     rows = rows_of(*tokens);
-  return std::make_unique<DraftHead>(config_, whole_, std::move(rows), std::move(adapter));
+  return std::make_unique<DraftHead>(config_, whole_, std::move(rows), std::move(adapter), normed);
 }
 
 std::shared_ptr<const HeadRows> DraftHeads::rows_of(const std::vector<int64_t>& tokens) {

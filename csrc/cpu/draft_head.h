@@ -24,9 +24,10 @@ struct HeadRows {
 
 class DraftHead {
  public:
-  // `rows` and `adapter` may be null. The model's own head stays where it is: do not outlive its engine.
+  // `rows` and `adapter` may be null. `normed`: states come as the head takes them, behind no norm of the
+  // model's. The model's own head stays where it is: do not outlive its engine.
   DraftHead(const ModelConfig& model, const PackedMatrix& whole, std::shared_ptr<const HeadRows> rows,
-            std::unique_ptr<const Adapter> adapter);
+            std::unique_ptr<const Adapter> adapter, bool normed);
 
   // The model this head was made for: compared, never followed.
   const ModelConfig* model() const { return model_; }
@@ -34,6 +35,7 @@ class DraftHead {
   // Token of each column, null if columns are tokens.
   const std::vector<int>* ids() const { return rows_ ? &rows_->ids : nullptr; }
   const Adapter* adapter() const { return adapter_.get(); }
+  bool normed() const { return normed_; }
   // Bytes of weights that one use reads.
   size_t bytes() const { return matrix().bytes() + (adapter_ ? adapter_->bytes() : 0); }
 
@@ -42,6 +44,7 @@ class DraftHead {
   const PackedMatrix& whole_;
   std::shared_ptr<const HeadRows> rows_;
   std::unique_ptr<const Adapter> adapter_;
+  bool normed_;
 };
 
 // Rows of blocks for the tokens of a draft head, in the order of the tokens when they ascend.
@@ -55,10 +58,11 @@ class DraftHeads {
  public:
   DraftHeads(const ModelConfig& config, const PackedMatrix& whole) : config_(config), whole_(whole) {}
 
-  // `tokens`: null for all, else in any order. `blocks`: null for the model's own rows; needs tokens. Throws
-  // ConfigurationError for no token at all, for one outside the vocabulary, and for one given twice.
+  // `tokens`: null for all, else in any order. `blocks`: null for the model's own rows; needs tokens.
+  // `normed`: see DraftHead. Throws ConfigurationError for no token at all, for one outside the vocabulary,
+  // and for one given twice.
   std::unique_ptr<DraftHead> make(std::unique_ptr<const Adapter> adapter, const std::vector<int64_t>* tokens,
-                                  const HeadBlocks* blocks);
+                                  const HeadBlocks* blocks, bool normed = false);
 
  private:
   std::shared_ptr<const HeadRows> rows_of(const std::vector<int64_t>& tokens);

@@ -93,11 +93,12 @@ class Drafter {
  public:
   // The other arguments: DrafterBlock's.
   Drafter(const ModelConfig& model, const ModelWeights& weights, const Kernels& kernels, ThreadPool& pool,
-          HeadStream& stream, Drawing& drawing, const std::vector<int>& layers, int inner, WeightType type)
+          HeadStream& stream, Drawing& drawing, const std::vector<int>& layers, int inner, WeightType type,
+          bool plain)
       : model_(model),
         drawing_(drawing),
         branching_(model.vocab_size, kernels, pool, stream),
-        block_(model, weights, kernels, pool, layers, inner, type) {}
+        block_(model, weights, kernels, pool, layers, inner, type, plain) {}
 
   const ModelConfig* model() const { return &model_; }
   DrafterBlock& block() { return block_; }

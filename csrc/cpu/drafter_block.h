@@ -13,9 +13,10 @@ namespace specee {
 class DrafterBlock {
  public:
   // `layers`: of the model, whose states are read. `inner`: width of the feed-forward part. `type`: of every
-  // matrix. Throws ConfigurationError for layers that are none, or not ascending.
+  // matrix. `plain`: as EAGLE has it, without the norms but one for the state, with a bias. Throws
+  // ConfigurationError for layers that are none, or not ascending, or more than one of a plain block.
   DrafterBlock(const ModelConfig& model, const ModelWeights& weights, const Kernels& kernels,
-               ThreadPool& pool, const std::vector<int>& layers, int inner, WeightType type);
+               ThreadPool& pool, const std::vector<int>& layers, int inner, WeightType type, bool plain);
 
   const std::vector<int>& layers() const { return layers_; }
   // The block as a model of one layer: what caches for it are made for.
@@ -47,11 +48,13 @@ class DrafterBlock {
   struct Part {  // one of both
     PackedMatrix* matrix;
     std::vector<float>* vector;
+    bool bias = false;  // of the matrix
     bool given = false;
   };
   void set(Part& part, const std::string& name, int rows, int columns, const void* values, WeightType source);
   void project(const Row* rows, int count);
   void multiply(Team& team, const PackedMatrix& matrix, const InputRows& inputs, int rows, float* y) const;
+  void gather(const Row& row, const float* embedding, float* both) const;
   void norm(const float* from, const std::vector<float>& weight, float* to) const;
 
   const ModelConfig& model_;
@@ -59,9 +62,10 @@ class DrafterBlock {
   const Kernels& kernels_;
   ThreadPool& pool_;
   const std::vector<int> layers_;
+  const bool plain_;
   const ModelConfig config_;
-  ModelWeights weights_;  // of the layer; tokens and a final norm are the model's
-  PackedMatrix fuse_, fc_;
+  ModelWeights weights_;    // of the layer; tokens and a final norm are the model's
+  PackedMatrix fuse_, fc_;  // the first is empty in a plain block
   std::vector<std::vector<float>> state_norms_;
   std::vector<float> embed_norm_, fused_norm_;
   std::map<std::string, Part> parts_;  // those that are not the layer's

@@ -271,16 +271,18 @@ void Engine::shadow(const Work& work, const std::vector<int>& layers, const Draf
 }
 
 std::unique_ptr<DraftHead> Engine::draft_head(std::unique_ptr<const Adapter> adapter,
-                                              const std::vector<int64_t>* tokens, const HeadBlocks* blocks) {
+                                              const std::vector<int64_t>* tokens, const HeadBlocks* blocks,
+                                              bool normed) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (adapter != nullptr) head_stream_.reserve_adapter(adapter->width());
   if (blocks != nullptr) head_stream_.reserve_type(blocks->type);
-  return draft_heads_.make(std::move(adapter), tokens, blocks);
+  return draft_heads_.make(std::move(adapter), tokens, blocks, normed);
 }
 
-std::unique_ptr<Drafter> Engine::drafter(const std::vector<int>& layers, int inner, WeightType type) {
+std::unique_ptr<Drafter> Engine::drafter(const std::vector<int>& layers, int inner, WeightType type,
+                                         bool plain) {
   return std::make_unique<Drafter>(config_, weights_, kernels_, pool_, head_stream_, drawing_, layers, inner,
-                                   type);
+                                   type, plain);
 }
 
 std::unique_ptr<DrafterColumn> Engine::drafter_column(Drafter& drafter, int capacity, Dtype dtype,

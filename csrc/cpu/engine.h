@@ -101,9 +101,11 @@ class Engine {
               float* confidences);
   // Adapter, tokens and blocks may be null. Throws as DraftHeads does. Do not let it outlive the engine.
   std::unique_ptr<DraftHead> draft_head(std::unique_ptr<const Adapter> adapter,
-                                        const std::vector<int64_t>* tokens, const HeadBlocks* blocks);
-  // A block without weights yet. Do not let it outlive the engine.
-  std::unique_ptr<Drafter> drafter(const std::vector<int>& layers, int inner, WeightType type);
+                                        const std::vector<int64_t>* tokens, const HeadBlocks* blocks,
+                                        bool normed = false);
+  // A block without weights yet; `plain`: see DrafterBlock. Do not let it outlive the engine.
+  std::unique_ptr<Drafter> drafter(const std::vector<int>& layers, int inner, WeightType type,
+                                   bool plain = false);
   // A column of that drafter for a sequence of `capacity` slots. Throws CapacityError.
   std::unique_ptr<DrafterColumn> drafter_column(Drafter& drafter, int capacity, Dtype dtype,
                                                 bool poison = false);

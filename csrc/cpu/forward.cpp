@@ -110,7 +110,10 @@ void Forward::project_heads(Team& team, Lap& lap, std::vector<PassRow>& rows, in
   const LayerWeights& w = weights_.layer(layer);
   const Forms& forms = forms_[static_cast<size_t>(layer)].qkv;
   const InputRows normed = inputs_.prepare(team, count, config_.hidden_size, forms, [&](int r, float* x) {
-    kernels_.rms_norm(state(r), w.attn_norm.data(), config_.norm_eps, config_.hidden_size, x);
+    if (w.attn_norm.empty())
+      std::memcpy(x, state(r), static_cast<size_t>(config_.hidden_size) * sizeof(float));
+    else
+      kernels_.rms_norm(state(r), w.attn_norm.data(), config_.norm_eps, config_.hidden_size, x);
   });
   const Range mine = share_heads(team.index(), team.size(), config_);
   multiply_heads(team, normed, count, w, mine);

@@ -33,7 +33,10 @@ InputRows HeadStream::normed(Team& team, const float* const* hidden, int rows, c
   char& mine = finite[static_cast<size_t>(team.index())];
   return inputs_->prepare(team, rows, size, forms_, [&](int r, float* x) {
     const float* state = adapted != nullptr ? adapted + static_cast<ptrdiff_t>(r) * size : hidden[r];
-    kernels_.rms_norm(state, weights_.final_norm().data(), config_.norm_eps, size, x);
+    if (head != nullptr && head->normed())
+      std::copy(state, state + size, x);
+    else
+      kernels_.rms_norm(state, weights_.final_norm().data(), config_.norm_eps, size, x);
     for (int i = 0; i < size; ++i) mine &= std::isfinite(x[i]);
   });
 }
@@ -44,6 +47,10 @@ void HeadStream::check(const std::vector<char>& finite, const DraftHead* head) {
     throw NumericalError(
         "a row is infinite or not a number behind the adapter of a draft head: check the speculator file, or "
         "draft without it");
+  if (head != nullptr && head->normed())
+    throw NumericalError(
+        "what a drafter block gives is infinite or not a number: check the speculator file, or draft without "
+        "it");
   throw NumericalError(
       "the final norm of a row is infinite or not a number: the model overflows fp32; check the "
       "checkpoint");

@@ -33,7 +33,7 @@ void ModelWeights::make_layer(const ModelConfig& c, const WeightTypes& types, in
   LayerWeights& layer = layers_[static_cast<size_t>(index)];
   const size_t hidden = static_cast<size_t>(c.hidden_size), head_dim = static_cast<size_t>(c.head_dim);
   const auto type = [&](const char* role) { return type_of(types, role, index); };
-  layer.attn_norm.resize(hidden);
+  layer.attn_norm.resize(c.attn_norm ? hidden : 0);
   layer.mlp_norm.resize(hidden);
   layer.q_norm.resize(c.qk_norm ? head_dim : 0);
   layer.k_norm.resize(c.qk_norm ? head_dim : 0);
@@ -82,14 +82,14 @@ void ModelWeights::list_targets(const ModelConfig& c) {
     const Placement place_q{0, false}, place_k{together ? q : 0, false},
         place_v{together ? q + kv : 0, false};
     std::vector<Target>& list = targets_[l + 1];
-    list = {vector("attn_norm", w.attn_norm),       vector("mlp_norm", w.mlp_norm),
-            matrix("q", own_q, place_q, q),         matrix("k", own_k, place_k, kv),
-            matrix("v", own_v, place_v, kv),        matrix("o", w.o, {}, hidden),
-            matrix("gate", w.gate_up, gate, inner), matrix("up", w.gate_up, up, inner),
-            matrix("down", w.down, {}, hidden)};
+    list = {vector("mlp_norm", w.mlp_norm),     matrix("q", own_q, place_q, q),
+            matrix("k", own_k, place_k, kv),    matrix("v", own_v, place_v, kv),
+            matrix("o", w.o, {}, hidden),       matrix("gate", w.gate_up, gate, inner),
+            matrix("up", w.gate_up, up, inner), matrix("down", w.down, {}, hidden)};
     const auto add = [&list](bool wanted, std::initializer_list<Target> targets) {
       if (wanted) list.insert(list.end(), targets);
     };
+    add(c.attn_norm, {vector("attn_norm", w.attn_norm)});
     add(c.qk_norm, {vector("q_norm", w.q_norm), vector("k_norm", w.k_norm)});
     add(c.qkv_bias, {bias("q_bias", own_q, place_q, q), bias("k_bias", own_k, place_k, kv),
                      bias("v_bias", own_v, place_v, kv)});

@@ -15,7 +15,7 @@ namespace specee {
 using WeightTypes = std::map<std::pair<std::string, int>, WeightType>;
 
 struct LayerWeights {
-  std::vector<float> attn_norm, mlp_norm;  // hidden_size
+  std::vector<float> attn_norm, mlp_norm;  // hidden_size; the first is empty where there is none
   std::vector<float> q_norm, k_norm;       // head_dim, empty without q/k norms
   std::vector<PackedMatrix> qkv;  // q_dim + 2 kv_dim rows: q, k, v; one, or three if their types differ
   PackedMatrix o;                 // hidden_size rows of q_dim

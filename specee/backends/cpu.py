@@ -181,7 +181,12 @@ class CpuBackend:
         return self._engine.shadow(_native(work), layers, _native_head(head))
 
     def draft_head(
-        self, adapter: Adapter | None, vocabulary: Ints | None, stored: DraftFormat | None = None
+        self,
+        adapter: Adapter | None,
+        vocabulary: Ints | None,
+        stored: DraftFormat | None = None,
+        *,
+        normed: bool = False,
     ) -> _cpu.DraftHead:
         """See :meth:`.Backend.draft_head`. Heads of the same vocabulary, as it is, share their rows."""
         parts = None if adapter is None else checked_adapter(adapter, self.config)
@@ -192,6 +197,7 @@ class CpuBackend:
             None if parts is None else (parts.norm, parts.down, parts.up),
             None if ids is None else ids.tolist(),
             None if stored is None or ids is None else (stored_rows(self._head_rows(ids), stored), stored),
+            normed,
         )
 
     def _head_rows(self, ids: Ints) -> Floats:

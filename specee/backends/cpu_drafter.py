@@ -25,7 +25,7 @@ class CpuDrafter:
     ) -> None:
         checked = checked_parts(parts, config)
         self._engine, self.layers = engine, checked.layers
-        self.native = engine.drafter(checked.layers, len(checked.gate), stored)
+        self.native = engine.drafter(checked.layers, len(checked.gate), stored, checked.plain)
         for name, array in checked.arrays():
             if name == "state_norms":
                 for index, norm in enumerate(array):

@@ -168,10 +168,15 @@ class CudaBackend(DrafterVerbs):
         return self.config.vocab_size if own is None or own.ids is None else len(own.ids)
 
     def draft_head(
-        self, adapter: Adapter | None, vocabulary: Ints | None, stored: DraftFormat | None = None
+        self,
+        adapter: Adapter | None,
+        vocabulary: Ints | None,
+        stored: DraftFormat | None = None,
+        *,
+        normed: bool = False,
     ) -> CudaDraftHead:
         """A head for drafts. Raises ConfigurationError."""
-        return self._draft_heads.make(adapter, vocabulary, stored)
+        return self._draft_heads.make(adapter, vocabulary, stored, normed=normed)
 
     def drafter(self, parts: DrafterParts, stored: DraftFormat = "Q8_0") -> ReferenceDrafter:
         """A drafter block. Raises ConfigurationError."""

@@ -15,7 +15,7 @@ from specee.backends.drafter_parts import stored_rows
 from specee.backends.protocol import DraftFormat, Floats, Ints
 from specee.cuda.launcher import Launcher
 from specee.cuda.packing import PackedWeights, pack_int8, unpack_int8
-from specee.cuda.products import Inputs, multiply, norm_rows, swiglu_rows
+from specee.cuda.products import Inputs, multiply, norm_rows, prepare_rows, swiglu_rows
 from specee.cuda.rows import copy_rows
 from specee.cuda.tiles import MAX_LINEAR_ROWS, TILE_UNIT
 from specee.errors import NumericalError
@@ -56,15 +56,19 @@ class _Adapter:
 
 @dataclass(frozen=True)
 class CudaDraftHead:
-    """See :meth:`.Backend.draft_head`. ``ids``: kept tokens, ascending, None for all."""
+    """See :meth:`.Backend.draft_head`. ``ids``: kept tokens, ascending, None for all.
+
+    ``inputs``: room for rows as the product takes them.
+    """
 
     config: ModelConfig
     matrix: Matrix
     ids: Tensor | None
     adapter: _Adapter | None
-    normed: Inputs
+    inputs: Inputs
     kept: Tensor
     bytes: int
+    normed: bool
 
     def logits(self, launcher: Launcher, states: Tensor, norm: Tensor, out: Tensor) -> None:
         """Of at most 64 states (rows, hidden) into ``out`` (rows, vocab).
@@ -73,13 +77,16 @@ class CudaDraftHead:
         """
         eps, count = self.config.norm_eps, len(states)
         x = states if self.adapter is None else self.adapter.adapt(launcher, states, eps)
-        normed = cut_inputs(self.normed, 0, count)
-        norm_rows(launcher, x, norm, normed, eps=eps)
+        inputs = cut_inputs(self.inputs, 0, count)
+        if self.normed:
+            prepare_rows(launcher, x, inputs)
+        else:
+            norm_rows(launcher, x, norm, inputs, eps=eps)
         if self.ids is None:
-            multiply(launcher, normed, self.matrix, out)
+            multiply(launcher, inputs, self.matrix, out)
             return
         kept = self.kept[:count]
-        multiply(launcher, normed, self.matrix, kept)
+        multiply(launcher, inputs, self.matrix, kept)
         out.fill_(-torch.inf).index_copy_(1, self.ids, kept)
 
 
@@ -90,7 +97,12 @@ class DraftHeadMaker:
         self._config, self._head, self._workspace, self._device = config, head, workspace, device
 
     def make(
-        self, adapter: Adapter | None, vocabulary: Ints | None, stored: DraftFormat | None
+        self,
+        adapter: Adapter | None,
+        vocabulary: Ints | None,
+        stored: DraftFormat | None,
+        *,
+        normed: bool,
     ) -> CudaDraftHead:
         """Check the parts and put them on the device. Raises ConfigurationError."""
         config = self._config
@@ -103,10 +115,10 @@ class DraftHeadMaker:
         if parts is not None:
             assert adapter is not None
             size += 4 * parts.norm.numel() + 2 * (adapter.down.size + adapter.up.size)
-        normed = self._workspace.inputs(config.hidden_size, quantised=form != "BF16")
+        inputs = self._workspace.inputs(config.hidden_size, quantised=form != "BF16")
         kept = self._floats(0 if ids is None else count)
         on = None if ids is None else torch.from_numpy(ids).to(self._device)
-        return CudaDraftHead(config, matrix, on, parts, normed, kept, size)
+        return CudaDraftHead(config, matrix, on, parts, inputs, kept, size, normed)
 
     def _rows(self, ids: Ints | None, stored: DraftFormat | None) -> Matrix:
         """The rows of the head that are kept, as they are or quantised."""

@@ -421,15 +421,21 @@ class Backend(Protocol):
         """
 
     def draft_head(
-        self, adapter: Adapter | None, vocabulary: Ints | None, stored: DraftFormat | None = None
+        self,
+        adapter: Adapter | None,
+        vocabulary: Ints | None,
+        stored: DraftFormat | None = None,
+        *,
+        normed: bool = False,
     ) -> DraftHead:
         """A head for drafts, for use with :meth:`draft`.
 
         ``vocabulary``: distinct token ids (tokens,), the rows of the model's head to keep; None keeps all.
         ``stored``: blocks that rows are quantised to; None leaves them as they are, and a logit of a kept
         token has the bits it has in the full head. ``adapter``: what the state passes before the final norm,
-        None for nothing. Raises ConfigurationError for ids outside the vocabulary or given twice, and for an
-        adapter whose shapes do not fit the model.
+        None for nothing. ``normed``: states come as the head takes them, as a plain drafter block gives them,
+        and pass no final norm. Raises ConfigurationError for ids outside the vocabulary or given twice, and
+        for an adapter whose shapes do not fit the model.
         """
 
     def drafter(self, parts: DrafterParts, stored: DraftFormat = "Q8_0") -> FittedDrafter:

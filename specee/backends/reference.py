@@ -7,6 +7,7 @@ checked against; every row is computed by itself, so batch invariance needs no f
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -133,7 +134,9 @@ class ReferenceBackend(DrafterVerbs):
                     "speculator file, or draft without it"
                 )
             matrix = whole if own is None else own.matrix
-            row = linear(rms_norm(x, norm, self.config.norm_eps), matrix, None)
+            if own is None or not own.normed:
+                x = rms_norm(x, norm, self.config.norm_eps)
+            row = linear(x, matrix, None)
             rows.append(row if own is None else own.keep(row))
         return np.array([on_host(row) for row in rows], np.float32).reshape(len(rows), self.config.vocab_size)
 
@@ -150,7 +153,12 @@ class ReferenceBackend(DrafterVerbs):
         return self.config.vocab_size if own is None or own.ids is None else len(own.ids)
 
     def draft_head(
-        self, adapter: Adapter | None, vocabulary: Ints | None, stored: DraftFormat | None = None
+        self,
+        adapter: Adapter | None,
+        vocabulary: Ints | None,
+        stored: DraftFormat | None = None,
+        *,
+        normed: bool = False,
     ) -> ReferenceDraftHead:
         """A head for drafts. Raises ConfigurationError."""
         own = self._table.matrix(*self._table.head)
@@ -160,7 +168,8 @@ class ReferenceBackend(DrafterVerbs):
             bytes_of_row = row_bytes(stored, self.config.hidden_size)
             values = widen(rows, stored, self.config.hidden_size)
             own = Matrix(torch.tensor(values, device=self._device), stored)
-        return make_draft_head(self.config, adapter, vocabulary, own, bytes_of_row, self._device)
+        made = make_draft_head(self.config, adapter, vocabulary, own, bytes_of_row, self._device)
+        return replace(made, normed=normed)
 
     def drafter(self, parts: DrafterParts, stored: DraftFormat = "Q8_0") -> ReferenceDrafter:
         """A drafter block. Raises ConfigurationError."""

@@ -25,6 +25,7 @@ class ReferenceDraftHead:
     down: Matrix | None
     up: Matrix | None
     bytes: int
+    normed: bool = False
 
     def adapt(self, x: Tensor) -> Tensor:
         """What the final norm takes for the state x: (hidden_size,) fp32 -> the same."""

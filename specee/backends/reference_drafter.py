@@ -62,12 +62,13 @@ class ReferenceDrafter:
         self.config = config
         self.layers = checked.layers
         self._speeds = inverse_frequencies(config.rope, config.head_dim).to(device)
-        self._norms: dict[str, Tensor] = {}
+        self._plain = checked.plain
+        self._vectors: dict[str, Tensor] = {}
         self._matrices: dict[str, Matrix] = {}
         self.bytes = 0
         for name, array in checked.arrays():
-            if name.endswith(("norm", "norms")):
-                self._norms[name] = torch.tensor(array, device=device)
+            if name.endswith(("norm", "norms", "bias")):
+                self._vectors[name] = torch.tensor(array, device=device)
             else:
                 columns = array.shape[1]
                 rows = widen(stored_rows(array, stored), stored, columns)
@@ -84,8 +85,10 @@ class ReferenceDrafter:
 
     def fused(self, states: Seq[Tensor]) -> Tensor:
         """States of the layers, in order -> (hidden,)."""
-        pairs = zip(states, self._norms["state_norms"], strict=True)
+        pairs = zip(states, self._vectors["state_norms"], strict=True)
         normed = [rms_norm(state, norm, self.config.norm_eps) for state, norm in pairs]
+        if self._plain:
+            return normed[0]
         return linear(torch.cat(normed), self._matrices["fuse"], None)
 
     def row(self, column: ReferenceColumn, position: int, embedding: Tensor, before: Tensor) -> Tensor:
@@ -95,16 +98,18 @@ class ReferenceDrafter:
         """
         config, dim = self.config, self.config.head_dim
         both = torch.cat((self._norm("embed_norm", embedding), self._norm("fused_norm", before)))
-        x = linear(both, self._matrices["fc"], None)
+        x = linear(both, self._matrices["fc"], self._vectors.get("fc_bias"))
         normed = self._norm("attn_norm", x)
         q, k, v = (linear(normed, self._matrices[name], None).view(-1, dim) for name in "qkv")
         at = position - column.first
         column.memory.append((rotate(k, at, self._speeds).to(column.dtype), v.to(column.dtype)))
         keys, values = (torch.stack(part).float() for part in zip(*column.memory, strict=True))
         x = x + linear(attend(rotate(q, at, self._speeds), keys, values), self._matrices["o"], None)
-        normed = rms_norm(x, self._norms["mlp_norm"], config.norm_eps)
+        normed = rms_norm(x, self._vectors["mlp_norm"], config.norm_eps)
         gate, up = (linear(normed, self._matrices[name], None) for name in ("gate", "up"))
         return x + linear(swiglu(gate, up), self._matrices["down"], None)
 
     def _norm(self, name: str, x: Tensor) -> Tensor:
-        return rms_norm(x, self._norms[name], self.config.norm_eps)
+        if self._plain:
+            return x
+        return rms_norm(x, self._vectors[name], self.config.norm_eps)

@@ -118,12 +118,27 @@ def _add_fit(commands: Any) -> None:
     )  # fmt: skip
     command.add_argument(
         "--base", type=Path, metavar="FILE",
-        help="a speculator file whose drafter is kept: only exit predictors are fitted (try --tokens 60000)",
+        help="a speculator file whose drafter is kept: only the rest is fitted (try --tokens 60000)",
+    )  # fmt: skip
+    command.add_argument(
+        "--import", type=Path, dest="imported", metavar="DIR",
+        help="fit nothing: make the file of a published EAGLE head in a local folder",
     )  # fmt: skip
     command.add_argument(
         "--generations", type=int, default=200, metavar="N",
         help="that approximate decoding is calibrated on, 0 for none (default: %(default)s)",
     )  # fmt: skip
+    command.add_argument(
+        "--minutes", type=float, metavar="M",
+        help="of wall time for all of it: each stage does what there is time for (default: no bound)",
+    )  # fmt: skip
+    command.add_argument(
+        "--memory", metavar="SIZE",
+        help="what fitting may hold beside the model, such as 2GB (default: no bound)",
+    )  # fmt: skip
+    command.add_argument(
+        "--plot", type=Path, metavar="FILE.png|.svg", help="draw the report, too (needs matplotlib)"
+    )
     command.add_argument(
         "--seed", type=int, default=0, metavar="S", help="of texts and training (default: 0)"
     )

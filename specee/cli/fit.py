@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from specee.cli.common import load_model
 from specee.cli.output_file import check_writable
 from specee.errors import ConfigurationError
-from specee.fitting.entry import default_work, fit
+from specee.fitting.entry import default_work, fit, import_eagle
 
 if TYPE_CHECKING:
+    from specee.fitting.adapter_report import LayerReport
     from specee.fitting.plan import Report
 
 _PERIOD = 10.0  # seconds between lines about the same stage
@@ -23,6 +24,10 @@ def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     check_writable(options.output, "--output")
     model = load_model(options)
+    if options.imported is not None:
+        import_eagle(model, options.imported, options.output)
+        print(f"wrote {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)")
+        return 0
     work: Path = options.work or default_work(options.output)
     print(
         f"work in {work}: what is there already is used, and a run that was stopped goes on", file=sys.stderr
@@ -38,6 +43,9 @@ def run(options: argparse.Namespace) -> int:
             snapshots=options.snapshots,
             base=options.base,
             generations=options.generations,
+            minutes=options.minutes,
+            memory=options.memory,
+            plot=options.plot,
             work=work,
             tell=Progress(),
         )
@@ -58,6 +66,10 @@ def print_report(report: Report, output: Path) -> None:
     print(f"vocabulary  {report.vocabulary} tokens, which cover {report.coverage:.1%} of texts held out")
     print(f"drafter     reads layers {', '.join(map(str, report.layers))}")
     print(f"agreement   {chain} of the first, second, ... draft of a chain, on texts held out")
+    for stage, (done, total) in report.cut_short.items():
+        print(f"cut short   {stage}: {done} of {total}, for want of time")
+    for one in report.adapters:
+        print(_said_of(one))
     if report.exits is not None:
         rate, layer, right = report.exits.exit_rate, report.exits.layer, report.exits.agreement
         print(
@@ -66,6 +78,18 @@ def print_report(report: Report, output: Path) -> None:
     if report.losses_by_threshold:
         each = ", ".join(f"{loss:.3f} at {at}" for at, loss in report.losses_by_threshold.items())
         print(f"calibrated  share of tokens that differ in approximate decoding: {each}")
+
+
+def _said_of(one: LayerReport) -> str:
+    """Of an exit layer, and what chains drafted there are expected to bring."""
+    width = max(one.adapted, key=lambda width: one.adapted[width].speed) if one.kept is None else one.kept
+    head, without = one.adapted[width], max(one.own, one.trimmed, key=lambda head: head.speed)
+    return (
+        f"layer {one.layer:<5d} {one.own.agreement:.0%} right with the model's head, "
+        f"{one.trimmed.agreement:.0%} with the draft vocabulary's, {head.agreement:.0%} behind an adapter of "
+        f"width {width}; {without.speed:.2f}x plain decoding without, {head.speed:.2f}x with it: "
+        f"{'does not pay' if one.kept is None else 'kept'}"
+    )
 
 
 class Progress:

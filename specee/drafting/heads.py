@@ -38,7 +38,8 @@ class DraftHeads:
         if speculator.drafter is not None:
             stored = stored_format(backend.weights)
             self.drafter = backend.drafter(speculator.drafter, stored)
-            self.drafter_head = backend.draft_head(None, speculator.vocabulary, stored)
+            normed = speculator.drafter.plain
+            self.drafter_head = backend.draft_head(None, speculator.vocabulary, stored, normed=normed)
         if speculator.exits is not None:
             self.exits = backend.exit_predictors(speculator.exits)
             tokens = (
@@ -74,7 +75,7 @@ class DraftHeads:
             layers = range(1, self._layers)
         adapted = tuple([(layer, self.share(layer)) for layer in layers])
         trimmed = self._plain is not None and not self._adapted
-        return ModelView(self._layers, adapted, self.drafter_share, trimmed, self._exit_view)
+        return ModelView(self._layers, adapted, self.drafter_share, trimmed, self._exit_view, self.adapted)
 
     @property
     def drafter_share(self) -> float | None:

@@ -6,6 +6,7 @@ import json
 import zlib
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -33,11 +34,18 @@ def fit_block(
     """
     plan, layers = run.plan, run.layers
     torch.manual_seed(plan.seed)
+    wanted, read = layers_wanted(layers, run.model.config.num_layers)
+    tokens = [text.tokens.tolist() for text in texts]
+    folder, kv_dtype = run.work / "states", run.model.kv_dtype
+    states = StoredStates(run.model.backend, tokens, wanted, folder, kv_dtype, run.limits.chunk)
+    if plan.minutes is not None:
+        texts = texts[: _computed(run, states, len(texts))]
     order = [
         batch
         for epoch in range(plan.epochs)
-        for batch in batches.plan(texts, plan.batch_tokens, f"{plan.seed} {epoch}")
+        for batch in batches.plan(texts, run.limits.batch, f"{plan.seed} {epoch}")
     ]
+    pace = run.timetable.begin("drafter")
     training = Training(
         begun(frozen, layers),
         frozen,
@@ -45,14 +53,12 @@ def fit_block(
         len(order),
         Settings(plan.steps, learning_rate=plan.learning_rate),
         f"layers {layers}, {len(vocabulary)} tokens, {len(order)} batches {_digest(order, texts)}",
+        pace,
     )
-    path = run.work / f"drafter-{plan.seed}.safetensors"
+    path = _path(run)
     if path.exists():
         training.resume(path)
-    backend, tokens = run.model.backend, [text.tokens.tolist() for text in texts]
-    wanted, read = layers_wanted(layers, run.model.config.num_layers)
-    states = StoredStates(backend, tokens, wanted, run.work / "states", run.model.kv_dtype)
-    if training.done < training.batches:
+    if training.done < training.batches and plan.minutes is None:
         states.compute(lambda done, total: run.tell("states", done, total))
 
     def batch(index: int) -> batches.Batch:
@@ -63,8 +69,24 @@ def fit_block(
     for done in training.run(batch, _SAVE_EVERY, path):
         run.tell("drafter", done, len(order))
         seen(training)
+    pace.close(training.done, training.batches)
     states.remove()
     return training
+
+
+def _path(run: Run) -> Path:
+    """Of a training with another bound, or with none, there is another file."""
+    bound = "" if run.plan.minutes is None else f"-{run.plan.minutes:g}m"
+    return run.work / f"drafter-{run.plan.seed}{bound}.safetensors"
+
+
+def _computed(run: Run, states: StoredStates, texts: int) -> int:
+    """Of how many texts there are states, computed while there is time for it."""
+    pace = run.timetable.begin("states")
+    if pace.number is None:
+        able = states.compute(lambda done, total: run.tell("states", done, total), pace)
+        pace.close(able, texts, able)
+    return pace.number or texts
 
 
 def _digest(order: Seq[Seq[int]], texts: Seq[Text]) -> str:

@@ -8,6 +8,7 @@ those of the corpus are, with other seeds; :mod:`specee.policies.risk` says what
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 
 import numpy as np
@@ -27,12 +28,17 @@ _TOGETHER = 8  # generations; what comes of one does not depend on the others
 _SHARD = 64  # questions asked for at a time
 
 
-def questions(writer: Writer, seed: int, count: int) -> list[tuple[int, ...]]:
-    """Prompts up to where the answer begins, as they are drawn; fewer where the model asks nothing."""
+def questions(
+    writer: Writer, seed: int, count: int, over: Callable[[], bool] = lambda: False
+) -> list[tuple[int, ...]]:
+    """Prompts up to where the answer begins, as they are drawn; fewer where the model asks nothing.
+
+    ``over`` says that there have to be enough.
+    """
     found: list[tuple[int, ...]] = []
     tag = random.Random(f"specee calibration {seed}").getrandbits(48)  # no corpus has such a seed
     shard = 0
-    while len(found) < count:
+    while len(found) < count and not (shard and over()):
         written = writer.write(wishes(tag, shard, min(count, _SHARD)))
         more = [one.tokens[: one.answer] for one in written if one is not None]
         if not more:

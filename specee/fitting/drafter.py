@@ -15,10 +15,12 @@ there) and e the embedding of token t::
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -33,10 +35,14 @@ _PARTS = (*_MATRICES, "embed_norm", "fused_norm", "attn_norm", "mlp_norm")
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a drafter: the layers of the model whose outputs it reads, 1..num_layers, ascending."""
+    """Of a drafter: the layers of the model whose outputs it reads, 1..num_layers, ascending.
+
+    ``plain``: EAGLE's block, which reads one (:mod:`specee.models.drafter_parts`).
+    """
 
     config: ModelConfig
     layers: tuple[int, ...]
+    plain: bool = False
 
 
 class Norm(nn.Module):
@@ -63,10 +69,12 @@ class Drafter(nn.Module):
         hidden, eps = config.hidden_size, config.norm_eps
         self.shape = shape
         self.state_norms = nn.ModuleList([Norm(hidden, eps) for _ in shape.layers])
-        self.fuse = nn.Linear(len(shape.layers) * hidden, hidden, bias=False)
-        self.embed_norm, self.fused_norm = Norm(hidden, eps), Norm(hidden, eps)
-        self.fc = nn.Linear(2 * hidden, hidden, bias=False)
-        self.attn_norm, self.mlp_norm = Norm(hidden, eps), Norm(hidden, eps)
+        self.fc = nn.Linear(2 * hidden, hidden, bias=shape.plain)
+        self.mlp_norm = Norm(hidden, eps)
+        if not shape.plain:
+            self.fuse = nn.Linear(len(shape.layers) * hidden, hidden, bias=False)
+            self.embed_norm, self.fused_norm = Norm(hidden, eps), Norm(hidden, eps)
+            self.attn_norm = Norm(hidden, eps)
         self.q = nn.Linear(hidden, config.q_dim, bias=False)
         self.k = nn.Linear(hidden, config.kv_dim, bias=False)
         self.v = nn.Linear(hidden, config.kv_dim, bias=False)
@@ -78,8 +86,12 @@ class Drafter(nn.Module):
     def fused(self, states: Tensor) -> Tensor:
         """(..., layers, hidden) states of the model -> (..., hidden)."""
         normed = [norm(states[..., i, :]) for i, norm in enumerate(self.state_norms)]
-        fused: Tensor = self.fuse(torch.cat(normed, -1))
+        fused: Tensor = normed[0] if self.shape.plain else self.fuse(torch.cat(normed, -1))
         return fused
+
+    def headed(self, outputs: Tensor, norm: Callable[[Tensor], Tensor]) -> Tensor:
+        """What the head takes for outputs of the block; ``norm`` is the model's final one."""
+        return outputs.float() if self.shape.plain else norm(outputs)
 
     def forward(self, embeddings: Tensor, fused: Tensor, steps: int) -> list[Tensor]:
         """What ``steps`` unrolled steps give.
@@ -90,22 +102,26 @@ class Drafter(nn.Module):
         """
         length = embeddings.shape[1]
         rotation = _rotation(self.shape.config, length, embeddings.device)
-        embedded = self.embed_norm(embeddings)
+        embedded = self._normed("embed_norm", embeddings)
         outputs: list[Tensor] = []
         memory: list[tuple[Tensor, Tensor]] = []
         before = fused
         for _ in range(steps):
-            x = self.fc(torch.cat((embedded, self.fused_norm(before)), -1))
+            x = self.fc(torch.cat((embedded, self._normed("fused_norm", before)), -1))
             outputs.append(self._layer(x, rotation, memory))
             before = functional.pad(outputs[-1], (0, 0, 1, 0))[:, :-1]
         return outputs
+
+    def _normed(self, name: str, x: Tensor) -> Tensor:
+        normed: Tensor = x if self.shape.plain else getattr(self, name)(x)
+        return normed
 
     def _layer(
         self, x: Tensor, rotation: tuple[Tensor, Tensor], memory: list[tuple[Tensor, Tensor]]
     ) -> Tensor:
         """One step through the layer; its keys and values join those of earlier ones in ``memory``."""
         config = self.shape.config
-        normed = self.attn_norm(x)
+        normed = self._normed("attn_norm", x)
         q, k, v = (_heads(part(normed), config.head_dim) for part in (self.q, self.k, self.v))
         repeat = config.num_heads // config.num_kv_heads
         q = _rotated(q, rotation)
@@ -117,17 +133,29 @@ class Drafter(nn.Module):
 
     def parts(self) -> DrafterParts:
         """The weights as a speculator file holds them."""
-        arrays = {name: getattr(self, name).weight.detach().float().numpy() for name in _PARTS}
+        arrays = {name: self._part(name) for name in _PARTS}
         state_norms = np.stack([each.detach().float().numpy() for each in self.state_norms.parameters()])
+        if self.shape.plain:
+            arrays["fc_bias"] = self.fc.bias.detach().float().numpy()
         return DrafterParts(self.shape.layers, state_norms=state_norms, **arrays)
+
+    def _part(self, name: str) -> npt.NDArray[np.float32]:
+        if not hasattr(self, name):
+            return np.zeros(0, np.float32)
+        weight: npt.NDArray[np.float32] = getattr(self, name).weight.detach().float().numpy()
+        return weight
 
     @classmethod
     def of(cls, parts: DrafterParts, config: ModelConfig) -> Drafter:
-        """The drafter that a speculator file holds, whose feed-forward part is as wide as the model's."""
-        drafter = cls(Shape(config, parts.layers))
+        """The drafter that a speculator file holds, for the model with that configuration."""
+        own = replace(config, intermediate_size=len(parts.gate))
+        drafter = cls(Shape(own, parts.layers, parts.plain))
         with torch.no_grad():
-            for name in _PARTS:
-                getattr(drafter, name).weight.copy_(torch.from_numpy(getattr(parts, name)))
+            for name, array in parts.arrays():
+                if name in _PARTS:
+                    getattr(drafter, name).weight.copy_(torch.from_numpy(array))
+            if parts.plain:
+                drafter.fc.bias.copy_(torch.from_numpy(parts.fc_bias))
             for each, norm in zip(drafter.state_norms.parameters(), parts.state_norms, strict=True):
                 each.copy_(torch.from_numpy(norm))
         return drafter

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from specee._version import __version__
 from specee.errors import BackendUnavailableError, ConfigurationError
+from specee.fitting.limits import bytes_of
+from specee.fitting.plot import check_plot, write_plot
 from specee.model import Model
 from specee.models.default_model import cache_folder
+from specee.models.packaged import shape_of
+from specee.models.speculator import Speculator, fingerprint, write_speculator
 from specee.whole_file import check_possible
 
 if TYPE_CHECKING:
@@ -26,27 +32,38 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
     snapshots: int = 0,
     base: str | os.PathLike[str] | None = None,
     generations: int = 200,
+    minutes: float | None = None,
+    memory: int | str | None = None,
+    plot: str | os.PathLike[str] | None = None,
     work: str | os.PathLike[str] | None = None,
     tell: Tell | None = None,
 ) -> Report:
-    """Make a speculator file for a frozen model: a draft vocabulary, a drafter block, exit predictors.
+    """Make a speculator file for a frozen model: a draft vocabulary, a drafter block, adapters, predictors.
 
-    ``output``: the safetensors file to write, which ``load(speculator=...)`` reads. ``tokens``: that the
-    model writes, conversations with itself, and that are fitted on; with ``corpus``, a file of texts or chats
-    (:func:`.own_texts.read_texts`), at most so many of its. ``epochs``: times that each is trained on.
-    ``seed``: of texts and training. ``snapshots``: files left beside ``output`` after a half of the training,
-    a fourth, and so on. ``base``: a speculator file of the model whose vocabulary and block are kept, so
-    that only the predictors are fitted (60,000 ``tokens`` are plenty for them). ``generations``: that
-    approximate decoding by the predictors is calibrated on (:mod:`specee.policies.risk`), 0 for none.
-    ``work``: folder for what is in between, by default in the user's cache: what is
-    there is used, so that a run that was stopped goes on and comes to the same file. ``tell(stage, done,
-    total)`` hears how far it is.
+    Adapters are for a handful of exit layers, and kept where they pay. ``output``: the safetensors file to
+    write, which ``load(speculator=...)`` reads. ``tokens``: that the model writes, conversations with itself,
+    and that are fitted on; with ``corpus``, a file of texts or chats (:func:`.own_texts.read_documents`), at
+    most so many of its. ``epochs``: times that each is trained on. ``seed``: of texts and training.
+    ``snapshots``: files left beside ``output`` after a half of the training, a fourth, and so on. ``base``: a
+    speculator file of the model whose vocabulary and block are kept, so that only the rest is fitted (60,000
+    ``tokens`` are plenty for it). ``generations``: that approximate decoding by the predictors is calibrated
+    on (:mod:`specee.policies.risk`), 0 for none.
+
+    ``minutes``: of wall time for all of it, shared out among the stages; each does what there is time for,
+    and the file's notes and ``Report.cut_short`` say what that was. ``memory``: what stages may hold beside
+    the model, as bytes or as a text such as "2GB". What both promise is in docs/fitting.md.
+
+    ``plot``: a picture of the report, a name that ends in .png or .svg; it needs matplotlib.
+
+    ``work``: folder for what is in between, by default in the user's cache: what is there is used, so that a
+    run that was stopped goes on and comes to the same file. ``tell(stage, done, total)`` hears how far it is.
 
     On two cores it takes about an hour for a million tokens of a model of 135 M parameters. (EAGLE-3, Li et
     al., 2025; Magpie, Xu et al., 2024)
 
-    Raises BackendUnavailableError without torch, ConfigurationError, CheckpointError for a damaged file in
-    ``work``, CapacityError where the context is shorter than texts (512 positions do), OutOfMemoryError,
+    Raises BackendUnavailableError without torch, or matplotlib for a plot, ConfigurationError (also for less
+    memory than the least that works, which it names), CheckpointError for a damaged file in ``work``,
+    CapacityError where the context is shorter than texts (512 positions do), OutOfMemoryError,
     NumericalError, OSError where ``work`` cannot be written.
     """
     try:
@@ -64,8 +81,45 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
         corpus=None if corpus is None else os.fspath(corpus),
         base=None if base is None else os.fspath(base),
         generations=generations,
+        minutes=minutes,
+        memory=None if memory is None else bytes_of(memory),
     )
     path = Path(output)
+    _check_output(path)
+    if plot is not None:
+        check_plot(Path(plot))
+    folder = default_work(path) if work is None else Path(work)
+    report = fit_plan(model, plan, path, folder, tell or (lambda *_: None))
+    if plot is not None:
+        write_plot(Path(plot), report)
+    return report
+
+
+def import_eagle(model: Model, folder: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
+    """Make a speculator file of a published EAGLE head (Li et al., ICML 2024) for this very model.
+
+    ``folder`` is a local one with config.json and model.safetensors or pytorch_model.bin (which torch reads,
+    tensors alone; nothing in it is run). The file has a drafter block that computes what the head does, over
+    the whole vocabulary, its weights in fp16. Heads of later EAGLEs are refused.
+
+    Raises CheckpointError for files that are missing, damaged or made for another model,
+    UnsupportedModelError for heads of another kind, BackendUnavailableError without torch for a pickled file,
+    ConfigurationError where ``output`` cannot be written.
+    """
+    from specee.models.eagle import read_eagle
+
+    path = Path(output)
+    _check_output(path)
+    parts = read_eagle(Path(folder), model.checkpoint)
+    mark = fingerprint(model.config, model.checkpoint.norms())
+    notes = {
+        "shape": shape_of(model.config),
+        "fit": json.dumps({"imported": Path(folder).name, "specee": __version__}),
+    }
+    write_speculator(path, Speculator(drafter=parts), mark, notes)
+
+
+def _check_output(path: Path) -> None:
     try:
         check_possible(path)
     except OSError as error:
@@ -73,8 +127,6 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
             f"output {path}: cannot be written ({error.strerror or error}); give a name in a folder that "
             "exists and that you may write to"
         ) from error
-    folder = default_work(path) if work is None else Path(work)
-    return fit_plan(model, plan, path, folder, tell or (lambda *_: None))
 
 
 def default_work(output: Path) -> Path:

@@ -62,23 +62,30 @@ class Sampler:
         vocabulary: Tensor,
         candidates: int,
         kv_dtype: KVDtype | None = None,
+        tokens: int = _TOKENS,
     ) -> None:
+        self._tokens = tokens
         self._backend, self._frozen, self._drafter = backend, frozen, drafter
         self._vocabulary, self._candidates, self._kv_dtype = vocabulary, candidates, kv_dtype
         self._head = frozen.head[vocabulary].bfloat16()
         self._layers = range(1, backend.config.num_layers + 1)
 
     def samples(
-        self, texts: Seq[Text], count: int, tell: Callable[[int, int], None] = lambda *_: None
+        self,
+        texts: Seq[Text],
+        count: int,
+        tell: Callable[[int, int], None] = lambda *_: None,
+        over: Callable[[], bool] = lambda: False,
     ) -> Samples:
-        """Of ``count`` positions, or of all that the model wrote; ``tell`` hears how many there are of those.
+        """Of ``count`` positions, or of all that the model wrote, unless ``over`` says that it is time.
 
-        Texts come in an order of their own, so that any part of the result is of all kinds.
+        ``tell`` hears how many there are of how many. Texts come in an order of their own, so that any part
+        of the result is of all kinds.
         """
         found: list[Samples] = []
         have = 0
-        for indices in batches.plan(texts, _TOKENS, "exits"):
-            if have >= count:
+        for indices in batches.plan(texts, self._tokens, "exits"):
+            if have >= count or (have and over()):
                 break
             tell(have, count)
             for one in self._look([texts[index] for index in indices]):
@@ -121,7 +128,9 @@ class Sampler:
         with torch.autocast("cpu", torch.bfloat16):
             embedded = self._frozen.embedding[batch.tokens]
             (output,) = self._drafter(embedded, self._drafter.fused(batch.before.float()), 1)
-        logits = functional.linear(self._frozen.normed(output).bfloat16(), self._head).float()
+        logits = functional.linear(
+            self._drafter.headed(output, self._frozen.normed).bfloat16(), self._head
+        ).float()
         best = logits.topk(self._candidates, dim=-1).indices
         proposals: Ints = self._vocabulary[best].numpy()
         return proposals

@@ -23,9 +23,16 @@ THRESHOLD = 0.5
 
 
 def train(
-    samples: Samples, seed: int, epochs: int, tell: Callable[[int, int], None] = lambda *_: None
+    samples: Samples,
+    seed: int,
+    epochs: int,
+    tell: Callable[[int, int], None] = lambda *_: None,
+    over: Callable[[], bool] = lambda: False,
 ) -> tuple[ExitParts, ExitReport]:
-    """Predictors for all layers of ``samples``; four fifths are fitted on, and the rest is reported on."""
+    """Predictors for all layers of ``samples``; four fifths are fitted on, and the rest is reported on.
+
+    ``over`` ends it after any epoch.
+    """
     fitted, held_out = samples.split(max(1, len(samples.right) * 4 // 5))
     generator = torch.Generator().manual_seed(seed)
     scores, right = torch.from_numpy(fitted.scores), torch.from_numpy(fitted.right).float()
@@ -34,6 +41,8 @@ def train(
     parts = _begun(layers, FEATURES * candidates, generator)
     optimiser = torch.optim.Adam(parts, lr=RATE)
     for epoch in range(epochs):
+        if epoch and over():
+            break
         tell(epoch, epochs)
         for indices in torch.split(torch.randperm(count, generator=generator), BATCH):
             before = _before(chances[indices], generator)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
-import zlib
-from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from specee.errors import CheckpointError, ConfigurationError
+from specee.errors import ConfigurationError
+from specee.fitting import kept_arrays
 from specee.fitting.calibration import THRESHOLDS, Calibrator, questions
 from specee.fitting.corpus import Text
 from specee.fitting.drafter import Drafter
@@ -25,33 +21,55 @@ from specee.fitting.exit_samples import Sampler
 from specee.fitting.exit_training import train
 from specee.fitting.frozen import Frozen
 from specee.fitting.plan import Run
-from specee.fitting.turns import turns_of
+from specee.fitting.timetable import Pace
+from specee.fitting.turns import Turns, turns_of
 from specee.fitting.writer import Writer
 from specee.models.drafter_parts import DrafterParts
 from specee.models.exit_parts import Calibration, ExitParts
 from specee.models.speculator import Speculator
-from specee.whole_file import write_whole
+
+_LOOKED_AT = 0.6  # of the stage's time, where that is bounded: then predictors are trained
+_ASKED = 0.3  # and of that of the calibration, for questions
+_FEWEST = 8  # generations that are worth a calibration, where time is short
 
 
 def fit_exits(
     run: Run, frozen: Frozen, drafter: Drafter, vocabulary: Tensor, texts: Seq[Text]
-) -> tuple[ExitParts, ExitReport]:
-    """Predictors for every layer but the last. Raises CheckpointError, OSError."""
+) -> tuple[ExitParts, ExitReport] | None:
+    """Predictors for every layer but the last; None without time for them.
+
+    Raises CheckpointError, OSError.
+    """
     plan = run.plan
-    said = plan.exit_samples, plan.exit_epochs, plan.candidates
+    said = plan.exit_samples, plan.exit_epochs, plan.candidates, plan.minutes
     tokens = [text.tokens for text in texts]
-    mark = _mark(said, [*tokens, vocabulary.numpy(), *_arrays(drafter.parts())])
+    mark = kept_arrays.mark(said, [*tokens, vocabulary.numpy(), *_arrays(drafter.parts())])
     path = run.work / f"exits-{plan.seed}-{mark}.npz"
     if path.exists():
-        arrays = _read(path, "report", "layers")
+        arrays = kept_arrays.read(path, "report", "layers")
         report = ExitReport(**json.loads(str(arrays.pop("report"))))
         return ExitParts(tuple(arrays.pop("layers").tolist()), **arrays), report
-    sampler = Sampler(run.model.backend, frozen, drafter, vocabulary, plan.candidates, run.model.kv_dtype)
-    samples = sampler.samples(texts, plan.exit_samples, lambda done, total: run.tell("exits", done, total))
-    parts, report = train(
-        samples, plan.seed, plan.exit_epochs, lambda done, total: run.tell("predictors", done, total)
+    pace = run.timetable.begin("exits")
+    if pace.over():
+        pace.close(0, plan.exit_samples)
+        return None
+    model, look = run.model, run.limits.look
+    sampler = Sampler(model.backend, frozen, drafter, vocabulary, plan.candidates, model.kv_dtype, look)
+    samples = sampler.samples(
+        texts,
+        plan.exit_samples,
+        lambda done, total: run.tell("exits", done, total),
+        lambda: pace.over(_LOOKED_AT),
     )
-    _write(
+    parts, report = train(
+        samples,
+        plan.seed,
+        plan.exit_epochs,
+        lambda done, total: run.tell("predictors", done, total),
+        pace.over,
+    )
+    pace.close(len(samples.right), plan.exit_samples)
+    kept_arrays.write(
         path,
         layers=np.array(parts.layers),
         report=np.array(json.dumps(asdict(report))),
@@ -71,26 +89,53 @@ def calibrate(run: Run, speculator: Speculator) -> Calibration | None:
         return None
     ends = frozenset(model.checkpoint.eos_token_ids)
     arrays = [np.array(speculator.vocabulary), *_arrays(speculator.drafter), *_arrays(speculator.exits)]
-    mark = _mark((plan.generations, plan.generation_tokens, THRESHOLDS), arrays)
+    said = plan.generations, plan.generation_tokens, plan.minutes, THRESHOLDS
+    mark = kept_arrays.mark(said, arrays)
     path = run.work / f"losses-{plan.seed}-{mark}.npz"
-    known = _read(path, "prompts") if path.exists() else {}
+    known = kept_arrays.read(path, "prompts") if path.exists() else {}
     if known:
         prompts = [tuple(map(int, one.split())) for one in known.pop("prompts").tolist()]
     else:
-        run.tell("questions", 0, plan.generations)
-        writer = Writer(model.backend, model.tokenizer, turns, ends, answer_tokens=1, kv_dtype=model.kv_dtype)
-        prompts = questions(writer, plan.seed, plan.generations)
-    if not prompts:
-        return None
+        prompts = _questions(run, turns, ends)
     calibrator = Calibrator(model.backend, speculator, ends, plan.generation_tokens, model.kv_dtype)
     losses = dict(known)
+    pace = run.timetable.begin("calibration")
+    if not known and plan.minutes is not None:
+        prompts = prompts[: _affordable(pace, calibrator, prompts)]
+        pace.close(len(prompts), plan.generations)
+    if not prompts:
+        return None
     for index, threshold in enumerate(THRESHOLDS):
         run.tell("calibration", index, len(THRESHOLDS))
         if str(index) not in losses:
             losses[str(index)] = calibrator.losses_of(prompts, threshold)
-            _write(path, prompts=np.array([" ".join(map(str, one)) for one in prompts]), **losses)
+            kept_arrays.write(path, prompts=np.array([" ".join(map(str, one)) for one in prompts]), **losses)
     found = np.stack([losses[str(index)] for index in range(len(THRESHOLDS))])
     return Calibration(np.array(THRESHOLDS, np.float32), found, model.backend.weights)
+
+
+def _questions(run: Run, turns: Turns, ends: frozenset[int]) -> list[tuple[int, ...]]:
+    """As many as there are to be, or as there is time for."""
+    model, plan = run.model, run.plan
+    pace = run.timetable.begin("calibration")
+    if pace.over(_ASKED):
+        return []
+    run.tell("questions", 0, plan.generations)
+    width = run.limits.width
+    writer = Writer(
+        model.backend, model.tokenizer, turns, ends, width=width, answer_tokens=1, kv_dtype=model.kv_dtype
+    )
+    return questions(writer, plan.seed, plan.generations, lambda: pace.over(_ASKED))
+
+
+def _affordable(pace: Pace, calibrator: Calibrator, prompts: Seq[tuple[int, ...]]) -> int:
+    """Generations that there is time to try all thresholds on, by what a few of them take."""
+    if len(prompts) <= _FEWEST:
+        return len(prompts)
+    begin = pace.spent()
+    calibrator.losses_of(prompts[:_FEWEST], THRESHOLDS[0])
+    rounds = int(pace.left() / (len(THRESHOLDS) * max(pace.spent() - begin, 1e-9)))
+    return min(len(prompts), _FEWEST * rounds)
 
 
 def check_calibration(run: Run) -> None:
@@ -105,29 +150,5 @@ def check_calibration(run: Run) -> None:
         ) from error
 
 
-def _mark(said: Seq[Any], arrays: Iterable[npt.NDArray[Any]]) -> str:
-    """What tells the results of one run from another's, in a few digits."""
-    mark = zlib.crc32(repr(tuple(said)).encode())
-    for array in arrays:
-        mark = zlib.crc32(np.ascontiguousarray(array).tobytes(), mark)
-    return f"{mark:08x}"
-
-
 def _arrays(parts: DrafterParts | ExitParts | None) -> list[npt.NDArray[Any]]:
     return [] if parts is None else [array for _, array in parts.arrays()]
-
-
-def _write(path: Path, **arrays: Any) -> None:
-    content = io.BytesIO()
-    np.savez(content, **arrays)
-    write_whole(path, content.getvalue())
-
-
-def _read(path: Path, *needed: str) -> dict[str, Any]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = dict(file)
-            _ = [found[name] for name in needed]
-            return found
-    except (OSError, ValueError, KeyError, zlib.error, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path}: no complete file of a fit ({error}). Delete it.") from error

@@ -18,6 +18,7 @@ from specee.fitting.writer import Writer
 from specee.models.blocks import row_bytes
 
 _LEAST_SHARD, _MOST_SHARD = 8, 256  # conversations
+_MOST_IN_TIME = 64
 _SHARD_SHARE = 2000  # tokens wished for, for one of them: a run that was stopped has lost a tenth at most
 _LEAST_TEXT = 3  # tokens: one to predict from true states
 _LEAST_TEXTS = 2
@@ -56,6 +57,8 @@ def _held_out(texts: Seq[Text], tokens: int) -> list[Text]:
 
 def _self_written(run: Run) -> tuple[list[Text], list[Text]]:
     shard = min(max(run.plan.tokens // _SHARD_SHARE, _LEAST_SHARD), _MOST_SHARD)
+    if run.plan.minutes is not None:  # small ones for a short time: none is left undone
+        shard = min(shard, max(int(run.plan.minutes), _LEAST_SHARD), _MOST_IN_TIME)
     corpus = Corpus(run.work, run.plan.seed, shard)
     _write(run, corpus)
     return corpus.texts()
@@ -77,21 +80,30 @@ def written(texts: Seq[Text]) -> int:
 
 
 def _write(run: Run, corpus: Corpus) -> None:
-    """Shards until there are tokens enough."""
+    """Shards until there are tokens enough, or no time for another one."""
     model, wished = run.model, run.plan.tokens
     count = corpus.written()
     if count >= wished:
         return
-    ends = frozenset(model.checkpoint.eos_token_ids)
-    writer = Writer(model.backend, model.tokenizer, turns_of(model.tokenizer), ends, kv_dtype=model.kv_dtype)
-    while count < wished:
+    pace = run.timetable.begin("texts")
+    ends, width, turns = (
+        frozenset(model.checkpoint.eos_token_ids),
+        run.limits.width,
+        turns_of(model.tokenizer),
+    )
+    writer = Writer(model.backend, model.tokenizer, turns, ends, width=width, kv_dtype=model.kv_dtype)
+    took = 0.0
+    while count < wished and not (corpus.shards and pace.over(needs=took)):
+        begin = pace.spent()
         run.tell("texts", count, wished)
         if not corpus.write_shard(writer):
             raise ConfigurationError(
                 "the model writes no text by itself: it ends before it begins, and there is nothing to fit on"
             )
+        took = pace.spent() - begin
         count = corpus.written()  # also of what is behind a shard that was missing
-    run.tell("texts", wished, wished)
+    pace.close(min(count, wished), wished)
+    run.tell("texts", min(count, wished), wished)
 
 
 def draft_vocabulary(run: Run, fitted: Seq[Text], held_out: Seq[Text]) -> Vocabulary:

@@ -16,6 +16,7 @@ from specee.fitting.corpus import Text
 from specee.fitting.drafter import Drafter
 from specee.fitting.frozen import Frozen
 from specee.fitting.states import hidden_states
+from specee.fitting.timetable import Pace
 from specee.types import KVDtype
 
 _TOKENS = 2048  # of a batch
@@ -41,17 +42,20 @@ class Judge:
         vocabulary: Tensor,
         steps: int,
         tell: Callable[[int, int], None] = lambda *_: None,
+        pace: Pace | None = None,
     ) -> list[float]:
         """By step of a chain: drafts that are the text's next token, of all.
 
         ``vocabulary`` (tokens,): ids that drafts may have. ``tell`` hears how many batches are done of how
-        many.
+        many, ``pace`` says how long there is time.
         """
         wanted, read = layers_wanted(drafter.shape.layers, self._backend.config.num_layers)
         order = batches.plan(self._texts, _TOKENS, "report")
         head = self._frozen.head[vocabulary].bfloat16()
         hits, total = torch.zeros(steps), torch.zeros(steps)
         for done, indices in enumerate(order):
+            if done and pace is not None and pace.over():
+                break
             tell(done, len(order))
             some = [self._texts[index] for index in indices]
             tokens = [text.tokens.tolist() for text in some]
@@ -74,7 +78,9 @@ class Judge:
         for step, output in enumerate(outputs):
             counts = batch.counts.clone()
             counts[:, :step] = False  # there no true state is that far behind
-            best = functional.linear(self._frozen.normed(output[counts]).bfloat16(), head).argmax(-1)
+            best = functional.linear(
+                drafter.headed(output[counts], self._frozen.normed).bfloat16(), head
+            ).argmax(-1)
             right[step] = (vocabulary[best] == batch.right[counts]).sum()
             made[step] = counts.sum()
         return right, made

@@ -1,4 +1,4 @@
-"""From a frozen model to its speculator file: texts, a draft vocabulary, a drafter block, exit predictors.
+"""From a frozen model to its speculator file: texts, a draft vocabulary, a block, adapters, predictors.
 
 Every stage leaves its result in the work folder, whole or not at all, so a run that was killed goes on where
 it was, and comes to the same file.
@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +21,8 @@ import torch
 from specee._version import __version__
 from specee.errors import ConfigurationError
 from specee.fitting import vocabulary
+from specee.fitting.adapter_report import LayerReport
+from specee.fitting.adapters import fit_adapters
 from specee.fitting.block import fit_block
 from specee.fitting.corpus import Text
 from specee.fitting.drafter import Drafter
@@ -26,14 +31,17 @@ from specee.fitting.exits import calibrate, check_calibration, fit_exits
 from specee.fitting.frozen import Frozen, read_frozen
 from specee.fitting.gather import draft_vocabulary, gather_texts, written
 from specee.fitting.judging import Judge
+from specee.fitting.limits import Footprint, within
 from specee.fitting.plan import Plan, Report, Run, Tell
+from specee.fitting.timetable import Timetable
 from specee.fitting.training import Training
 from specee.fitting.vocabulary import Vocabulary
 from specee.model import Model
 from specee.models.packaged import shape_of
-from specee.models.speculator import Speculator, fingerprint, read_speculator, write_speculator
+from specee.models.speculator import Adapter, Speculator, fingerprint, read_speculator, write_speculator
 
 _STEPS = 3  # of a chain that the report looks at
+_POINTS = 100  # of the loss over training
 
 
 class Texts(NamedTuple):
@@ -49,18 +57,31 @@ class Block(NamedTuple):
     drafter: Drafter
     vocabulary: Vocabulary
     losses: list[float]
+    history: list[float]
 
 
-def fit(model: Model, plan: Plan, output: Path, work: Path, tell: Tell = lambda *_: None) -> Report:
+def fit(
+    model: Model,
+    plan: Plan,
+    output: Path,
+    work: Path,
+    tell: Tell = lambda *_: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Report:
     """Fit what ``plan`` says, and write the speculator file ``output``; ``work`` holds what is in between.
+
+    ``clock`` gives seconds, by which the plan's minutes are counted.
 
     Raises ConfigurationError, CheckpointError for a damaged file in ``work`` and for a base of another model,
     OSError.
     """
-    begin = time.monotonic()
+    footprint = Footprint(model.config, len(plan.layers_of(model.config.num_layers)), plan.steps)
+    limits = within(footprint, plan.memory, plan.batch_tokens)
     mark = fingerprint(model.config, model.checkpoint.norms())
     own = f"{mark[:16]}-{model.backend.weights}-{model.kv_dtype or 'default'}"
-    run = Run(model, plan, work / own, tell)
+    seconds = None if plan.minutes is None else 60 * plan.minutes
+    timetable = Timetable(seconds, work / own / f"timetable-{_digest(plan)}.json", clock)
+    run = Run(model, plan, work / own, tell, timetable, limits)
     check_calibration(run)
     base = None if plan.base is None else read_speculator(Path(plan.base), model.config, mark)
     texts = Texts(*gather_texts(run))
@@ -68,12 +89,20 @@ def fit(model: Model, plan: Plan, output: Path, work: Path, tell: Tell = lambda 
     block = _trained(run, mark, output, texts, frozen) if base is None else _taken(run, base, texts)
     ids = torch.from_numpy(block.vocabulary.ids)
     judge = Judge(model.backend, frozen, texts.held_out, model.kv_dtype)
-    agreement = judge.agreement(block.drafter, ids, _STEPS, lambda done, total: tell("report", done, total))
-    speculator = Speculator(block.vocabulary.ids, {}, block.drafter.parts())
+    agreement = judge.agreement(
+        block.drafter, ids, _STEPS, lambda done, total: tell("report", done, total), timetable.begin("report")
+    )
+    adapters: dict[int, Adapter] = {}
+    layers: tuple[LayerReport, ...] = ()
+    if plan.adapter_samples and model.config.num_layers > 1:
+        adapters, layers = fit_adapters(run, frozen, ids, *texts)
+    speculator = Speculator(block.vocabulary.ids, adapters, block.drafter.parts())
     exits: ExitReport | None = None
     if plan.exit_samples and model.config.num_layers > 1 and len(ids) >= plan.candidates:
-        parts, exits = fit_exits(run, frozen, block.drafter, ids, texts.fitted)
-        speculator = _calibrated(run, mark, replace(speculator, exits=parts))
+        fitted = fit_exits(run, frozen, block.drafter, ids, texts.fitted)
+        if fitted is not None:
+            parts, exits = fitted
+            speculator = _calibrated(run, mark, replace(speculator, exits=parts))
     report = Report(
         tokens=written(texts.fitted),
         texts=len(texts.fitted),
@@ -81,10 +110,13 @@ def fit(model: Model, plan: Plan, output: Path, work: Path, tell: Tell = lambda 
         coverage=block.vocabulary.coverage,
         layers=block.drafter.shape.layers,
         losses=block.losses,
+        history=block.history,
         agreement=agreement,
+        adapters=layers,
         exits=exits,
         losses_by_threshold=_means(speculator),
-        seconds=time.monotonic() - begin,
+        cut_short=timetable.cut_short(),
+        seconds=timetable.spent(),
     )
     trained = report.tokens * plan.epochs if base is None else 0
     _write(run, mark, output, speculator, {"trained": trained, "report": asdict(report)})
@@ -106,7 +138,7 @@ def _trained(run: Run, mark: str, output: Path, texts: Texts, frozen: Frozen) ->
                 _write(run, mark, beside, speculator, {"trained": trained})
 
     training = fit_block(run, frozen, torch.from_numpy(chosen.ids), texts.fitted, snapshot)
-    return Block(training.drafter, chosen, training.losses)
+    return Block(training.drafter, chosen, training.losses, _thinned(training.history))
 
 
 def _taken(run: Run, base: Speculator, texts: Texts) -> Block:
@@ -116,7 +148,7 @@ def _taken(run: Run, base: Speculator, texts: Texts) -> Block:
         raise ConfigurationError(f"base {run.plan.base}: it has no drafter block to go on from; fit one")
     ids = np.arange(config.vocab_size) if base.vocabulary is None else base.vocabulary
     unseen = vocabulary.counted(texts.held_out, config.vocab_size)
-    return Block(Drafter.of(base.drafter, config), vocabulary.of_ids(ids, unseen), [])
+    return Block(Drafter.of(base.drafter, config), vocabulary.of_ids(ids, unseen), [], [])
 
 
 def _calibrated(run: Run, mark: str, speculator: Speculator) -> Speculator:
@@ -127,6 +159,17 @@ def _calibrated(run: Run, mark: str, speculator: Speculator) -> Speculator:
     _write(run, mark, path, speculator, {})
     stored = read_speculator(path, run.model.config, mark)
     return replace(speculator, calibration=calibrate(run, stored))
+
+
+def _digest(plan: Plan) -> str:
+    """What tells plans apart, in a few digits."""
+    return f"{zlib.crc32(json.dumps(plan.said()).encode()):08x}"
+
+
+def _thinned(history: Seq[float]) -> list[float]:
+    """Means of equal parts, few enough to be looked at."""
+    parts = np.array_split(np.array(history), min(_POINTS, len(history))) if history else []
+    return [float(part.mean()) for part in parts]
 
 
 def _means(speculator: Speculator) -> dict[str, float]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from specee.backends.protocol import Backend, Floats
 from specee.errors import CheckpointError
+from specee.fitting.timetable import Pace
 from specee.types import KVDtype
 from specee.whole_file import write_whole
 
@@ -60,7 +61,7 @@ def _read(path: Path) -> Halves:
 
 
 class StoredStates:
-    """States of many texts, computed once and kept in ``folder``, a file for some texts.
+    """States of many texts, computed once and kept in ``folder``, a file for ``chunk`` texts.
 
     Training comes back to each text a few times, and to compute its states takes about as long as to train
     on it. Where the disk has no room they are computed each time.
@@ -73,30 +74,38 @@ class StoredStates:
         layers: Seq[int],
         folder: Path,
         kv_dtype: KVDtype | None = None,
+        chunk: int | None = None,
     ) -> None:
+        self._each = min(chunk or _CHUNK, _CHUNK)
         self._backend, self._texts, self._layers, self._folder = backend, texts, tuple(layers), folder
         self._kv_dtype = kv_dtype
         self._opened: dict[int, list[Halves]] = {}
         needed = 2 * len(self._layers) * backend.config.hidden_size * sum(map(len, texts))
         folder.mkdir(parents=True, exist_ok=True)
-        self.chunks = -(-len(texts) // _CHUNK)
+        self.chunks = -(-len(texts) // self._each)
         there = sum(path.stat().st_size for path in map(self._path, range(self.chunks)) if path.exists())
         self.stored = needed - there + _SPARE < shutil.disk_usage(folder).free
 
-    def compute(self, tell: Callable[[int, int], None]) -> None:
-        """All that is not there yet; ``tell`` hears how many files there are of how many. Raises OSError."""
+    def compute(self, tell: Callable[[int, int], None], pace: Pace | None = None) -> int:
+        """All that is not there yet and that there is time for; of how many texts, at least of one file's.
+
+        ``tell`` hears how many files there are of how many. Raises OSError.
+        """
         for chunk in range(self.chunks if self.stored else 0):
+            if chunk and pace is not None and pace.over():
+                return chunk * self._each
             tell(chunk, self.chunks)
             if not self._path(chunk).exists():
                 content = io.BytesIO()
                 np.save(content, np.concatenate(self._computed(self._range(chunk))))
                 write_whole(self._path(chunk), content.getvalue())
+        return len(self._texts)
 
     def of(self, indices: Seq[int]) -> list[Halves]:
         """States of these texts: (tokens, layers, hidden_size) each. Raises CheckpointError."""
         if not self.stored:
             return self._computed(indices)
-        return [self._chunk(index // _CHUNK)[index % _CHUNK] for index in indices]
+        return [self._chunk(index // self._each)[index % self._each] for index in indices]
 
     def remove(self) -> None:
         """Delete the files, also those that a run of another plan has left."""
@@ -105,7 +114,7 @@ class StoredStates:
             path.unlink(missing_ok=True)
 
     def _range(self, chunk: int) -> range:
-        return range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, len(self._texts)))
+        return range(chunk * self._each, min((chunk + 1) * self._each, len(self._texts)))
 
     def _computed(self, indices: Seq[int]) -> list[Halves]:
         found: list[Halves] = []

@@ -6,7 +6,6 @@ steps (:class:`.Drafter`) count less and less. AdamW (Loshchilov and Hutter, 201
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,12 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from specee.errors import CheckpointError
+from specee.fitting import kept_training
 from specee.fitting.batches import Batch
 from specee.fitting.distillation import distilled
 from specee.fitting.drafter import Drafter
 from specee.fitting.frozen import Frozen
-from specee.whole_file import write_whole
+from specee.fitting.timetable import Pace
 
 _LATER = 0.8  # what a step of the unrolled drafter counts beside the one before
 _WARM_UP, _LEAST = 50, 0.05  # batches; and the share of the learning rate that is left at the end
@@ -45,7 +44,8 @@ class Settings:
 class Training:
     """``batches`` of them in all; ``done`` are behind us, the last with ``losses`` by unrolled step.
 
-    ``of``: what tells this run from others, which its files say.
+    ``history``: the loss of the first step of every batch that is done. ``of``: what tells this run from
+    others, which its files say. ``pace``: how long there is time for it; the schedule ends when that does.
     """
 
     def __init__(
@@ -56,10 +56,12 @@ class Training:
         batches: int,
         settings: Settings,
         of: str = "",
+        pace: Pace | None = None,
     ) -> None:
         self.drafter, self.batches, self.done = drafter, batches, 0
         self.losses: list[float] = []
-        self._of = f"{of}; {settings}"
+        self.history: list[float] = []
+        self._of, self._pace = f"{of}; {settings}", pace
         self._frozen, self._settings = frozen, settings
         head = frozen.head[vocabulary]
         self._head = head.bfloat16() if settings.half else head
@@ -68,18 +70,32 @@ class Training:
         )
 
     def run(self, batch: Callable[[int], Batch], save_every: int, path: Path) -> Iterator[int]:
-        """Train on what is left, saving to ``path`` on the way; gives how many batches are done."""
-        while self.done < self.batches:
+        """Train on what is left, saving to ``path`` on the way; gives how many batches are done.
+
+        One batch at the least, however short the time.
+        """
+        while self.done < self.batches and not (self.done and self._over()):
             self.losses = self.step(batch(self.done))
+            self.history.append(self.losses[0])
             self.done += 1
             if self.done % save_every == 0 or self.done == self.batches:
                 self.save(path)
             yield self.done
+        if self.done < self.batches:  # for want of time
+            self.save(path)
+
+    def _over(self) -> bool:
+        return self._pace is not None and self._pace.over()
+
+    def _progress(self) -> float:
+        if self._pace is None:
+            return self.done / self.batches
+        return self._pace.progress(self.done, self.batches)
 
     def step(self, batch: Batch) -> list[float]:
         """One batch; returns the loss of each unrolled step."""
         for group in self._optimizer.param_groups:
-            group["lr"] = self._settings.learning_rate * _schedule(self.done, self.batches)
+            group["lr"] = self._settings.learning_rate * schedule(self.done, self._progress())
         with self._precision():
             losses = self._losses(batch)
             weights = [_LATER**step for step in range(len(losses))]
@@ -92,9 +108,9 @@ class Training:
         return [one.item() for one in losses]
 
     def _losses(self, batch: Batch) -> list[Tensor]:
-        unrolled = self.done >= self._settings.later * self.batches
+        unrolled = self._progress() >= self._settings.later
         outputs = self._outputs(batch, self._settings.steps if unrolled else 1)
-        normed = [self._frozen.normed(output[batch.counts]) for output in outputs]
+        normed = [self.drafter.headed(output[batch.counts], self._frozen.normed) for output in outputs]
         counts = [_from(batch.counts, step)[batch.counts] for step in range(len(outputs))]
         return distilled(self._head, self._frozen.normed(batch.after[batch.counts]), normed, counts)
 
@@ -109,44 +125,13 @@ class Training:
 
     def save(self, path: Path) -> None:
         """All that a resumed run needs. Raises OSError."""
-        from safetensors.torch import save
-
-        tensors = {f"drafter.{name}": value for name, value in self.drafter.state_dict().items()}
-        for index, state in self._optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-        said = {"of": self._of, "done": str(self.done), "losses": json.dumps(self.losses)}
-        write_whole(path, save({name: value.contiguous() for name, value in tensors.items()}, said))
+        said = {"done": self.done, "losses": self.losses, "history": self.history}
+        kept_training.save(path, self._of, self.drafter, self._optimizer, said)
 
     def resume(self, path: Path) -> None:
         """Go on where :meth:`save` was. Raises CheckpointError for a file of another run."""
-        import safetensors
-
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                said = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            drafter = {
-                name.removeprefix("drafter."): value
-                for name, value in tensors.items()
-                if name.startswith("drafter.")
-            }
-            if said["of"] != self._of:
-                raise ValueError(f"it is of another run: {said['of']}, and not {self._of}")
-            self.drafter.load_state_dict(drafter)
-            self._optimizer.load_state_dict(self._optimizer_state(tensors))
-            self.done, self.losses = int(said["done"]), json.loads(said["losses"])
-        except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
-            raise CheckpointError(
-                f"{path}: training cannot go on from it ({error}). Delete it to train anew."
-            ) from error
-
-    def _optimizer_state(self, tensors: dict[str, Tensor]) -> dict[str, object]:
-        found: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, part = name.split(".", 2)
-                found.setdefault(int(index), {})[part] = value
-        return {**self._optimizer.state_dict(), "state": found}
+        said = kept_training.resume(path, self._of, self.drafter, self._optimizer)
+        self.done, self.losses, self.history = said["done"], said["losses"], said["history"]
 
 
 def _from(counts: Tensor, step: int) -> Tensor:
@@ -156,6 +141,7 @@ def _from(counts: Tensor, step: int) -> Tensor:
     return later
 
 
-def _schedule(done: int, batches: int) -> float:
+def schedule(done: int, progress: float) -> float:
+    """Of the learning rate after ``done`` batches, ``progress`` (0 to 1) of all of them."""
     warm = min(1.0, (done + 1) / _WARM_UP)
-    return warm * (_LEAST + (1 - _LEAST) * 0.5 * (1 + math.cos(math.pi * done / batches)))
+    return warm * (_LEAST + (1 - _LEAST) * 0.5 * (1 + math.cos(math.pi * progress)))

@@ -3,9 +3,10 @@
 The file is one safetensors file. Metadata: ``format`` "specee-speculator", ``version`` "1", and
 ``fingerprint`` of the model it was fitted to. Tensors, none of them required: ``vocabulary`` (tokens,), I64
 or I32; for each exit layer ``adapters.{layer}.norm`` (hidden,), ``.down`` (width, hidden), ``.up`` (hidden,
-width), F32, BF16 or F16; ``drafter.{part}``, the same types, for each part of :class:`.DrafterParts`, with
-the layers it reads in ``drafter.layers``, I64 or I32; ``exits.{part}`` likewise for :class:`.ExitParts`; and
-``calibration.thresholds`` and ``.losses`` of :class:`.Calibration`, whose weights are metadata.
+width), F32, BF16 or F16; ``drafter.{part}``, the same types, for each part that a block of
+:class:`.DrafterParts` has, with the layers it reads in ``drafter.layers``, I64 or I32; ``exits.{part}``
+likewise for :class:`.ExitParts`; and ``calibration.thresholds`` and ``.losses`` of :class:`.Calibration`,
+whose weights are metadata.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy.typing as npt
 
 from specee.errors import CheckpointError
 from specee.models.blocks import FLOATS, widen
-from specee.models.drafter_parts import DrafterParts
+from specee.models.drafter_parts import FITTED, DrafterParts
 from specee.models.exit_parts import Calibration, ExitParts
 from specee.models.table import shapes
 from specee.types import ModelConfig
@@ -34,6 +35,7 @@ Ints = npt.NDArray[np.int64]
 _FORMAT, _VERSION = "specee-speculator", "1"
 _INTEGERS = {"I64": "<i8", "I32": "<i4"}
 _PARTS = tuple(field.name for field in fields(DrafterParts) if field.name != "layers")
+_NOT_PLAIN = {f"drafter.{part}" for part in FITTED}
 _DRAFTER = {"drafter.layers", *(f"drafter.{part}" for part in _PARTS)}
 _EXIT_PARTS = tuple(field.name for field in fields(ExitParts) if field.name != "layers")
 _EXITS = {"exits.layers", *(f"exits.{part}" for part in _EXIT_PARTS)}
@@ -205,7 +207,11 @@ class _Contents:
 
     def _drafter(self) -> DrafterParts:
         layers = self._layers("drafter.layers")
-        drafter = DrafterParts(layers, **{part: self._floats(f"drafter.{part}") for part in _PARTS})
+        plain = not self._tensors.keys() & _NOT_PLAIN
+        without = FITTED if plain else ("fc_bias",)
+        empty = dict.fromkeys(without, np.zeros(0, np.float32))
+        there = {part: self._floats(f"drafter.{part}") for part in _PARTS if part not in without}
+        drafter = DrafterParts(layers, **there, **empty)
         if (wrong := drafter.misfit(self._config)) is not None:
             raise self._error(f"drafter.{wrong}")
         return drafter

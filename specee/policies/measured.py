@@ -97,6 +97,8 @@ class Measured:
         adapted = model.adapted
         if True in self._kinds and model.trimmed:  # the own head is dearer, and hardly better
             own, adapted = (), tuple([pair for pair in adapted if pair[0] % step == 0])
+        elif model.fitted:  # others draft worse, however deep: what they show says nothing of these
+            adapted = tuple([pair for pair in adapted if pair[0] in model.fitted])
         kinds = {kind: adapted if kind else own for kind in self._kinds}
         self._heads = {kind: heads for kind, heads in kinds.items() if heads}
         if not self._heads and self._lookup is None and model.layers > 1:

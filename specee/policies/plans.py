@@ -35,7 +35,8 @@ class ModelView(NamedTuple):
     the layer, and the bytes of its draft head over those of the model's own. ``drafter`` is what a draft of
     the speculator's block reads, its head included, over the same; None where there is no block. ``trimmed``:
     whether every layer's draft head is the model's own, trimmed to a draft vocabulary, without adapters.
-    ``exits``: the speculator's exit predictors, None without.
+    ``exits``: the speculator's exit predictors, None without. ``fitted``: those of ``adapted`` that have an
+    adapter of their own.
     """
 
     layers: int
@@ -43,6 +44,7 @@ class ModelView(NamedTuple):
     drafter: float | None = None
     trimmed: bool = False
     exits: ExitView | None = None
+    fitted: tuple[int, ...] = ()
 
 
 class Needs(NamedTuple):

@@ -15,7 +15,7 @@ import torch
 import specee
 from specee.cli import main
 from specee.errors import CheckpointError, ConfigurationError
-from specee.fitting import block, states, vocabulary
+from specee.fitting import adapters, block, states, vocabulary
 from specee.fitting.calibration import THRESHOLDS, Calibrator
 from specee.fitting.own_texts import read_documents
 from specee.fitting.pipeline import fit
@@ -24,7 +24,13 @@ from specee.fitting.training import Training
 from specee.models.speculator import fingerprint, read_speculator
 from tests.tiny_models import FAMILIES, tiny_folder
 
-SHORT = {"exit_samples": 300, "exit_epochs": 2, "generations": 5, "generation_tokens": 6}
+SHORT = {
+    "adapter_samples": 1200,
+    "exit_samples": 300,
+    "exit_epochs": 2,
+    "generations": 5,
+    "generation_tokens": 6,
+}
 PLAN = Plan(tokens=1500, batch_tokens=256, **SHORT)
 
 
@@ -41,7 +47,11 @@ def contents(path: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
     with safetensors.safe_open(path, framework="numpy") as file:
         tensors = {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118
         said = json.loads(file.metadata()["fit"])
-    said.get("report", {}).pop("seconds", None)
+    report = said.get("report", {})
+    report.pop("seconds", None)
+    for one in report.get("adapters", ()):  # times are measured anew in every run
+        for head in (one["own"], one["trimmed"], *one["adapted"].values()):
+            head.pop("speed")
     return tensors, said
 
 
@@ -88,6 +98,8 @@ KILLED_AT = {
     "states": 1,
     "drafter": 5,
     "report": 0,
+    "adapters": 3,
+    "adapters judged": 0,
     "exits": 0,
     "predictors": 1,
     "calibration": 2,
@@ -98,7 +110,8 @@ KILLED_AT = {
     "stage",
     [
         pytest.param(
-            stage, marks=[pytest.mark.slow] if stage not in ("texts", "drafter", "calibration") else []
+            stage,
+            marks=[pytest.mark.slow] if stage not in ("texts", "drafter", "adapters", "calibration") else [],
         )
         for stage in KILLED_AT
     ],
@@ -106,8 +119,10 @@ KILLED_AT = {
 def test_a_run_that_was_killed_comes_to_the_same_file(folder: Path, tmp_path: Path, stage: str) -> None:
     torch.manual_seed(99)  # nothing depends on it
     model = specee.load(folder, threads=1)
+    model.latency.table()  # times decide what pays: they are measured once here
     whole, output = tmp_path / "whole.safetensors", tmp_path / "made.safetensors"
     fit(model, PLAN, whole, tmp_path / "whole")
+    work = tmp_path / "work"
     seen = []
 
     def kill(name: str, done: int, total: int) -> None:
@@ -125,23 +140,27 @@ def test_a_run_that_was_killed_comes_to_the_same_file(folder: Path, tmp_path: Pa
     def again(name: str, done: int, total: int) -> None:
         if stage == "drafter":
             assert name != "drafter" or done > 4, "what was trained is not trained again"
+        if stage.startswith("adapters"):
+            assert name != "adapters" or done > 2
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(block, "_SAVE_EVERY", 2)
+        patch.setattr(adapters, "_SAVE_EVERY", 2)
         patch.setattr(states, "_CHUNK", 4)
         with pytest.raises(Killed):
-            fit(model, PLAN, output, tmp_path / "work", kill)
+            fit(model, PLAN, output, work, kill)
         assert not output.exists()
-        names = [path.name for path in (tmp_path / "work").rglob("*") if path.is_file()]
+        names = [path.name for path in work.rglob("*") if path.is_file()]
         assert not [name for name in names if ".part" in name]
         assert ("drafter-0.safetensors" in names) is (stage not in ("texts", "states"))
         kept = len([name for name in names if name.startswith("states")])
         assert kept == 1 if stage == "states" else (kept > 1) is (stage == "drafter")
         patch.setattr(Calibrator, "losses_of", counted)
-        fit(model, PLAN, output, tmp_path / "work", again)
+        fit(model, PLAN, output, work, again)
     assert measured == list(THRESHOLDS[2 if stage == "calibration" else 0 :])
     assert contents(output) == contents(whole)
-    assert not list((tmp_path / "work").rglob("states-*")), "what is large is not left behind"
+    left = [name for kind in ("states-*", "adapters-*.safetensors") for name in work.rglob(kind)]
+    assert not left, "what is large is not left behind"
 
 
 def test_a_run_that_goes_on_keeps_its_vocabulary(
@@ -239,16 +258,19 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         str(work),
         "--output",
         str(output),
+        "--plot",
+        str(tmp_path / "report.svg"),
     ]
     assert main([*words, "--threads", "1"]) == 0
     said = capsys.readouterr()
     assert "agreement" in said.out
     assert str(output) in said.out
     assert "texts: " in said.err
+    assert (tmp_path / "report.svg").exists()
     use = ["--speculator", str(output), "--policy", "drafter", "--stats", "--max-new-tokens", "8"]
     assert main(["generate", "Hello", "--model", str(folder), *use]) == 0
     assert "drafter" in capsys.readouterr().err
-    assert main([*words[:-1], str(tmp_path / "missing" / "made.safetensors")]) == 2
+    assert main([*words[:-4], "--output", str(tmp_path / "missing" / "made.safetensors")]) == 2
     assert "--output" in capsys.readouterr().err
     assert main(["fit", "--model", str(folder), "--tokens", "0", "--output", str(output)]) == 2
     assert "tokens=0" in capsys.readouterr().err

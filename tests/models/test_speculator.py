@@ -91,6 +91,30 @@ def test_a_drafter_comes_back_in_half_precision(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found, wanted.astype(np.float16).astype(np.float32), err_msg=name)
 
 
+def test_a_plain_drafter_has_what_it_has_and_no_more(tmp_path: Path) -> None:
+    rng, path = np.random.default_rng(7), tmp_path / "plain.safetensors"
+    parts = random_parts(BASE, (1, BASE.num_layers), rng, plain=True)
+    write_speculator(path, Speculator(drafter=parts), PRINT)
+    tensors = st.load_file(path)
+    assert {name.removeprefix("drafter.") for name in tensors} == {
+        *("layers", "state_norms", "fc", "fc_bias", "mlp_norm"), *("q", "k", "v", "o", "gate", "up", "down"),
+    }  # fmt: skip
+    read = read_speculator(path, BASE, PRINT).drafter
+    assert read is not None
+    assert read.plain
+    for (name, found), (_, wanted) in zip(read.arrays(), parts.arrays(), strict=True):
+        np.testing.assert_array_equal(found, wanted.astype(np.float16).astype(np.float32), err_msg=name)
+    norm = np.ones(BASE.hidden_size, np.float16)
+    for changes, words in (
+        ({"fc_bias": None}, ["'drafter.fc_bias' is missing"]),
+        ({"attn_norm": norm}, ["'drafter.fuse' is missing"]),
+        ({"layers": np.array([1, 2])}, ["layers (1, 2)", "reads one"]),
+    ):
+        other = {**tensors, **{f"drafter.{name}": array for name, array in changes.items()}}
+        st.save_file({name: array for name, array in other.items() if array is not None}, path, METADATA)
+        refuse(path, *words)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -31,13 +31,17 @@ std::unique_ptr<Drafter> some_drafter(Engine& engine, const std::vector<int>& la
   const WeightType types[] = {WeightType::f32, WeightType::bf16, WeightType::q8_0, WeightType::q4_1};
   const WeightType type = types[random.between(0, 3)];
   const int inner = random.between(1, 50), hidden = c.hidden_size, read = static_cast<int>(layers.size());
-  std::unique_ptr<Drafter> drafter = engine.drafter(layers, inner, type);
+  const bool plain = read == 1 && random.chance(50);
+  if (read > 1) CHECK_THROWS(specee::ConfigurationError, engine.drafter(layers, inner, type, true));
+  std::unique_ptr<Drafter> drafter = engine.drafter(layers, inner, type, plain);
   CHECK_THROWS(specee::CheckpointError, drafter->block().check_complete());
   for (int i = 0; i < read; ++i)
     fill(*drafter, ("state_norms." + std::to_string(i)).c_str(), hidden, 1, type, random);
-  for (const char* norm : {"embed_norm", "fused_norm", "attn_norm", "mlp_norm"})
-    fill(*drafter, norm, hidden, 1, type, random);
-  fill(*drafter, "fuse", hidden, read * hidden, type, random);
+  fill(*drafter, "mlp_norm", hidden, 1, type, random);
+  if (plain) fill(*drafter, "fc_bias", hidden, 1, type, random);
+  for (const char* norm : {"embed_norm", "fused_norm", "attn_norm"})
+    if (!plain) fill(*drafter, norm, hidden, 1, type, random);
+  if (!plain) fill(*drafter, "fuse", hidden, read * hidden, type, random);
   fill(*drafter, "fc", hidden, 2 * hidden, type, random);
   fill(*drafter, "q", c.q_dim(), hidden, type, random);
   for (const char* part : {"k", "v"}) fill(*drafter, part, c.kv_dim(), hidden, type, random);

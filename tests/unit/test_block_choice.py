@@ -229,6 +229,15 @@ def test_where_the_models_own_head_is_trimmed_it_is_not_drafted_with_whole() -> 
     assert len(needs.shadow_layers) <= 17
 
 
+def test_layers_with_an_adapter_are_not_measured_by_those_without() -> None:
+    """A deeper layer's trimmed head would bound them, and drafts worse."""
+    everywhere = tuple([(layer, 0.2) for layer in range(1, LAYERS)])
+    for fitted, looked_at in (((3, 7), {3, 7, LAYERS}), ((), {*range(1, LAYERS + 1)})):
+        policy = make_policy("del:adapted=true")
+        needs = policy.begin(ModelView(LAYERS, everywhere, fitted=fitted))
+        assert set(needs.shadow_layers) == looked_at
+
+
 def test_costs_that_hardly_change_are_planned_with_as_before() -> None:
     cost, objective = begun_cost(), Objective(LATENCY, LAYERS)
     before = cost.times(objective)
