@@ -38,6 +38,7 @@ POLICIES = [
 SUITES: list[Callable[..., None]] = [
     heads.test_kept_tokens_have_the_bits_of_the_whole_head,
     heads.test_an_adapter_is_a_residual_bottleneck,
+    heads.test_a_normed_head_takes_states_as_they_are,
     shadows.test_a_prompt_in_chunks,
     kept.test_keeping_changes_no_bit,
     exits.test_a_score_is_the_logit_of_the_whole_head,

@@ -126,6 +126,23 @@ def test_an_adapter_is_a_residual_bottleneck(engine: Engine, name: str, weights:
             assert np.abs(got - other).max() > tolerance, "the norm must matter"
 
 
+@pytest.mark.parametrize(("name", "weights"), [("llama", "fp32"), ("llama", "bf16"), ("llama", "int8")])
+@pytest.mark.parametrize("engine", all_engines())
+def test_a_normed_head_takes_states_as_they_are(engine: Engine, name: str, weights: str) -> None:
+    model = random_model(SHAPES[name], seed=2, kind=weights)
+    backend = engine.load(model, weights, threads=2)
+    work, key = rows_of(backend), ("embed" if model.config.tied_head else "head", -1)
+    states = backend.hidden(work)
+    got = backend.logits(work, backend.draft_head(None, None, normed=True))
+    wide = states.astype(np.float64)
+    exact, plain = (oracle.product(model, key, wide, rounded=rounded) for rounded in (True, False))
+    single = oracle.product(model, key, states, rounded=False)
+    tight = 16 * np.abs(single - plain).max() + 4 * np.finfo(np.float32).eps * np.abs(exact).max()
+    tolerance = tight + 4 * np.abs(exact - plain).max()
+    assert np.abs(got - exact).max() <= tolerance
+    assert np.abs(backend.logits(work) - exact).max() > tolerance, "the final norm must matter"
+
+
 @pytest.mark.parametrize("engine", all_engines())
 def test_an_adapter_of_zeros_changes_nothing(engine: Engine) -> None:
     for weights in ("fp32", "bf16", "int8"):
