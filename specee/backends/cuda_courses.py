@@ -1,7 +1,7 @@
 """Launches of passes that have been before, to be repeated without checking them again.
 
-Checking shapes takes Python longer than small kernels take a device. What a pass launches depends on its course
-alone, and its arrays stand where they stood; so a course is checked once.
+Checking shapes takes Python longer than small kernels take a device. What a pass launches depends on its
+course alone, and its arrays stand where they stood; so a course is checked once.
 """
 
 from __future__ import annotations
