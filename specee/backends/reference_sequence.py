@@ -235,9 +235,11 @@ class ReferenceSequence:
                 )
             above = row
         source = [row.slot for row in rows]
-        target = slice(self.length, self.length + len(rows))
-        self.keys[:, target] = self.keys[:, source]
-        self.values[:, target] = self.values[:, source]
+        target = range(self.length, self.length + len(rows))
+        if source != list(target):
+            place = slice(target.start, target.stop)
+            self.keys[:, place] = self.keys[:, source]
+            self.values[:, place] = self.values[:, source]
         for row in rows:
             row.slot = self.length
             self._committed.append(row)
