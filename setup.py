@@ -1,4 +1,4 @@
-"""Builds ``specee._cpu``, one extension with the code of every CPU instruction set, and ``specee._cuda``.
+"""Builds ``specee._cpu``, one extension with the code of every CPU instruction set, ``_graph`` and ``_cuda``.
 
 Metadata is in pyproject.toml, compiler flags in csrc/native_flags.py and csrc/cuda_build.py. Environment:
 ``SPECEE_WERROR=1`` turns warnings into errors; ``MAX_JOBS`` bounds the compilers that run at once (default:
@@ -30,9 +30,9 @@ import cuda_build  # noqa: E402  an isolated build does not have the project's f
 import native_flags  # noqa: E402
 
 
-def sources() -> list[str]:
-    """C++ files of the extension that this platform can compile, relative to the root."""
-    found = sorted([*ROOT.glob("csrc/cpu/*.cpp"), *ROOT.glob("csrc/bindings/*.cpp")])
+def sources(*folders: str) -> list[str]:
+    """C++ files of an extension that this platform can compile, relative to the root."""
+    found = sorted(p for folder in folders for p in ROOT.glob(f"csrc/{folder}/*.cpp"))
     return [name for p in found if native_flags.compiled(name := p.relative_to(ROOT).as_posix())]
 
 
@@ -83,7 +83,11 @@ class BuildExtension(build_ext):
                 output_dir=self.build_temp,
                 macros=macros,
                 include_dirs=ext.include_dirs,
-                extra_postargs=[*common, *(native_flags.isa_flags(source) or [])],
+                extra_postargs=[
+                    *common,
+                    *native_flags.unhurried(source),
+                    *(native_flags.isa_flags(source) or []),
+                ],
             )
 
         return in_parallel(compile_one, ext.sources)
@@ -131,11 +135,17 @@ setup(
         "specee.bench": ["*.jsonl"],
         "specee.bench.harness": ["*.jsonl", "*.yaml"],
         "specee.cuda.kernels": ["*.cuh"],
-        "specee.cuda.include.specee": ["device.h", "philox.h", "tiles.h"],
+        "specee.cuda.include.specee": ["device.h", "philox.h", "round_record.h", "tiles.h"],
     },
     include_package_data=False,
     ext_modules=[
-        extension("specee._cpu", sources()),
+        extension("specee._cpu", sources("cpu", "bindings")),
+        # Loads the driver when it is used, so that it needs nothing of CUDA; drivers are for Linux alone.
+        *(
+            [extension("specee._graph", sources("graph", "bindings/graph"))]
+            if sys.platform == "linux"
+            else []
+        ),
         extension(CUDA, [cuda_build.BINDINGS], optional=cuda_build.mode() != "1"),
     ],
     cmdclass={"build_ext": BuildExtension, "build_py": BuildPython},

@@ -39,6 +39,7 @@ present() {
 
 stage build 120 "$python" -m pip install -q --no-deps --no-build-isolation -e .
 
+# With whole decode rounds in one launch each (tests/cuda/test_round.py); the reasons of what is skipped are in tests.xml.
 mapfile -t tests < <(present tests/triton tests/cuda)
 stage tests 150 "$python" -m pytest "${tests[@]}" -m "not slow" -k "not emulated" -q -p no:cacheprovider --junitxml="$out/tests.xml"
 

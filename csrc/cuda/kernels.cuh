@@ -8,6 +8,7 @@
 #include "compaction.cuh"
 #include "linear.cuh"
 #include "predictor.cuh"
+#include "round.cuh"
 #include "scoring.cuh"
 #include "targets.cuh"
 
@@ -38,4 +39,8 @@
   X(attention_combine)         \
   X(target_pieces)             \
   X(accept_drafts)             \
-  X(compact_cache)
+  X(compact_cache)             \
+  X(begin_round)               \
+  X(decide_exit)               \
+  X(take_drafts)               \
+  X(end_round)

@@ -18,3 +18,7 @@ class CompiledLauncher:
         """See :class:`specee.cuda.launcher.Launcher`. Raises ConfigurationError for what is no argument."""
         first = next(a for a in arguments if a is not None and not isinstance(a, np.generic))
         _cuda.launch(kernel, grid, threads, list(arguments), device_of(first), stream_of(first))
+
+    def function(self, kernel: str, device: int = 0) -> int:
+        """The driver's handle of a kernel, for graphs. Raises ConfigurationError for one that is unknown."""
+        return _cuda.function(kernel, device)

@@ -7,56 +7,24 @@
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
-#include <map>
 #include <memory>
 #include <new>
-#include <utility>
 
-#include "cuda/parameters.h"
 #include "device.h"
+#include "entries.h"
 // After what stands in for CUDA.
 #include "cuda/kernels.cuh"
 
 namespace {
 
+using emulation::Entries;
+using emulation::entry;
+using emulation::Values;
 using specee::cuda::Parameter;
 
-struct Value {
-  void* pointer = nullptr;
-  int64_t whole = 0;
-  float real = 0.0f;
-  template <class T>
-  T as() const {
-    if constexpr (std::is_pointer_v<T>) {
-      return static_cast<T>(pointer);
-    } else if constexpr (std::is_same_v<T, float>) {
-      return real;
-    } else {
-      return static_cast<T>(whole);
-    }
-  }
-};
-
-using Values = std::vector<Value>;
-struct Entry {
-  std::vector<Parameter> parameters;
-  std::function<void(const Values&)> call;
-};
-
-template <class... Types, size_t... Numbers>
-Entry entry(void (*kernel)(Types...), std::index_sequence<Numbers...>) {
-  return {specee::cuda::parameters_of(kernel),
-          [kernel](const Values& values) { kernel(values[Numbers].template as<Types>()...); }};
-}
-
-template <class... Types>
-Entry entry(void (*kernel)(Types...)) {
-  return entry(kernel, std::index_sequence_for<Types...>());
-}
-
-const std::map<std::string, Entry>& entries() {
+const Entries& entries() {
 #define ENTRY(name) {#name, entry(&specee::cuda::name)},
-  static const std::map<std::string, Entry> all = {SPECEE_CUDA_KERNELS(ENTRY)};
+  static const Entries all = {SPECEE_CUDA_KERNELS(ENTRY)};
 #undef ENTRY
   return all;
 }
