@@ -15,14 +15,11 @@ extern "C" __global__ void __launch_bounds__(kRoundThreads)
   if (i < count) narrow[i] = static_cast<uint16_t>(float_to_bf16(x[i]));
 }
 
-// q[i] = round(x[i] / scale), scale = largest magnitude of the block / 127; sums: scale * sum of the block's
-// q. A NaN or an infinity ends up in scale and sum, and the block's integers are zero (docs/numerics.md).
-extern "C" __global__ void __launch_bounds__(kQuantiseThreads)
-    quantise_rows(const float* x, int8_t* q, float* scales, float* sums, int blocks) {
-  const int block = static_cast<int>((blockIdx.x * kQuantiseThreads + threadIdx.x) / kLanes);
-  if (block >= blocks) return;  // whole warps
+// A warp has a block of 32, a lane a number of it: q = round(value / scale), scale = largest magnitude / 127;
+// sums: scale * sum of the block's q. A NaN or an infinity ends up in scale and sum, and the block's integers
+// are zero (docs/numerics.md).
+__device__ inline void quantise_block(float value, int64_t block, int8_t* q, float* scales, float* sums) {
   const int lane = static_cast<int>(threadIdx.x % kLanes);
-  const float value = x[static_cast<int64_t>(block) * kLanes + lane];
   // As integers, magnitudes are in order, infinity beyond them and NaN beyond that.
   uint32_t largest = __float_as_uint(value) & 0x7fffffffu;
   for (int step = kLanes / 2; step > 0; step /= 2) {
@@ -35,11 +32,23 @@ extern "C" __global__ void __launch_bounds__(kQuantiseThreads)
   const int rounded = zero || !finite ? 0 : static_cast<int>(rintf(value * (1.0f / scale)));
   int sum = rounded;
   for (int step = kLanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(kAllLanes, sum, step);
-  q[static_cast<int64_t>(block) * kLanes + lane] = static_cast<int8_t>(rounded);
+  q[block * kLanes + lane] = static_cast<int8_t>(rounded);
   if (lane == 0) {
     scales[block] = scale;
     sums[block] = scale * static_cast<float>(sum);
   }
+}
+
+// The block of the warp, of all blocks of all rows.
+__device__ inline int warp_block() {
+  return static_cast<int>((blockIdx.x * kQuantiseThreads + threadIdx.x) / kLanes);
+}
+
+extern "C" __global__ void __launch_bounds__(kQuantiseThreads)
+    quantise_rows(const float* x, int8_t* q, float* scales, float* sums, int blocks) {
+  const int block = warp_block();
+  if (block >= blocks) return;  // whole warps
+  quantise_block(x[static_cast<int64_t>(block) * kLanes + threadIdx.x % kLanes], block, q, scales, sums);
 }
 
 }  // namespace specee::cuda

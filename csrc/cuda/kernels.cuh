@@ -5,11 +5,19 @@
 #include "acceptance.cuh"
 #include "activations.cuh"
 #include "attention.cuh"
+#include "candidates.cuh"
 #include "compaction.cuh"
+#include "embedding.cuh"
 #include "linear.cuh"
+#include "paths.cuh"
 #include "predictor.cuh"
+#include "residual.cuh"
+#include "rms_norm.cuh"
+#include "rotation.cuh"
 #include "round.cuh"
 #include "scoring.cuh"
+#include "shares.cuh"
+#include "swiglu.cuh"
 #include "targets.cuh"
 
 #define SPECEE_CUDA_KERNELS(X) \
@@ -40,6 +48,21 @@
   X(target_pieces)             \
   X(accept_drafts)             \
   X(compact_cache)             \
+  X(candidates_bf16)           \
+  X(candidates_int8)           \
+  X(embed_bf16)                \
+  X(embed_int8)                \
+  X(norm_rows_bf16)            \
+  X(norm_rows_int8)            \
+  X(swiglu_bf16)               \
+  X(swiglu_int8)               \
+  X(turn_angles)               \
+  X(turn_heads_bf16)           \
+  X(turn_heads_fp16)           \
+  X(fill_paths)                \
+  X(add_bias)                  \
+  X(copy_rows)                 \
+  X(token_shares)              \
   X(begin_round)               \
   X(decide_exit)               \
   X(take_drafts)               \

@@ -59,24 +59,28 @@ __device__ inline uint4 load_chunk(const uint16_t* from, bool exists) {
   return exists ? *reinterpret_cast<const uint4*>(from) : nothing;
 }
 
-// w (outputs x k) and x (rows x k) are bf16 as checkpoints have them. A lane reads eight k at once; the
+// The two rows of weights that a thread has, outputs `group` and `group + 8` of the block, where they exist.
+struct WeightRows {
+  const uint16_t *low, *high;
+  bool has_low, has_high;
+};
+
+// sums += x (rows x k) times weights (k of each of 16 outputs), both bf16. A lane reads eight k at once; the
 // instruction's k are a permutation of the unit's, the same one for weights and activations.
 template <int kTiles>
-__device__ void linear_bf16(const uint16_t* __restrict__ w, const uint16_t* __restrict__ x, float* y,
-                            int outputs, int k, int rows, int add) {
+__device__ void multiply_rows(const WeightRows& weights, const uint16_t* __restrict__ x, int k, int rows,
+                              float (&sums)[kTiles][4]) {
   const Fragment at = fragment();
   constexpr int kAhead = kUnitsAhead<kTiles>, kStride = kLinearWarps * kTileUnit;
-  const int output = static_cast<int>(blockIdx.x) * kTileOutputs + at.group;
-  const uint16_t* low_row = w + static_cast<int64_t>(output) * k + at.member * 8;
-  const uint16_t* high_row = low_row + static_cast<int64_t>(8) * k;
-  float sums[kTiles][4] = {};
+  const uint16_t* low_row = weights.low + at.member * 8;
+  const uint16_t* high_row = weights.high + at.member * 8;
   for (int first = at.warp * kTileUnit; first < k; first += kAhead * kStride) {
     uint4 low[kAhead], high[kAhead];
 #pragma unroll
     for (int ahead = 0; ahead < kAhead; ++ahead) {
       const int begin = first + ahead * kStride;
-      low[ahead] = load_chunk(low_row + begin, begin < k && output < outputs);
-      high[ahead] = load_chunk(high_row + begin, begin < k && output + 8 < outputs);
+      low[ahead] = load_chunk(low_row + begin, begin < k && weights.has_low);
+      high[ahead] = load_chunk(high_row + begin, begin < k && weights.has_high);
     }
 #pragma unroll
     for (int ahead = 0; ahead < kAhead; ++ahead) {
@@ -92,6 +96,17 @@ __device__ void linear_bf16(const uint16_t* __restrict__ w, const uint16_t* __re
       }
     }
   }
+}
+
+// w (outputs x k) and x (rows x k) are bf16 as checkpoints have them.
+template <int kTiles>
+__device__ void linear_bf16(const uint16_t* __restrict__ w, const uint16_t* __restrict__ x, float* y,
+                            int outputs, int k, int rows, int add) {
+  const int output = static_cast<int>(blockIdx.x) * kTileOutputs + fragment().group;
+  const uint16_t* row = w + static_cast<int64_t>(output) * k;
+  const WeightRows weights = {row, row + static_cast<int64_t>(8) * k, output < outputs, output + 8 < outputs};
+  float sums[kTiles][4] = {};
+  multiply_rows<kTiles>(weights, x, k, rows, sums);
   finish_linear<kTiles>(sums, y, outputs, rows, add);
 }
 

@@ -13,19 +13,21 @@ inline constexpr int kLanes = 32;
 __device__ inline float infinity() { return __uint_as_float(0x7f800000u); }
 __device__ inline float not_a_number() { return __uint_as_float(0x7fc00000u); }
 
-struct Bf16 {
-  static __device__ float widen(uint32_t bits) { return __uint_as_float(bits << 16); }
-};
-struct F16 {
-  static __device__ float widen(uint32_t bits) { return f16_to_float(static_cast<uint16_t>(bits)); }
-};
-
 // To nearest, ties to even; a NaN stays one.
 __device__ inline uint32_t float_to_bf16(float value) {
   const uint32_t bits = __float_as_uint(value);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return (bits >> 16) | 0x40u;
   return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
 }
+
+struct Bf16 {
+  static __device__ float widen(uint32_t bits) { return __uint_as_float(bits << 16); }
+  static __device__ uint16_t narrow(float value) { return static_cast<uint16_t>(float_to_bf16(value)); }
+};
+struct F16 {
+  static __device__ float widen(uint32_t bits) { return f16_to_float(static_cast<uint16_t>(bits)); }
+  static __device__ uint16_t narrow(float value) { return float_to_f16(value); }
+};
 
 // Two 16-bit numbers, the first in the low half, as fp32.
 template <class Format>

@@ -20,6 +20,13 @@ __device__ inline float f16_to_float(uint16_t value) {
   return wide;
 }
 
+// To nearest, ties to even.
+__device__ inline uint16_t float_to_f16(float value) {
+  uint16_t narrow;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(narrow) : "f"(value));
+  return narrow;
+}
+
 // Matrix instructions belong to whole warps: volatile, so that the compiler leaves them where all lanes are.
 //
 // sums (16 x 8) += a (16 x 16, bf16) b (16 x 8, bf16), in the fragments of mma.m16n8k16.

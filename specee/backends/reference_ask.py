@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 
-from specee.backends.protocol import Answer, AskCall, Backend, ExitRows
-from specee.backends.reference_exits import ExitRow, ReferenceExits, checked_candidates
+from specee.backends.protocol import Answer, AskCall, ExitRows
+from specee.backends.reference_exits import ExitRow, ReferenceExits, Scorer, checked_candidates
 from specee.errors import ConfigurationError, RowError
 
 
@@ -25,7 +25,7 @@ class ReferenceExitRows:
         self.rows = [ExitRow(list(one)) for one in candidates]
 
 
-def ask(backend: Backend, rows: ExitRows, layer: int, calls: Seq[AskCall]) -> list[Answer]:
+def ask(backend: Scorer, rows: ExitRows, layer: int, calls: Seq[AskCall]) -> list[Answer]:
     """See :meth:`.Backend.ask_exits`."""
     config = backend.config
     if not isinstance(rows, ReferenceExitRows) or rows.predictors.config is not config:
@@ -34,13 +34,15 @@ def ask(backend: Backend, rows: ExitRows, layer: int, calls: Seq[AskCall]) -> li
             "exit_rows()"
         )
     rows.predictors.check([layer])
-    logits = iter(backend.logits([(call.sequence, call.slots) for call in calls]))
     _check(rows, layer, calls)
+    work = [(call.sequence, call.slots) for call in calls]
+    candidates = [rows.rows[index].candidates for call in calls for index in call.rows]
+    logits = iter(backend.candidate_logits(work, candidates))
     answers = []
     for call in calls:
         for slot, index in zip(call.slots, call.rows, strict=True):
             row = rows.rows[index]
-            chance = rows.predictors.chance(layer, row.features(next(logits)[row.candidates]))
+            chance = rows.predictors.chance(layer, row.features(next(logits)))
             position = call.sequence.row(slot).position + 1
             answers.append(Answer(chance, row.choose(config.vocab_size, call.sampling, position)))
     return answers

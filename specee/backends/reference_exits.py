@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from specee.backends.exit_parts import checked_exits
-from specee.backends.protocol import Backend, Exit, ExitCall, Floats, Ints
+from specee.backends.protocol import Exit, ExitCall, Floats, Ints, Work
 from specee.backends.reference_chain import catch_up
 from specee.backends.reference_drafter import ReferenceColumn, ReferenceDrafter
 from specee.backends.reference_sequence import ReferenceSequence
@@ -21,6 +22,21 @@ from specee.sampling import sample
 from specee.types import ModelConfig, Sampling
 
 Embed = Callable[[int], Tensor]
+
+
+class Scorer(Protocol):
+    """As much of a backend as early exits need."""
+
+    config: ModelConfig
+
+    def advance(self, work: Work, to_layer: int) -> None:
+        """See :meth:`.Backend.advance`."""
+
+    def sample(self, work: Work, sampling: Seq[Sampling]) -> Ints:
+        """See :meth:`.Backend.sample`."""
+
+    def candidate_logits(self, work: Work, candidates: Seq[Seq[int]]) -> Floats:
+        """Logits of as many candidates of each row, by the state where it is: (rows, k)."""
 
 
 class ReferenceExits:
@@ -133,7 +149,7 @@ def checked_candidates(candidates: npt.ArrayLike, rows: int, config: ModelConfig
 
 
 def leave(
-    backend: Backend, call: ExitCall, row: ExitRow, predictors: ReferenceExits, *, confirm: bool
+    backend: Scorer, call: ExitCall, row: ExitRow, predictors: ReferenceExits, *, confirm: bool
 ) -> Exit:
     """One row through its layers: see :meth:`.Backend.leave_early`."""
     config = backend.config
@@ -143,7 +159,7 @@ def leave(
         if layer < info.done:
             continue
         backend.advance(work, layer)
-        chance = predictors.chance(layer, row.features(backend.logits(work)[0][row.candidates]))
+        chance = predictors.chance(layer, row.features(backend.candidate_logits(work, [row.candidates])[0]))
         if chance <= call.threshold:
             continue
         if confirm:

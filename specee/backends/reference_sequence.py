@@ -54,6 +54,24 @@ class Row:
             row = row.parent
         return rows[::-1]
 
+    def text(self) -> list[int]:
+        """Tokens from position 0 up to this row."""
+        return [row.token for row in self.path()]
+
+
+def with_ancestors(rows: Iterable[Row], to_layer: int) -> list[Row]:
+    """``rows`` and all they attend to that are short of ``to_layer``, parents first.
+
+    From a row to its parent the number of layers done never falls: behind one that is there, all are.
+    """
+    needed: set[Row] = set()
+    for last in rows:
+        row: Row | None = last
+        while row is not None and row.done < to_layer and row not in needed:
+            needed.add(row)
+            row = row.parent
+    return sorted(needed, key=lambda row: row.position)
+
 
 class ReferenceSequence:
     """See the protocol. ``keys`` and ``values`` are (layers, capacity, kv_heads, head_dim)."""

@@ -41,7 +41,7 @@ def missing(library: str = LIBRARY) -> str | None:
 
 
 class Graph:
-    """A program in one launch; it keeps the program's arrays.
+    """A program in one launch; it keeps the program's arrays and, by ``function``, its kernels.
 
     ``function`` gives the driver's handle of a kernel, in the context that is current
     (:meth:`specee.cuda.compiled.CompiledLauncher.function`, or that of the launcher for NVRTC). Raises
@@ -52,7 +52,7 @@ class Graph:
     def __init__(self, program: Program, function: NodeFunction, *, library: str = LIBRARY) -> None:
         owner = driver(library)
         steps, conditionals = lower(program, function)
-        self._program = program
+        self._kept = program, function
         self._graph = importlib.import_module("specee._graph").Graph(owner, steps, conditionals)
 
     def upload(self, stream: int = 0) -> None:

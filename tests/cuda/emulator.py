@@ -1,7 +1,13 @@
-"""csrc/cuda on the host, threads of a block as fibers (tests/native/cuda), under sanitizers."""
+"""csrc/cuda on the host, threads of a block as fibers (tests/native/cuda).
+
+Under sanitizers in a process of its own, for the tests of single kernels; as a library, for whole models.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import hashlib
 import os
 import shlex
 import shutil
@@ -16,13 +22,17 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "tests" / "native" / "cuda"
-FLAGS = [
-    *("-std=c++17", "-O1", "-g1", "-ffp-contract=off", "-fno-omit-frame-pointer"),
+COMMON = [
+    *("-std=c++17", "-ffp-contract=off"),
     # As nvcc has it: kernels read vectors of numbers.
     "-fno-strict-aliasing",
-    *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
     *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),  # pragmas are the device's
 ]
+FLAGS = [
+    *(*COMMON, "-O1", "-g1", "-fno-omit-frame-pointer"),
+    *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+]
+LIBRARY_FLAGS = [*COMMON, "-O2", "-fPIC", "-shared", "-fvisibility=hidden"]
 
 
 def compiler() -> list[str] | None:
@@ -52,6 +62,65 @@ def build(work: Path, sources: Path = ROOT / "csrc", *, defines: Seq[str] = ()) 
     program = work / "emulator"
     subprocess.run([*command, "-fsanitize=address,undefined", *objects, "-o", program], check=True)
     return program
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The emulator as a library, without sanitizers; built once for these sources, whatever process asks."""
+    command = compiler()
+    assert command is not None
+    files = [
+        p
+        for folder in (SOURCES, ROOT / "csrc" / "cuda", ROOT / "csrc" / "include")
+        for p in folder.rglob("*")
+    ]
+    mark = hashlib.sha256(" ".join([*command, *LIBRARY_FLAGS]).encode())
+    for path in sorted(p for p in files if p.is_file()):
+        mark.update(path.read_bytes())
+    folder = Path(tempfile.gettempdir()) / f"specee-emulator-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    built = folder / f"{mark.hexdigest()[:16]}.so"
+    if not built.exists():
+        fresh = folder / f"{os.getpid()}.so"
+        include = [f"-I{ROOT / 'csrc' / 'include'}", f"-I{ROOT / 'csrc'}"]
+        sources = [SOURCES / "block.cpp", SOURCES / "library.cpp"]
+        subprocess.run([*command, *LIBRARY_FLAGS, *include, *sources, "-o", fresh], check=True)
+        fresh.replace(built)  # whole or not at all
+    return ctypes.CDLL(str(built))
+
+
+class LibraryLauncher:
+    """Runs kernels where the arrays are, torch's on the host or numpy's: fast enough for whole models."""
+
+    def __init__(self, seed: int = 1) -> None:
+        self.seed = seed
+        self._launch = library().specee_launch
+        self._why = ctypes.create_string_buffer(500)
+
+    def launch(self, kernel: str, grid: tuple[int, int, int], threads: int, arguments: Seq[Any]) -> None:
+        kinds, values = "", []
+        for argument in arguments:
+            if argument is None or not isinstance(argument, np.generic):
+                kinds += "p"
+                values.append(0 if argument is None else _place(argument))
+            else:
+                kinds += _KINDS[argument.dtype.name]
+                real = argument.dtype.kind == "f"
+                values.append(int(argument.view(np.uint32)) if real else int(argument))
+        status = self._launch(
+            *(kernel.encode(), (ctypes.c_uint * 3)(*grid), threads, ctypes.c_uint64(self.seed)),
+            *(kinds.encode(), (ctypes.c_int64 * len(values))(*values)),
+            *(self._why, ctypes.c_size_t(len(self._why))),
+        )
+        if status != 0:
+            raise EmulatedError(f"{kernel}: {self._why.value.decode()}")
+
+
+_KINDS = {"int32": "i", "int64": "l", "float32": "f"}
+
+
+def _place(array: Any) -> int:
+    return int(array.data_ptr() if hasattr(array, "data_ptr") else array.ctypes.data)
 
 
 class EmulatedError(AssertionError):
@@ -90,7 +159,7 @@ def _line(argument: Any, arrays: list[np.ndarray]) -> str:
     if argument is None:
         return "p -1"
     if isinstance(argument, np.generic):
-        kind = {"int32": "i", "int64": "l", "float32": "f"}[argument.dtype.name]
+        kind = _KINDS[argument.dtype.name]
         return f"{kind} {float(argument).hex() if kind == 'f' else int(argument)}"
     known = next((i for i, array in enumerate(arrays) if array is argument), None)
     if known is None:

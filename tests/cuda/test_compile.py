@@ -46,8 +46,11 @@ def entries() -> set[str]:
             re.findall(r"^SPECEE_LINEAR\((\d)\)", text, re.M),
             re.findall(r"^SPECEE_ATTENTION\((\w+), \w+, (\d+)\)", text, re.M),
         )
+        turns = re.findall(r"^SPECEE_TURN\((\w+), \w+\)", text, re.M)
         for name in names:
-            if "##tiles" in name:
+            if name == "turn_heads_##name":
+                found |= {f"turn_heads_{kind}" for kind in turns}
+            elif "##tiles" in name:
                 found |= {name.replace("##tiles", tile) for tile in tiles_}
             elif "##dim" in name:
                 found |= {name.replace("##name##", kind).replace("_##dim", f"_{d}") for kind, d in heads}

@@ -66,7 +66,7 @@ FORBIDDEN = {
 SUITE, ITS_COMMAND = "specee.bench", "specee.cli.bench"
 # Modules that may import the optional extras when they are imported themselves.
 NEEDS_EXTRAS = re.compile(
-    r"specee\.(backends\.reference|cuda\.nvrtc|integrations|bench\.kernels|bench\.decode\.exactness"
+    r"specee\.(backends\.(reference|cuda|head_verbs|drafter_verbs)|cuda\.nvrtc|integrations|bench\.kernels|bench\.decode\.exactness"
     r"|triton_kernels\.|fitting\.(batches|block|distillation|drafter|exit_samples|exit_training|exits|frozen)"
     r"|fitting\.(judging|pipeline|training))"
 )

@@ -1,18 +1,46 @@
 #include "block.h"
 
-#include <ucontext.h>
-
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "../check.h"
+#include "context.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/common_interface_defs.h>
+#endif
+
+#if defined(__x86_64__) && defined(__ELF__)
+// The System V calling convention: six registers are the caller's, and so is the stack.
+asm(R"(
+.text
+.type specee_switch_stacks, @function
+.globl specee_switch_stacks
+.hidden specee_switch_stacks
+specee_switch_stacks:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+.size specee_switch_stacks, .-specee_switch_stacks
+)");
 #endif
 
 namespace emulation {
@@ -26,7 +54,7 @@ constexpr size_t kStack = 256 * 1024;
 enum class Waits { no, warp, block, ended };
 
 struct Fiber {
-  ucontext_t context;
+  Context context;
   std::unique_ptr<char[]> stack{new char[kStack]};
   Waits waits = Waits::no;
   unsigned exchanges = 0;
@@ -56,7 +84,7 @@ class Scheduler {
   std::vector<Warp> warps_;
   std::vector<unsigned> ready_;
   unsigned threads_ = 0, current_ = 0, live_ = 0, at_barrier_ = 0;
-  ucontext_t own_;
+  Context own_;
   const void* own_stack_ = nullptr;
   size_t own_stack_size_ = 0;
   const std::function<void()>* body_ = nullptr;
@@ -88,19 +116,15 @@ void Scheduler::enter() {
   (*scheduler.body_)();
   scheduler.fibers_[scheduler.current_]->waits = Waits::ended;
   announce(nullptr, scheduler.own_stack_, scheduler.own_stack_size_);
-  setcontext(&scheduler.own_);
+  scheduler.fibers_[scheduler.current_]->context.switch_to(scheduler.own_);
 }
 
 void Scheduler::start(unsigned thread) {
   if (fibers_.size() <= thread) fibers_.push_back(std::make_unique<Fiber>());
   Fiber& fiber = *fibers_[thread];
-  getcontext(&fiber.context);
-  fiber.context.uc_stack.ss_sp = fiber.stack.get();
-  fiber.context.uc_stack.ss_size = kStack;
-  fiber.context.uc_link = nullptr;
+  fiber.context.begin(fiber.stack.get(), kStack, &Scheduler::enter);
   fiber.waits = Waits::no;
   fiber.exchanges = 0;
-  makecontext(&fiber.context, &Scheduler::enter, 0);
   ready_.push_back(thread);
 }
 
@@ -109,7 +133,7 @@ void Scheduler::resume(unsigned thread) {
   thread_index = {thread, 0, 0};
   void* fake = nullptr;
   announce(&fake, fibers_[thread]->stack.get(), kStack);
-  swapcontext(&own_, &fibers_[thread]->context);
+  own_.switch_to(fibers_[thread]->context);
   arrive(fake, nullptr, nullptr);
 }
 
@@ -118,7 +142,7 @@ void Scheduler::wait(Waits what) {
   fiber.waits = what;
   void* fake = nullptr;
   announce(&fake, own_stack_, own_stack_size_);
-  swapcontext(&fiber.context, &own_);
+  fiber.context.switch_to(own_);
   arrive(fake, &own_stack_, &own_stack_size_);
 }
 
@@ -149,13 +173,11 @@ void Scheduler::settle() {
 void Scheduler::stuck() const {
   int counts[4] = {};
   for (unsigned thread = 0; thread < threads_; ++thread) ++counts[static_cast<int>(fibers_[thread]->waits)];
-  std::printf(
-      "block (%u, %u, %u): threads wait for others that never come: %d in an exchange, %d at a barrier, %d "
-      "ended\n",
-      block_index.x, block_index.y, block_index.z, counts[static_cast<int>(Waits::warp)],
-      counts[static_cast<int>(Waits::block)], counts[static_cast<int>(Waits::ended)]);
-  std::fflush(stdout);
-  std::exit(1);
+  const auto number = [&](Waits waits) { return std::to_string(counts[static_cast<int>(waits)]); };
+  throw std::runtime_error(
+      "block (" + std::to_string(block_index.x) + ", " + std::to_string(block_index.y) + ", " +
+      std::to_string(block_index.z) + "): threads wait for others that never come: " + number(Waits::warp) +
+      " in an exchange, " + number(Waits::block) + " at a barrier, " + number(Waits::ended) + " ended");
 }
 
 void Scheduler::run(unsigned threads, native::Random& random, const std::function<void()>& body) {

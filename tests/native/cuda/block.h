@@ -18,8 +18,8 @@ struct Index {
 // Of the thread that runs now.
 extern Index thread_index, block_index, block_size, grid_size;
 
-// Runs body once for each thread of each block, blocks in an order drawn from the seed too. Ends the process
-// with a message where threads wait for others that will never come. block.x is a multiple of 32; y and z
+// Runs body once for each thread of each block, blocks in an order drawn from the seed too. Throws
+// std::runtime_error where threads wait for others that will never come. block.x is a multiple of 32; y and z
 // are 1.
 void run_grid(const Index& grid, unsigned threads, uint64_t seed, const std::function<void()>& body);
 

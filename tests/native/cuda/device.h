@@ -30,6 +30,10 @@ inline void __syncthreads() { emulation::block_barrier(); }
 inline float __uint_as_float(unsigned bits) { return specee::bits_float(bits); }
 inline unsigned __float_as_uint(float value) { return specee::float_bits(value); }
 
+// Within an ulp of the device's, for |x| that is not far beyond 1.
+inline double cospi(double x) { return std::cos(x * 3.141592653589793); }
+inline double sinpi(double x) { return std::sin(x * 3.141592653589793); }
+
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int step) {
   const unsigned char* all = emulation::exchange(&value, sizeof value);
@@ -72,6 +76,7 @@ class WarpFragments {
 };
 
 inline float f16_to_float(uint16_t value) { return specee::f16_to_float(value); }
+inline uint16_t float_to_f16(float value) { return specee::float_to_f16(value); }
 
 // Element i of the sums is in row lane / 4 (and 8 below), column 2 (lane % 4) (and the next).
 inline int sum_row(int lane, int i) { return lane / 4 + i / 2 * 8; }

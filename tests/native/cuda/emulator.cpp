@@ -10,24 +10,11 @@
 #include <memory>
 #include <new>
 
-#include "device.h"
-#include "entries.h"
-// After what stands in for CUDA.
-#include "cuda/kernels.cuh"
+#include "kernel_entries.h"
 
 namespace {
 
-using emulation::Entries;
-using emulation::entry;
-using emulation::Values;
-using specee::cuda::Parameter;
-
-const Entries& entries() {
-#define ENTRY(name) {#name, entry(&specee::cuda::name)},
-  static const Entries all = {SPECEE_CUDA_KERNELS(ENTRY)};
-#undef ENTRY
-  return all;
-}
+using emulation::Parameter, emulation::Values;
 
 [[noreturn]] void die(const std::string& why) {
   std::cout << why << std::endl;
@@ -78,16 +65,9 @@ Request read(const char* path) {
 }
 
 Values values_of(const Request& request, const std::vector<Parameter>& parameters) {
-  const std::map<Parameter, char> kinds = {
-      {Parameter::pointer, 'p'}, {Parameter::int32, 'i'}, {Parameter::int64, 'l'}, {Parameter::float32, 'f'}};
-  if (parameters.size() != request.kinds.size())
-    die(request.kernel + " takes " + std::to_string(parameters.size()) + " arguments, and there are " +
-        std::to_string(request.kinds.size()));
   Values values(parameters.size());
   for (size_t i = 0; i < parameters.size(); ++i) {
     const std::string& text = request.texts[i];
-    if (request.kinds[i] != kinds.at(parameters[i]))
-      die(request.kernel + ": argument " + std::to_string(i) + " is not of kind " + kinds.at(parameters[i]));
     if (parameters[i] == Parameter::float32) {
       values[i].real = std::strtof(text.c_str(), nullptr);
     } else if (parameters[i] != Parameter::pointer) {
@@ -101,19 +81,20 @@ Values values_of(const Request& request, const std::vector<Parameter>& parameter
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   if (argc == 2 && std::string(argv[1]) == "--list") {
-    for (const auto& [name, entry] : entries()) std::cout << name << "\n";
+    for (const auto& [name, entry] : emulation::entries()) std::cout << name << "\n";
     return 0;
   }
   if (argc != 3) die("emulator REQUEST ANSWER, or emulator --list");
   const Request request = read(argv[1]);
-  const auto found = entries().find(request.kernel);
-  if (found == entries().end()) die("no kernel '" + request.kernel + "'");
-  const Values values = values_of(request, found->second.parameters);
-  emulation::run_grid(request.grid, request.threads, request.seed, [&] { found->second.call(values); });
+  const emulation::Entry& kernel = emulation::find_entry(request.kernel, request.kinds);
+  const Values values = values_of(request, kernel.parameters);
+  emulation::run_grid(request.grid, request.threads, request.seed, [&] { kernel.call(values); });
   std::ofstream out(argv[2], std::ios::binary);
   for (const Array& array : request.arrays)
     out.write(reinterpret_cast<const char*>(array.data.get()), static_cast<std::streamsize>(array.bytes));
   return out ? 0 : 2;
+} catch (const std::runtime_error& error) {
+  die(error.what());
 }

@@ -1,6 +1,7 @@
-// Kernels by name, called with values that were read from somewhere.
+// Kernels as functions of arguments that are known when the program runs.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <string>
@@ -11,6 +12,8 @@
 #include "cuda/parameters.h"
 
 namespace emulation {
+
+using specee::cuda::Parameter;
 
 struct Value {
   void* pointer = nullptr;
@@ -30,7 +33,7 @@ struct Value {
 
 using Values = std::vector<Value>;
 struct Entry {
-  std::vector<specee::cuda::Parameter> parameters;
+  std::vector<Parameter> parameters;
   std::function<void(const Values&)> call;
 };
 using Entries = std::map<std::string, Entry>;

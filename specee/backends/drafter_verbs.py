@@ -1,0 +1,169 @@
+"""Verbs with a drafter block and exit predictors that backends in torch share: one sequence at a time."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from itertools import combinations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from specee.backends.head_verbs import Draw, HeadVerbs, confidences
+from specee.backends.protocol import (
+    Answer,
+    AskCall,
+    ChainCall,
+    DraftedTree,
+    DraftHead,
+    ExitCall,
+    ExitRows,
+    Exits,
+    FittedColumn,
+    FittedDrafter,
+    FittedExits,
+    RankCall,
+    SequenceState,
+    TreeCall,
+)
+from specee.backends.reference_ask import ReferenceExitRows, ask
+from specee.backends.reference_chain import ReferenceChain
+from specee.backends.reference_exits import ExitRow, ReferenceExits, behind_row, checked_block, leave
+from specee.backends.reference_sequence import ReferenceSequence
+from specee.backends.reference_tree import ReferenceTree
+from specee.errors import ConfigurationError, RowError
+from specee.models.exit_parts import ExitParts
+from specee.sampling import best, penalised
+from specee.types import Sampling
+
+
+class DrafterVerbs(HeadVerbs):
+    """See :class:`specee.backends.protocol.Backend`, which documents every verb."""
+
+    @abstractmethod
+    def _embedding(self, token: int) -> Tensor:
+        """The embedding of a token: (hidden_size,) fp32."""
+
+    @abstractmethod
+    def _head_tokens(self, head: DraftHead | None) -> int:
+        """How many tokens ``head`` has. Raises ConfigurationError for one of another backend."""
+
+    @torch.no_grad()
+    def draft_chains(
+        self, drafter: FittedDrafter, calls: Seq[ChainCall], head: DraftHead | None = None
+    ) -> list[tuple[list[int], list[float]]]:
+        """A chain for each sequence, one after the other. Raises RowError, ConfigurationError."""
+        named = self._drafting([(call.sequence, call.column) for call in calls])
+        chains = [ReferenceChain(drafter, *pair, self.config) for pair in zip(named, calls, strict=True)]
+        return [chain.run(self._embedding, self._token_after(head)) for chain in chains]
+
+    @torch.no_grad()
+    def draft_trees(
+        self, drafter: FittedDrafter, calls: Seq[TreeCall], head: DraftHead | None = None
+    ) -> list[DraftedTree]:
+        """A tree for each sequence, one after the other. Raises RowError, ConfigurationError."""
+        named = self._drafting([(call.sequence, call.column) for call in calls])
+        for k in {call.likely for call in calls if call.likely}:
+            self._check_likely(k, head)
+        trees = [ReferenceTree(drafter, *pair, self.config) for pair in zip(named, calls, strict=True)]
+        return [tree.run(self._embedding, self._tokens_after(head)) for tree in trees]
+
+    def _drafting(self, pairs: Seq[tuple[SequenceState, FittedColumn]]) -> list[ReferenceSequence]:
+        """The sequences. Raises RowError where two share a column."""
+        if any(one is other for (_, one), (_, other) in combinations(pairs, 2)):
+            raise RowError("a drafter's column appears twice in one call: give each sequence one of its own")
+        return [sequence for sequence, _ in self._named([(sequence, ()) for sequence, _ in pairs])]
+
+    def _tokens_after(
+        self, head: DraftHead | None
+    ) -> Callable[[Tensor, Seq[int], Sampling, int], list[tuple[int, float]]]:
+        """What gives the best tokens after a text from a state, and their shares."""
+
+        def branch(state: Tensor, text: Seq[int], sampling: Sampling, most: int) -> list[tuple[int, float]]:
+            logits = self._logits(state[None], head)
+            scores = penalised(logits[0], text, sampling.repetition_penalty)
+            tokens, ranks = best(scores, sampling, len(text), most)
+            shares = confidences(np.repeat(logits, len(tokens), axis=0), tokens)
+            if sampling.temperature > 0 or sampling.repetition_penalty != 1.0:
+                parts = np.exp(ranks - ranks[0])
+                together = shares.astype(np.float64).sum()
+                shares = np.minimum(1.0, together * parts / parts.sum()).astype(np.float32)
+            return list(zip(tokens.tolist(), shares.tolist(), strict=True))
+
+        return branch
+
+    def _token_after(
+        self, head: DraftHead | None
+    ) -> Callable[[Tensor, Seq[int], Sampling], tuple[int, float]]:
+        """What draws the token after a text from a state, and its confidence."""
+
+        def draw(state: Tensor, text: Seq[int], sampling: Sampling) -> tuple[int, float]:
+            draws = [Draw(sampling, len(text), lambda: text)]
+            tokens, shares = self._choose(state[None], draws, head, shares=True)
+            return int(tokens[0]), float(shares[0])
+
+        return draw
+
+    @torch.no_grad()
+    def rank(
+        self, drafter: FittedDrafter, calls: Seq[RankCall], k: int, head: DraftHead | None = None
+    ) -> list[list[int]]:
+        """The k likeliest tokens after each row by the block. Raises RowError, ConfigurationError."""
+        named = self._drafting([(call.sequence, call.column) for call in calls])
+        self._check_likely(k, head)
+        pairs = [checked_block(drafter, call.column, self.config) for call in calls]
+        found = []
+        for sequence, (block, column), call in zip(named, pairs, calls, strict=True):
+            state = behind_row(block, column, sequence, call.slot, self._embedding)
+            column.cut(column.length)
+            logits = self._logits(state[None], head)[0]
+            found.append(np.argsort(-logits, kind="stable")[:k].tolist())
+        return found
+
+    def _check_likely(self, k: int, head: DraftHead | None) -> None:
+        tokens = self._head_tokens(head)
+        if not 1 <= k <= tokens:
+            raise RowError(f"the {k} likeliest tokens: allowed are 1..{tokens}, as many as the head has")
+
+    def exit_predictors(self, parts: ExitParts) -> ReferenceExits:
+        """Predictors of early exits. Raises ConfigurationError."""
+        return ReferenceExits(parts, self.config)
+
+    def leave_early(
+        self,
+        drafter: FittedDrafter,
+        predictors: FittedExits,
+        calls: Seq[ExitCall],
+        head: DraftHead | None = None,
+        *,
+        confirm: bool,
+    ) -> Exits:
+        """Rows through layers until predictors let them go, one after the other."""
+        known = self._own_exits(predictors)
+        self._named([(call.sequence, (call.slot,)) for call in calls])
+        for call in calls:
+            known.check(call.layers)
+        checked = [call for call in calls if call.layers]
+        ranks = [RankCall(call.sequence, call.column, call.slot) for call in checked]
+        candidates = iter(self.rank(drafter, ranks, known.candidates, head))
+        rows = [ExitRow(next(candidates) if call.layers else []) for call in calls]
+        pairs = zip(calls, rows, strict=True)
+        return Exits([leave(self, *pair, known, confirm=confirm) for pair in pairs], 0.0, 0.0, 0.0)
+
+    def exit_rows(self, predictors: FittedExits, candidates: Seq[Seq[int]]) -> ReferenceExitRows:
+        """Rows to ask predictors about. Raises RowError, ConfigurationError."""
+        return ReferenceExitRows(self._own_exits(predictors), candidates)
+
+    def ask_exits(self, rows: ExitRows, layer: int, calls: Seq[AskCall]) -> list[Answer]:
+        """Ask a layer's predictor about rows, one after the other. Raises RowError, ConfigurationError."""
+        return ask(self, rows, layer, calls)
+
+    def _own_exits(self, predictors: FittedExits) -> ReferenceExits:
+        if isinstance(predictors, ReferenceExits) and predictors.config is self.config:
+            return predictors
+        raise ConfigurationError(
+            f"{type(predictors).__name__} of another backend or model: make predictors with this backend's "
+            "exit_predictors()"
+        )
