@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from specee.cuda.arrays import address, view
+from specee.cuda.arrays import Array, address, view
 from specee.cuda.launcher import Argument
 from specee.cuda.program import Condition, If, Launch, Program, Step, While
 from specee.errors import ConfigurationError
@@ -69,7 +69,8 @@ class _Lowering:
                     lowered.append(_set((number, _condition(steps[j])) for j, number in behind.items()))
                     known |= set(behind)
                 lowered.append(self._conditional(step, numbers[i]))
-            known -= {j for j in known if _may_write(step, place(_condition(steps[j])))}
+            ranges = _ranges(step)
+            known -= {j for j in known if _inside(place(_condition(steps[j])), ranges)}
         return lowered
 
     def _number(self) -> int:
@@ -104,16 +105,20 @@ def _launches(step: Step) -> Iterator[Launch]:
         yield from _launches(inner)
 
 
-def _may_write(step: Step, at: int) -> bool:
-    """Whether a kernel of the step is given memory with the number at ``at``."""
-    arrays = (
+def _ranges(step: Step) -> list[tuple[int, int]]:
+    """Where the memory begins and ends that kernels of a step are given."""
+    arrays = [
         argument
         for launch in _launches(step)
         for argument in launch.arguments
         if argument is not None and not isinstance(argument, np.generic)
-    )
-    return any(address(array) <= at < address(array) + _bytes(array) for array in arrays)
+    ]
+    return [(address(array), address(array) + _bytes(array)) for array in arrays]
 
 
-def _bytes(array: Any) -> int:
+def _inside(at: int, ranges: list[tuple[int, int]]) -> bool:
+    return any(begin <= at < end for begin, end in ranges)
+
+
+def _bytes(array: Array) -> int:
     return prod(view(array).shape) * int(array.dtype.itemsize)

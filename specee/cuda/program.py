@@ -80,22 +80,25 @@ class Recorder:
     @contextmanager
     def when(self, condition: Condition) -> Iterator[None]:
         """What is launched inside runs only where ``condition`` holds."""
-        self._open.append([])
-        try:
+        with self._body() as body:
             yield
-        finally:
-            body = self._open.pop()
         self._open[-1].append(If(condition, tuple(body)))
 
     @contextmanager
     def repeat(self, condition: Condition) -> Iterator[None]:
         """What is launched inside is repeated as long as ``condition`` holds."""
-        self._open.append([])
-        try:
+        with self._body() as body:
             yield
-        finally:
-            body = self._open.pop()
         self._open[-1].append(While(condition, tuple(body)))
+
+    @contextmanager
+    def _body(self) -> Iterator[list[Step]]:
+        body: list[Step] = []
+        self._open.append(body)
+        try:
+            yield body
+        finally:
+            self._open.pop()
 
     def program(self) -> Program:
         """What there is so far. Raises ConfigurationError inside of a body."""
