@@ -48,7 +48,7 @@ if sanitizer=$(command -v compute-sanitizer); then
     mapfile -t small < <(present tests/triton/test_rope_cache.py tests/triton/test_compaction.py \
         tests/triton/test_swiglu.py tests/triton/test_predictor.py tests/cuda)
     stage sanitizer 70 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --error-exitcode 9 \
-        "$python" -m pytest "${small[@]}" -m "not slow" -k "(alone or neighbours or sanitizer or company) and not emulated" -q -p no:cacheprovider
+        "$python" -m pytest "${small[@]}" -m "not slow" -k "(alone or neighbours or sanitizer or company) and not emulated and not backend" -q -p no:cacheprovider
 else
     echo "=== sanitizer: left out, compute-sanitizer is not installed"
     stages+=("sanitizer=not installed=0")

@@ -2,7 +2,7 @@
 
 =====================  ==========================================================================
 SPECEE_NUM_THREADS     threads of the native engine (default: physical cores the process may use)
-SPECEE_BACKEND         ``reference`` or ``cpu``: forces the backend of every load
+SPECEE_BACKEND         ``reference``, ``cpu`` or ``cuda``: forces the backend of every load
 SPECEE_FORCE_ISA       instruction set of the native engine; unsupported values raise
 SPECEE_CACHE           folder for the default model (read by :mod:`specee.models.default_model`)
 =====================  ==========================================================================
@@ -19,7 +19,7 @@ from pathlib import Path
 from specee.errors import ConfigurationError
 
 MAX_THREADS = 1024
-BACKENDS = ("reference", "cpu")
+BACKENDS = ("reference", "cpu", "cuda")
 
 _SYSFS_CPU = Path("/sys/devices/system/cpu")
 _CGROUP = Path("/sys/fs/cgroup")

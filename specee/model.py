@@ -65,6 +65,9 @@ def load(
     files, fp32 for fp32 checkpoints and bf16 for all others. ``kv_dtype``: fp32, bf16 or fp16; None is
     the weights' for fp32 and bf16, else fp16. ``max_context``: positions a sequence may have, at most
     the model's. ``threads``: of the native engine; None is SPECEE_NUM_THREADS or the physical cores.
+    ``device``: ``cpu``, ``cuda`` or ``cuda:<index>``; ``backend``: None for the device's own, or
+    ``reference``, torch alone. On ``cuda`` weights are bf16, int8 or int4, and a model that is there in bf16
+    is used in place.
     ``speculator``: a file of parts fitted to this model (``specee fit``), which policies draft with; None is
     the one that comes with the package, if there is one for this model, False is none.
 
@@ -76,19 +79,21 @@ def load(
     if kv_dtype not in (None, "fp32", "bf16", "fp16"):
         raise ConfigurationError(f"kv_dtype={kv_dtype!r}: allowed are None, 'fp32', 'bf16', 'fp16'")
     threads = env.resolve_threads(threads)
-    choose(device, backend)  # a missing backend is found out before anything is fetched
+    name = choose(device, backend)  # a missing backend is found out before anything is fetched
     checkpoint = open_checkpoint(source, max_context=max_context)
     chosen: WeightFormat = checkpoint.natural_weights if weights == "auto" else weights
     formats = checkpoint.formats(chosen)
     fitted = _speculator(speculator, checkpoint)
+    given = checkpoint.tensors_on(device, formats) if name == "cuda" else {}
     engine = make_backend(
         checkpoint.config,
-        checkpoint.slabs(formats),
+        checkpoint.slabs(formats, given),
         chosen,
         formats,
         device=device,
         backend=backend,
         threads=threads,
+        given=given,
     )
     return Model(checkpoint, engine, kv_dtype=kv_dtype, speculator=fitted)
 

@@ -13,10 +13,18 @@ from tests.random_model import FILES, RandomModel
 
 @dataclass(frozen=True)
 class Engine:
-    """A backend, and for the native one the instruction set to run it with."""
+    """A backend, and for the native one the instruction set to run it with.
+
+    For ``cuda`` it is the way to its kernels: ``emulated`` on the host, or ``device``.
+    """
 
     backend: str
     isa: str = ""
+
+    @property
+    def plain(self) -> tuple[str, str]:
+        """A shape of model that it can run, and a choice of weights, for tests that want any."""
+        return ("tiles", "bf16") if self.backend == "cuda" else ("llama", "fp32")
 
     @property
     def id(self) -> str:
@@ -30,10 +38,36 @@ class Engine:
             from specee.backends.reference import ReferenceBackend
 
             return ReferenceBackend(model.config, model.slabs(), weights, formats)
+        if self.backend == "cuda":
+            return _cuda(model, weights, formats, self.isa)
         from specee.backends.cpu import CpuBackend
 
         isa = self.isa or None
         return CpuBackend(model.config, model.slabs(), weights, formats, threads=threads, isa=isa)
+
+
+def _cuda(model: RandomModel, weights: str, formats: dict[tuple[str, int], str] | None, way: str) -> Backend:
+    from specee.backends.cuda import CudaBackend
+    from tests.cuda.emulator import LibraryLauncher, fresh_seed
+
+    if way == "device":
+        return CudaBackend(model.config, model.slabs(), weights, formats)
+    launcher = LibraryLauncher(fresh_seed("order of threads"))
+    return CudaBackend(model.config, model.slabs(), weights, formats, device="cpu", launcher=launcher)
+
+
+def cuda_engines() -> list[object]:
+    """The CUDA backend over the emulator, and on a device where there is one, as pytest parameters."""
+    from specee.backends import missing
+    from tests.cuda.emulator import compiler
+
+    marks = []
+    if compiler() is None:
+        marks = [pytest.mark.skip(reason="no C++ compiler: the kernels' logic is not run on the host")]
+    found = [pytest.param(Engine("cuda", "emulated"), id="cuda-emulated", marks=marks)]
+    reason = missing("cuda")
+    marks = [] if reason is None else [pytest.mark.skip(reason=f"no device: {reason}")]
+    return [*found, pytest.param(Engine("cuda", "device"), id="cuda-device", marks=marks)]
 
 
 def supported_isas() -> list[str]:

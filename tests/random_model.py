@@ -56,7 +56,21 @@ CONFIGS["aligned"] = replace(
     BASE, hidden_size=64, intermediate_size=64, head_dim=16, num_heads=4, tied_head=True, vocab_size=120
 )
 WIDE = replace(BASE, hidden_size=256, intermediate_size=256, head_dim=64, num_layers=2, windows=(0, 0))
-SHAPES = CONFIGS | {"wide": WIDE}
+
+# "tiles" has what the CUDA kernels ask for: rows of whole blocks of 32, heads of 64 and more. The others are
+# one of each kind of model.
+TILES = replace(BASE, hidden_size=64, intermediate_size=96, head_dim=64, num_heads=2, num_kv_heads=1)
+TILED = {
+    "tiles": TILES,
+    "tiles-biases": replace(TILES, qkv_bias=True, o_bias=True, mlp_bias=True),
+    "tiles-qk-norm": replace(TILES, family="qwen3", qk_norm=True, rope=LLAMA3, num_kv_heads=2),
+    "tiles-window": replace(
+        TILES, family="qwen2", qkv_bias=True, tied_head=True, windows=(0, 7, 7), head_dim=128, num_heads=1
+    ),
+    "tiles-short": replace(TILES, num_layers=2, windows=(0, 0), num_heads=1, vocab_size=48),
+    "tiles-linear-rope": replace(TILES, rope=CONFIGS["llama-linear-rope"].rope, head_dim=256, num_heads=1),
+}
+SHAPES = CONFIGS | {"wide": WIDE} | TILED
 
 # How a model's matrices are stored: a choice of weights, or formats that a GGUF file may have.
 FILES = ("q4_0", "mixed", "k-quants", "floats")

@@ -1,4 +1,4 @@
-"""Interpreters of the same verbs: ``reference`` (torch, plain) and ``cpu`` (C++)."""
+"""Interpreters of the same verbs: ``reference`` (torch, plain), ``cpu`` (C++) and ``cuda``."""
 
 from specee.backends.protocol import Backend, SequenceState
 from specee.backends.select import make_backend, missing

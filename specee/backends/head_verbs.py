@@ -37,8 +37,6 @@ class HeadVerbs(ABC):
     """See :class:`specee.backends.protocol.Backend`, which documents every verb."""
 
     name: ClassVar[str]
-    sequences: ClassVar[type[ReferenceSequence]]
-    """The class of the backend's own sequences; no others are taken."""
     config: ModelConfig
 
     @abstractmethod
@@ -53,7 +51,7 @@ class HeadVerbs(ABC):
         """The row objects of ``work``, after every check and before any change."""
         named: Named = []
         for sequence, slots in work:
-            if type(sequence) is not self.sequences or sequence.config is not self.config:
+            if not isinstance(sequence, ReferenceSequence) or sequence.owner is not self:
                 raise RowError(f"{type(sequence).__name__} does not belong to this {self.name} backend")
             if any(sequence is other for other, _ in named):
                 raise RowError("a sequence appears twice in one call: merge its slots into one entry")

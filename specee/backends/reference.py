@@ -47,7 +47,6 @@ class ReferenceBackend(DrafterVerbs):
     """
 
     name = "reference"
-    sequences = ReferenceSequence
 
     def __init__(
         self,
@@ -81,7 +80,9 @@ class ReferenceBackend(DrafterVerbs):
             raise CapacityError(
                 f"a sequence of {capacity} positions: allowed are 1..{self.config.max_position}, the context"
             )
-        return ReferenceSequence(self.config, capacity, kv_dtype, poison=poison, device=self._device)
+        return ReferenceSequence(
+            self.config, capacity, kv_dtype, poison=poison, device=self._device, owner=self
+        )
 
     @torch.no_grad()
     def advance(self, work: Work, to_layer: int) -> None:

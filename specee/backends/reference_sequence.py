@@ -74,12 +74,22 @@ def with_ancestors(rows: Iterable[Row], to_layer: int) -> list[Row]:
 
 
 class ReferenceSequence:
-    """See the protocol. ``keys`` and ``values`` are (layers, capacity, kv_heads, head_dim)."""
+    """See the protocol. ``keys`` and ``values`` are (layers, capacity, kv_heads, head_dim).
+
+    ``owner`` is the backend that made it; no other takes it.
+    """
 
     def __init__(
-        self, config: ModelConfig, capacity: int, kv_dtype: KVDtype, *, poison: bool, device: torch.device
+        self,
+        config: ModelConfig,
+        capacity: int,
+        kv_dtype: KVDtype,
+        *,
+        poison: bool,
+        device: torch.device,
+        owner: object,
     ) -> None:
-        self.config = config
+        self.config, self.owner = config, owner
         self._capacity = capacity
         self._poison = poison
         self._committed: list[Row] = []

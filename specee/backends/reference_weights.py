@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from specee.backends.coverage import Coverage
 from specee.backends.reference_math import Matrix
-from specee.errors import CheckpointError
-from specee.models.blocks import FLOATS, row_bytes, widen
+from specee.models.blocks import widen
 from specee.models.table import Key, Slab, shapes
 from specee.types import ModelConfig
 
@@ -27,48 +27,17 @@ class ReferenceWeights:
     def __init__(
         self, config: ModelConfig, slabs: Iterable[Slab], formats: Mapping[Key, str], device: torch.device
     ) -> None:
-        self._shapes = shapes(config)
         self._formats = formats
         self._tensors = {
             key: torch.empty(shape, dtype=_DTYPES.get(formats.get(key, "F32"), torch.float32), device=device)
-            for key, shape in self._shapes.items()
+            for key, shape in shapes(config).items()
         }
-        covered = dict.fromkeys(self._shapes, 0)
+        coverage = Coverage(config, formats)
         for slab in slabs:
-            self._store(slab, covered)
-        short = [key for key, rows in covered.items() if rows != self._shapes[key][0]]
-        if short:
-            role, layer = short[0]
-            wanted = self._shapes[role, layer][0]
-            raise CheckpointError(
-                f"tensor {role!r} of layer {layer}: got {covered[role, layer]} rows of {wanted} "
-                f"({len(short)} tensors incomplete); the checkpoint must cover every tensor exactly once"
-            )
-
-    def _store(self, slab: Slab, covered: dict[Key, int]) -> None:
-        slab.check_dtype()
-        key = (slab.role, slab.layer)
-        shape = self._shapes.get(key)
-        end = slab.row_begin + len(slab.array)
-        if (
-            shape is None
-            or slab.array.shape[1:] != _width(slab, shape)
-            or slab.row_begin < 0
-            or end > shape[0]
-        ):
-            raise CheckpointError(
-                f"slab {slab.role!r} of layer {slab.layer}, rows {slab.row_begin}..{end}, {slab.format} of "
-                f"shape {slab.array.shape}, does not fit the table, which has {shape}"
-            )
-        stored = self._formats.get(key, "F32")
-        if slab.format != stored and not (slab.format in FLOATS and stored in FLOATS):
-            raise CheckpointError(
-                f"slab {slab.role!r} of layer {slab.layer} is {slab.format} for a matrix stored {stored}; "
-                "floats can be converted into each other, blocks have to be those of the stored format"
-            )
-        rows = torch.tensor(widen(slab.array, slab.format, shape[-1]))
-        self._tensors[key][slab.row_begin : end] = rows.to(self._tensors[key].device)
-        covered[key] += len(slab.array)
+            key, rows = coverage.add(slab)
+            values = torch.tensor(widen(slab.array, slab.format, self._tensors[key].shape[-1]))
+            self._tensors[key][rows] = values.to(device)
+        coverage.check()
 
     def get(self, role: str, layer: int = -1) -> Tensor:
         """The tensor in fp32; the format decides only what values it can hold."""
@@ -100,10 +69,3 @@ class ReferenceWeights:
         """Bytes of all tensors that a decoding step reads: all but an embedding with a head of its own."""
         read = (t for key, t in self._tensors.items() if key[0] != "embed" or self.head == key)
         return sum(tensor.numel() * tensor.element_size() for tensor in read)
-
-
-def _width(slab: Slab, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """What follows the rows in a slab's shape: columns, or bytes of block rows."""
-    if slab.format in FLOATS or len(shape) == 1:
-        return shape[1:]
-    return (row_bytes(slab.format, shape[1]),)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from specee import env
+from specee import cuda, env
 from specee.backends.protocol import Backend
 from specee.errors import BackendUnavailableError, ConfigurationError
 from specee.models.table import Key, Slab
 from specee.types import ModelConfig, WeightFormat
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 def missing(name: str) -> str | None:
     """Why backend ``name`` cannot run here, or None when it can. Raises ConfigurationError if unknown."""
-    _known(name)
+    if _known(name) == "cuda":
+        return cuda_missing() or _kernels_missing()
     module, advice = {
         "cpu": ("specee._cpu", "reinstall specee from a wheel, or with a C++17 compiler present"),
         "reference": ("torch", 'install it with: pip install "specee[hf]"'),
@@ -28,7 +33,7 @@ def missing(name: str) -> str | None:
 
 
 def choose(device: str = "cpu", backend: str | None = None) -> str:
-    """The backend's name: the argument, else SPECEE_BACKEND, else ``cpu`` (``reference`` for ``cuda``).
+    """The backend's name: the argument, else SPECEE_BACKEND, else that of the kind of device.
 
     Raises ConfigurationError for a name or device that does not exist, BackendUnavailableError for one
     that this machine or build does not have.
@@ -37,14 +42,17 @@ def choose(device: str = "cpu", backend: str | None = None) -> str:
     if re.fullmatch(r"cpu|cuda(:\d+)?", device) is None:
         raise ConfigurationError(f"device={device!r}: allowed are 'cpu', 'cuda' and 'cuda:<index>'")
     name = _known(backend) if backend is not None else env.backend()
-    name = name or ("cpu" if kind == "cpu" else "reference")
-    if kind == "cuda" and name == "cpu":
+    name = name or kind
+    if name not in (kind, "reference"):
         raise ConfigurationError(
-            "backend='cpu' cannot run on device='cuda': use backend='reference' or device='cpu'"
+            f"backend={name!r} cannot run on device={device!r}: use backend='reference' or device={name!r}"
         )
     reason = missing(name) or (cuda_missing() if kind == "cuda" else None)
     if reason is not None:
-        raise BackendUnavailableError(f"backend {name!r} on device {device!r} is not available: {reason}")
+        other = "" if name == "reference" or cuda_missing() or kind == "cpu" else _OTHER
+        raise BackendUnavailableError(
+            f"backend {name!r} on device {device!r} is not available: {reason}{other}"
+        )
     return name
 
 
@@ -57,19 +65,34 @@ def make_backend(
     device: str = "cpu",
     backend: str | None = None,
     threads: int | None = None,
+    given: Mapping[Key, Tensor] | None = None,
 ) -> Backend:
     """Load ``slabs`` into the backend that :func:`choose` picks. ``threads`` is for the native one.
 
-    ``formats``: what every matrix is stored in, needed for ``packed`` weights.
+    ``formats``: what every matrix is stored in, needed for ``packed`` weights. ``given``: tensors on the
+    device, which the cuda backend uses where they are; ``slabs`` has the others then.
     """
     name = choose(device, backend)
     if name == "reference":
         from specee.backends.reference import ReferenceBackend
 
         return ReferenceBackend(config, slabs, weights, formats, device=device)
+    if name == "cuda":
+        from specee.backends.cuda import CudaBackend
+
+        return CudaBackend(config, slabs, weights, formats, device=device, given=given)
     from specee.backends.cpu import CpuBackend
 
     return CpuBackend(config, slabs, weights, formats, threads=threads)
+
+
+_OTHER = "; backend='reference' runs there with torch alone"
+
+
+def _kernels_missing() -> str | None:
+    """Why the kernels cannot be had, or None when they can in some way."""
+    reasons = [cuda.missing(way) for way in cuda.WAYS]
+    return None if None in reasons else "; ".join(reason for reason in reasons if reason is not None)
 
 
 def _known(name: str) -> str:

@@ -44,7 +44,7 @@ def _backends() -> Iterator[tuple[str, str]]:
         yield f"backend {name}", state + (" (forced by SPECEE_BACKEND)" if forced == name else "")
     yield (
         "device cuda",
-        f"missing: {reason}" if (reason := cuda_missing()) else "available (reference backend)",
+        f"missing: {reason}" if (reason := cuda_missing()) else "available",
     )
     yield "kernels cuda", _cuda_kernels()
     reason = graph.missing()

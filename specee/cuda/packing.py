@@ -52,6 +52,16 @@ def pack_int4(
     return PackedWeights("int4", outputs, k, packed, _scale_bits([scales, minima]))
 
 
+def unpack_int8(packed: PackedWeights) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
+    """What :func:`pack_int8` took, from arrays of numpy."""
+    tiles, units = ceil_div(packed.outputs, TILE_OUTPUTS), packed.k // TILE_UNIT
+    parts = np.asarray(packed.data).view(np.int8).reshape(tiles, units, 8, 4, 2, 2, 4)
+    q = parts.transpose(0, 5, 2, 1, 4, 3, 6).reshape(tiles * TILE_OUTPUTS, packed.k)
+    bits = np.asarray(packed.scales).view(np.float16).reshape(tiles, units, TILE_OUTPUTS)
+    scales = bits.transpose(0, 2, 1).reshape(tiles * TILE_OUTPUTS, units)
+    return np.ascontiguousarray(q[: packed.outputs]), np.ascontiguousarray(scales[: packed.outputs])
+
+
 def _shape(q: npt.NDArray[Any], scales: npt.NDArray[Any]) -> tuple[int, int]:
     if q.ndim != 2 or q.shape[1] % TILE_UNIT or scales.shape != (q.shape[0], q.shape[1] // TILE_UNIT):
         raise ConfigurationError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,8 +46,10 @@ class WeightTable:
         """What each tensor is in the file."""
         return {(entry.role, entry.layer): self.source.tensors[entry.name].dtype for entry in self.entries}
 
-    def slabs(self, formats: Mapping[Key, str] | None = None) -> Iterator[Slab]:
-        """Read the table in order, at most about 8 MiB of float32 at a time.
+    def slabs(
+        self, formats: Mapping[Key, str] | None = None, without: Collection[Key] = ()
+    ) -> Iterator[Slab]:
+        """Read the table in order, at most about 8 MiB of float32 at a time, leaving tensors ``without`` out.
 
         ``formats`` says what every matrix will be stored in: one stored quantised comes in blocks of that
         format, made here if the file has others; everything else comes as floats of any format. Without
@@ -57,6 +59,8 @@ class WeightTable:
         embedding, and files that shrank since they were opened.
         """
         for entry in self.entries:
+            if (entry.role, entry.layer) in without:
+                continue
             stored = (formats or {}).get((entry.role, entry.layer), "F32")
             for begin, end in _ranges(entry):
                 array, form = self._rows(entry, begin, end)

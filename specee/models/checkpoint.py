@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,13 @@ from specee.errors import CheckpointError, ConfigurationError
 from specee.models.assemble import WeightTable
 from specee.models.blocks import Floats
 from specee.models.formats import Formats, made_formats, packed_formats
-from specee.models.table import Slab
+from specee.models.table import Key, Slab
 from specee.models.tokenizer import Tokenizer
 from specee.models.validate import check_context, check_vocabulary
 from specee.types import ModelConfig, WeightFormat
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -62,14 +63,27 @@ class Checkpoint:
             )
         return packed_formats(self.config, self.table.types)
 
-    def slabs(self, formats: Formats | None = None) -> Iterator[Slab]:
+    def slabs(self, formats: Formats | None = None, without: Collection[Key] = ()) -> Iterator[Slab]:
         """All weights, each tensor of :func:`specee.models.table.shapes` exactly once, row slabs in order.
 
-        As floats, or ready to be stored in ``formats``: see :meth:`.WeightTable.slabs`. Starts anew on each
-        call. A slab is at most about 8 MiB of float32. Raises CheckpointError for NaN or infinite
-        weights, those too large for the format, and for files that changed after opening.
+        Tensors ``without`` are left out. As floats, or ready to be stored in ``formats``: see
+        :meth:`.WeightTable.slabs`. Starts anew on each call. A slab is at most about 8 MiB of float32. Raises
+        CheckpointError for NaN or infinite weights, those too large for the format, and files that changed
+        after opening.
         """
-        return self.table.slabs(formats)
+        return self.table.slabs(formats, without)
+
+    def tensors_on(self, device: str, formats: Formats) -> dict[Key, Tensor]:
+        """Matrices that a model in memory has on that device in the very format they are to be stored in.
+
+        Only those stored as BF16, for a backend to use where they are. Raises CheckpointError as
+        :meth:`slabs` does.
+        """
+        if self._container != "transformers":
+            return {}
+        from specee.models.pretrained import tensors_on
+
+        return tensors_on(self.table, device, formats)
 
     def norms(self) -> Iterator[tuple[str, int, Floats]]:
         """Role, layer and fp32 values of every norm, without reading a matrix: what a fingerprint is made of.

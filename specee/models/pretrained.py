@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from specee.errors import CheckpointError
-from specee.models.assemble import build_table
+from specee.models.assemble import WeightTable, build_table
 from specee.models.blocks import Array
 from specee.models.checkpoint import Checkpoint
 from specee.models.families import FAMILIES, IGNORED_HF
 from specee.models.hf_config import read_config
 from specee.models.huggingface import eos_ids, pad_id
 from specee.models.source import TensorInfo
+from specee.models.table import Key
 from specee.models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -56,6 +57,34 @@ class PretrainedSource:
             return bits
         array: Array = rows.numpy()
         return array
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """The parameter itself."""
+        return self._state[name].detach()
+
+
+def tensors_on(table: WeightTable, device: str, formats: Mapping[Key, str]) -> dict[Key, torch.Tensor]:
+    """See :meth:`.Checkpoint.tensors_on`."""
+    import torch
+
+    source, wanted, found = table.source, torch.device(device), {}
+    assert isinstance(source, PretrainedSource)
+    for entry in table.entries:
+        key, tensor = (entry.role, entry.layer), source.tensor(entry.name)
+        twin = tensor if entry.twin is None else source.tensor(entry.twin)
+        same = twin.data_ptr() == tensor.data_ptr()
+        if formats.get(key) != "BF16" or tensor.dtype != torch.bfloat16 or not same or entry.interleaved:
+            continue  # slabs convert, and compare twins
+        here = tensor.device.type == wanted.type and (wanted.index or 0) == (tensor.device.index or 0)
+        if not here or not tensor.is_contiguous():
+            continue
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(
+                f"{source.tensors[entry.name].where}: tensor {entry.name!r} has NaN or infinite values; load "
+                "weights that are finite"
+            )
+        found[key] = tensor
+    return found
 
 
 def open_pretrained(model: PreTrainedModel) -> Checkpoint:

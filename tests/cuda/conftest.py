@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +9,15 @@ import pytest
 
 from specee.cuda import choice
 from tests.cuda.devices import Cupy, Device, Emulated, Torch
-from tests.cuda.emulator import EmulatedLauncher, build, compiler
-
-
-def fresh_seed(what: str) -> int:
-    """A new seed each time, or SPECEE_TEST_SEED to repeat a failure."""
-    given = os.environ.get("SPECEE_TEST_SEED")
-    seed = int(given) if given else int(np.random.SeedSequence().generate_state(1)[0])
-    print(f"{what}: SPECEE_TEST_SEED={seed}")
-    return seed
+from tests.cuda.emulator import EmulatedLauncher, compiler, fresh_seed, program
 
 
 @pytest.fixture(scope="session")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def emulator() -> Path:
     """The emulator's program."""
     if compiler() is None:
         pytest.skip("no C++ compiler: the kernels' logic is not run on the host")
-    return build(tmp_path_factory.mktemp("emulator"))
+    return program()
 
 
 @pytest.fixture(params=["emulated", "compiled", "nvrtc"])

@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +34,14 @@ FLAGS = [
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
 ]
 LIBRARY_FLAGS = [*COMMON, "-O2", "-fPIC", "-shared", "-fvisibility=hidden"]
+
+
+def fresh_seed(what: str) -> int:
+    """A new seed each time, or SPECEE_TEST_SEED to repeat a failure."""
+    given = os.environ.get("SPECEE_TEST_SEED")
+    seed = int(given) if given else int(np.random.SeedSequence().generate_state(1)[0])
+    print(f"{what}: SPECEE_TEST_SEED={seed}")
+    return seed
 
 
 def compiler() -> list[str] | None:
@@ -66,27 +75,46 @@ def build(work: Path, sources: Path = ROOT / "csrc", *, defines: Seq[str] = ()) 
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The emulator as a library, without sanitizers; built once for these sources, whatever process asks."""
-    command = compiler()
-    assert command is not None
-    files = [
-        p
-        for folder in (SOURCES, ROOT / "csrc" / "cuda", ROOT / "csrc" / "include")
-        for p in folder.rglob("*")
-    ]
-    mark = hashlib.sha256(" ".join([*command, *LIBRARY_FLAGS]).encode())
-    for path in sorted(p for p in files if p.is_file()):
+    """The emulator as a library, without sanitizers."""
+
+    def make(path: Path) -> None:
+        command = compiler()
+        assert command is not None
+        include = [f"-I{ROOT / 'csrc' / 'include'}", f"-I{ROOT / 'csrc'}"]
+        sources = [SOURCES / "block.cpp", SOURCES / "library.cpp"]
+        subprocess.run([*command, *LIBRARY_FLAGS, *include, *sources, "-o", path], check=True)
+
+    return ctypes.CDLL(str(_built_once("library.so", make)))
+
+
+@functools.cache
+def program() -> Path:
+    """The emulator under sanitizers."""
+
+    def make(path: Path) -> None:
+        with tempfile.TemporaryDirectory() as work:
+            shutil.copy(build(Path(work)), path)
+
+    return _built_once("program", make)
+
+
+def _built_once(name: str, make: Callable[[Path], None]) -> Path:
+    """What ``make`` makes of these sources, whatever process asks first; tests of several files share it."""
+    folders = (SOURCES, ROOT / "csrc" / "cuda", ROOT / "csrc" / "include")
+    files = [Path(__file__), *(p for folder in folders for p in folder.rglob("*") if p.is_file())]
+    mark = hashlib.sha256(" ".join(compiler() or ()).encode())
+    for path in sorted(files):
         mark.update(path.read_bytes())
     folder = Path(tempfile.gettempdir()) / f"specee-emulator-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    built = folder / f"{mark.hexdigest()[:16]}.so"
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to somebody else")
+    built = folder / f"{mark.hexdigest()[:16]}-{name}"
     if not built.exists():
-        fresh = folder / f"{os.getpid()}.so"
-        include = [f"-I{ROOT / 'csrc' / 'include'}", f"-I{ROOT / 'csrc'}"]
-        sources = [SOURCES / "block.cpp", SOURCES / "library.cpp"]
-        subprocess.run([*command, *LIBRARY_FLAGS, *include, *sources, "-o", fresh], check=True)
+        fresh = folder / f"{os.getpid()}-{name}"
+        make(fresh)
         fresh.replace(built)  # whole or not at all
-    return ctypes.CDLL(str(built))
+    return built
 
 
 class LibraryLauncher:

@@ -21,7 +21,9 @@ LAYERS = BASE.num_layers
 pytestmark = pytest.mark.parametrize("engine", all_engines())
 
 
-def load(engine: Engine, name: str = "llama", weights: str = "fp32") -> Backend:
+def load(engine: Engine, name: str = "", weights: str = "") -> Backend:
+    """The backend with a random model; without a name, of any shape that has BASE's layers and vocabulary."""
+    name, weights = name or engine.plain[0], weights or engine.plain[1]
     return engine.load(random_model(SHAPES[name], seed=1, kind=weights), weights)
 
 
@@ -59,6 +61,11 @@ QUANTISED = [
 
 @pytest.mark.parametrize(("name", "weights", "cache"), FLOATS + QUANTISED)
 def test_results_match_the_oracle(engine: Engine, name: str, weights: str, cache: str) -> None:
+    check_against_oracle(engine, name, weights, cache)
+
+
+def check_against_oracle(engine: Engine, name: str, weights: str, cache: str) -> None:
+    """Every state, key, value and logit of a text, taken through the layers one by one."""
     config = SHAPES[name]
     model = random_model(config, seed=1, kind=weights)
     backend = engine.load(model, weights)
@@ -184,7 +191,7 @@ def test_hidden_of_rows_named_last(engine: Engine) -> None:
     first = backend.hidden([(sequence, [3])])
     sequence.append([7])
     backend.advance([(sequence, [4])], LAYERS)
-    assert backend.hidden([(sequence, [4])]).shape == (1, BASE.hidden_size)
+    assert backend.hidden([(sequence, [4])]).shape == (1, backend.config.hidden_size)
     with pytest.raises(RowError):
         backend.hidden([(sequence, [3])])
     assert first.dtype == np.float32
@@ -200,7 +207,7 @@ def test_hidden_of_pending_and_speculative_rows_stays(engine: Engine) -> None:
     backend.advance([(sequence, [other])], 1)
     assert np.array_equal(backend.hidden([(sequence, [branch])]), whole)
     sequence.commit([other])
-    assert backend.hidden([(sequence, [4])]).shape == (1, BASE.hidden_size)
+    assert backend.hidden([(sequence, [4])]).shape == (1, backend.config.hidden_size)
 
 
 def test_results_follow_the_order_of_work(engine: Engine) -> None:
@@ -209,7 +216,7 @@ def test_results_follow_the_order_of_work(engine: Engine) -> None:
     both = backend.logits([(second, [2, 0]), (first, [1])])
     alone = [backend.logits([(s, [slot])])[0] for s, slot in ((second, 2), (second, 0), (first, 1))]
     assert np.array_equal(both, np.stack(alone))
-    assert backend.hidden([]).shape == (0, BASE.hidden_size)
+    assert backend.hidden([]).shape == (0, backend.config.hidden_size)
     assert backend.logits([(first, [])]).shape == (0, BASE.vocab_size)
 
 
@@ -229,10 +236,11 @@ def test_head_verbs_agree_with_logits(engine: Engine, name: str, weights: str) -
 
 
 def test_equal_logits_give_the_lowest_id(engine: Engine) -> None:
-    model = random_model(BASE, seed=4)
+    name, weights = engine.plain
+    model = random_model(SHAPES[name], seed=4, kind=weights)
     # A one and zeros: the sum is exact in any order, which the library under the reference may vary by row.
-    model.weights["head", -1][:] = np.eye(1, BASE.hidden_size, dtype=np.float32)
-    backend = engine.load(model)
+    model.weights["head", -1][:] = np.eye(1, model.config.hidden_size, dtype=np.float32)
+    backend = engine.load(model, weights)
     work = [(started(backend), [3])]
     assert backend.argmax(work).tolist() == [0]
     assert backend.topk(work, 5)[0].tolist() == [[0, 1, 2, 3, 4]]
@@ -365,7 +373,7 @@ def test_wrong_calls_raise_and_change_nothing(engine: Engine, case: str) -> None
 
 
 def test_a_foreign_sequence_is_refused(engine: Engine) -> None:
-    backend, other = load(engine), load(engine, "odd")
+    backend, other = load(engine), load(engine)
     with pytest.raises(RowError):
         backend.advance([(started(other), [3])], 1)
 
@@ -373,15 +381,16 @@ def test_a_foreign_sequence_is_refused(engine: Engine) -> None:
 def test_incomplete_or_misfitting_weights_are_refused(engine: Engine) -> None:
     from dataclasses import replace
 
-    model = random_model(BASE, seed=1)
+    name, weights = engine.plain
+    model = random_model(SHAPES[name], seed=1, kind=weights)
     partial = replace(model, weights={key: a for key, a in model.weights.items() if key != ("up", 1)})
     with pytest.raises(CheckpointError, match="up"):
-        engine.load(partial)
+        engine.load(partial, weights)
     wide = replace(
-        model, weights=model.weights | {("up", 1): np.zeros((BASE.intermediate_size, 33), np.float32)}
+        model, weights=model.weights | {("up", 1): np.zeros((model.config.intermediate_size, 33), np.float32)}
     )
     with pytest.raises(CheckpointError, match="up"):
-        engine.load(wide)
+        engine.load(wide, weights)
 
 
 @pytest.mark.parametrize("weights", ["fp32", "bf16"])

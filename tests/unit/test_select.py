@@ -30,7 +30,7 @@ def test_argument_beats_environment_beats_default(monkeypatch: pytest.MonkeyPatc
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"backend='gpu'.*reference, cpu"):
+    with pytest.raises(ConfigurationError, match=r"backend='gpu'.*reference, cpu, cuda"):
         choose(backend="gpu")
     with pytest.raises(ConfigurationError, match=r"device='tpu'.*cuda"):
         choose("tpu")
@@ -56,8 +56,30 @@ def test_cuda_without_a_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
         choose("cuda")
 
 
-def test_cuda_runs_on_the_reference_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_a_device_has_a_backend_of_its_own(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert choose("cuda:0") == "reference"
-    with pytest.raises(ConfigurationError, match="backend='cpu'"):
-        choose("cuda", "cpu")
+    monkeypatch.setattr("specee.cuda.missing", lambda way: None if way == "nvrtc" else "not built")
+    assert missing("cuda") is None
+    assert choose(device) == "cuda"
+    assert choose(device, "reference") == "reference"
+    with pytest.raises(ConfigurationError, match=rf"backend='cpu'.*device='{device}'"):
+        choose(device, "cpu")
+
+
+def test_kernels_that_cannot_be_had_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("specee.cuda.missing", lambda way: f"no {way} today")
+    with pytest.raises(BackendUnavailableError) as caught:
+        choose("cuda")
+    for words in ("backend 'cuda'", "no compiled today; no nvrtc today", "backend='reference'"):
+        assert words in str(caught.value)
+    assert choose("cuda", "reference") == "reference"
+
+
+def test_the_cuda_backend_needs_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match=r"backend='cuda'.*device='cpu'"):
+        choose("cpu", "cuda")
+    monkeypatch.setenv("SPECEE_BACKEND", "cuda")
+    with pytest.raises(ConfigurationError, match=r"backend='cuda'.*device='cpu'"):
+        choose()

@@ -1,0 +1,174 @@
+"""The CUDA backend: rows of all sequences through layers together, by the kernels of csrc/cuda."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from collections.abc import Sequence as Seq
+
+import torch
+from torch import Tensor
+
+from specee.backends.cuda_draft import CudaDraftHead, DraftHeadMaker
+from specee.backends.cuda_head import CudaHead
+from specee.backends.cuda_layers import CudaLayers, Placed
+from specee.backends.cuda_memory import Free, check_room, free_on
+from specee.backends.cuda_weights import CudaWeights, bytes_of, check_model, quantises
+from specee.backends.cuda_workspace import Workspace
+from specee.backends.drafter_verbs import DrafterVerbs
+from specee.backends.head_verbs import Draw
+from specee.backends.protocol import DraftFormat, DraftHead, Floats, Ints, Work
+from specee.backends.reference_drafter import ReferenceDrafter
+from specee.backends.reference_sequence import ReferenceSequence, with_ancestors
+from specee.cuda import choose
+from specee.cuda.launcher import Launcher
+from specee.cuda.tiles import MAX_LINEAR_ROWS
+from specee.errors import CapacityError, ConfigurationError, RowError
+from specee.models.drafter_parts import DrafterParts
+from specee.models.formats import made_formats
+from specee.models.speculator import Adapter
+from specee.models.table import Key, Slab
+from specee.types import DEFAULT_KV, KVDtype, ModelConfig, WeightFormat
+
+_CACHES: tuple[KVDtype, ...] = ("bf16", "fp16")
+
+
+class CudaBackend(DrafterVerbs):
+    """See :class:`specee.backends.protocol.Backend`, which documents every verb.
+
+    Rows of all sequences of a call go through a layer together, 64 at a time, parents first. Inputs of
+    products are rounded to bf16 or quantised to int8 once a row, as the weights want it; the residual
+    stream is fp32 (docs/numerics.md). Drafter blocks and predictors are torch's, a row at a time.
+
+    ``given``: tensors of the table that are there already, used in place where kernels can read them; then
+    ``slabs`` has the others. ``launcher`` and ``free``, bytes that the device has left, are found out unless
+    they are given. Raises BackendUnavailableError, ConfigurationError for weights and shapes without kernels,
+    CheckpointError, OutOfMemoryError.
+    """
+
+    name = "cuda"
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        slabs: Iterable[Slab],
+        weights: WeightFormat,
+        formats: Mapping[Key, str] | None = None,
+        *,
+        device: str = "cuda",
+        given: Mapping[Key, Tensor] | None = None,
+        launcher: Launcher | None = None,
+        free: Free | None = None,
+    ) -> None:
+        check_model(config, weights)
+        self.config, self.weights = config, weights
+        self._device = torch.device(device)
+        self._free = free_on(self._device) if free is None else free
+        self._launcher = choose().launcher if launcher is None else launcher
+        stored = formats if formats is not None else made_formats(config, weights)
+        there = sum(t.numel() * t.element_size() for t in (given or {}).values() if t.device == self._device)
+        check_room(
+            self._free,
+            bytes_of(config, stored) - there,
+            f"{weights} weights of {config.num_layers} layers",
+            "choose weights='int8' or 'int4'",
+        )
+        self._table = CudaWeights(config, slabs, stored, self._device, given)
+        self._workspace = Workspace(config, self._device, quantised=quantises(config, stored))
+        self._workspace.fit(1)
+        parts = (config, self._table, self._workspace, self._launcher, self._device)
+        self._layers, self._head = CudaLayers(*parts), CudaHead(*parts)
+        head = self._table.matrix(*self._table.head_key)
+        self._draft_heads = DraftHeadMaker(config, head, self._workspace, self._device)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights that a decoding step reads."""
+        return self._table.weight_bytes
+
+    def sequence(
+        self, capacity: int, kv_dtype: KVDtype | None = None, *, poison: bool = False
+    ) -> ReferenceSequence:
+        """Reserve a sequence. Raises CapacityError, OutOfMemoryError, ConfigurationError."""
+        config = self.config
+        kv_dtype = kv_dtype or DEFAULT_KV[self.weights]
+        if kv_dtype not in _CACHES:
+            raise ConfigurationError(
+                f"kv_dtype {kv_dtype!r} on backend 'cuda': allowed are {', '.join(map(repr, _CACHES))}"
+            )
+        if not 1 <= capacity <= config.max_position:
+            raise CapacityError(
+                f"a sequence of {capacity} positions: allowed are 1..{config.max_position}, the context"
+            )
+        check_room(
+            self._free,
+            4 * config.num_layers * capacity * config.kv_dim + self._workspace.bytes_for(capacity),
+            f"a {kv_dtype} KV cache of {capacity} positions",
+            "ask for a shorter context",
+        )
+        sequence = ReferenceSequence(
+            config, capacity, kv_dtype, poison=poison, device=self._device, owner=self
+        )
+        self._workspace.fit(capacity)
+        return sequence
+
+    @torch.no_grad()
+    def advance(self, work: Work, to_layer: int) -> None:
+        """Bring rows, and what they attend to, to ``to_layer`` layers done. Raises RowError."""
+        if not 1 <= to_layer <= self.config.num_layers:
+            raise RowError(f"to_layer {to_layer}: allowed are 1..{self.config.num_layers}")
+        named = self._named(work)
+        for sequence, rows in named:
+            sequence.name(rows)
+        needed = [Placed(sequence, row) for sequence, rows in named for row in with_ancestors(rows, to_layer)]
+        needed.sort(key=lambda placed: placed.row.position)  # parents first
+        for begin in range(0, len(needed), MAX_LINEAR_ROWS):
+            self._layers.run(needed[begin : begin + MAX_LINEAR_ROWS], to_layer)
+        for sequence, rows in named:
+            sequence.name(rows)
+
+    def _finish_layers(self, work: Work) -> None:
+        super()._finish_layers(work)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def _stacked(self, states: list[Tensor]) -> Tensor:
+        return super()._stacked(states).to(self._device)
+
+    def _embedding(self, token: int) -> Tensor:
+        return self._layers.embedding(token)
+
+    @torch.no_grad()
+    def _logits(self, states: Tensor, head: DraftHead | None) -> Floats:
+        return self._head.logits(states, self._own_head(head))
+
+    @torch.no_grad()
+    def _choose(
+        self, states: Tensor, draws: Seq[Draw] | None, head: DraftHead | None, *, shares: bool
+    ) -> tuple[Ints, Floats]:
+        return self._head.choose(states, draws, self._own_head(head), shares=shares)
+
+    @torch.no_grad()
+    def _scores(self, states: Tensor, ids: Ints) -> Floats:
+        return self._head.scores(states, ids)
+
+    def _own_head(self, head: DraftHead | None) -> CudaDraftHead | None:
+        if head is None or (isinstance(head, CudaDraftHead) and head.config is self.config):
+            return head
+        raise ConfigurationError(
+            f"a {type(head).__name__} of another backend or model: make draft heads with this backend's "
+            "draft_head()"
+        )
+
+    def _head_tokens(self, head: DraftHead | None) -> int:
+        own = self._own_head(head)
+        return self.config.vocab_size if own is None or own.ids is None else len(own.ids)
+
+    def draft_head(
+        self, adapter: Adapter | None, vocabulary: Ints | None, stored: DraftFormat | None = None
+    ) -> CudaDraftHead:
+        """A head for drafts. Raises ConfigurationError."""
+        return self._draft_heads.make(adapter, vocabulary, stored)
+
+    def drafter(self, parts: DrafterParts, stored: DraftFormat = "Q8_0") -> ReferenceDrafter:
+        """A drafter block. Raises ConfigurationError."""
+        return ReferenceDrafter(self.config, parts, stored, self._device)

@@ -1,0 +1,152 @@
+"""Draft heads on a device: some rows of the model's head, and an adapter before them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from specee.backends.cuda_weights import Matrix, on_device, on_host, packed_blocks
+from specee.backends.cuda_workspace import Workspace, cut_inputs
+from specee.backends.draft_parts import checked_adapter, checked_vocabulary
+from specee.backends.drafter_parts import stored_rows
+from specee.backends.protocol import DraftFormat, Floats, Ints
+from specee.cuda.launcher import Launcher
+from specee.cuda.packing import PackedWeights, pack_int8, unpack_int8
+from specee.cuda.products import Inputs, multiply, norm_rows, swiglu_rows
+from specee.cuda.rows import copy_rows
+from specee.cuda.tiles import MAX_LINEAR_ROWS, TILE_UNIT
+from specee.errors import NumericalError
+from specee.models.blocks import row_bytes
+from specee.models.speculator import Adapter
+from specee.types import ModelConfig
+
+
+@dataclass(frozen=True)
+class _Adapter:
+    """``h + up silu(down rms_norm(h))``, products in bf16; the rank is filled up with zeros."""
+
+    norm: Tensor
+    down: Tensor
+    up: Tensor
+    normed: Inputs
+    inner: Tensor
+    gated: Inputs
+    x: Tensor
+
+    def adapt(self, launcher: Launcher, states: Tensor, eps: float) -> Tensor:
+        """What the final norm takes for ``states`` (rows, hidden). Raises NumericalError."""
+        count = len(states)
+        normed, gated = cut_inputs(self.normed, 0, count), cut_inputs(self.gated, 0, count)
+        inner, x = self.inner[:count], self.x[:count]
+        norm_rows(launcher, states, self.norm, normed, eps=eps)
+        multiply(launcher, normed, self.down, inner)
+        swiglu_rows(launcher, inner, None, gated)
+        copy_rows(launcher, states, x)
+        multiply(launcher, gated, self.up, x, add=True)
+        if not bool(torch.isfinite(x).all()):
+            raise NumericalError(
+                "a row is infinite or not a number behind the adapter of a draft head: check the "
+                "speculator file, or draft without it"
+            )
+        return x
+
+
+@dataclass(frozen=True)
+class CudaDraftHead:
+    """See :meth:`.Backend.draft_head`. ``ids``: kept tokens, ascending, None for all."""
+
+    config: ModelConfig
+    matrix: Matrix
+    ids: Tensor | None
+    adapter: _Adapter | None
+    normed: Inputs
+    kept: Tensor
+    bytes: int
+
+    def logits(self, launcher: Launcher, states: Tensor, norm: Tensor, out: Tensor) -> None:
+        """Of at most 64 states (rows, hidden) into ``out`` (rows, vocab).
+
+        What is not kept has minus infinity. Raises NumericalError.
+        """
+        eps, count = self.config.norm_eps, len(states)
+        x = states if self.adapter is None else self.adapter.adapt(launcher, states, eps)
+        normed = cut_inputs(self.normed, 0, count)
+        norm_rows(launcher, x, norm, normed, eps=eps)
+        if self.ids is None:
+            multiply(launcher, normed, self.matrix, out)
+            return
+        kept = self.kept[:count]
+        multiply(launcher, normed, self.matrix, kept)
+        out.fill_(-torch.inf).index_copy_(1, self.ids, kept)
+
+
+class DraftHeadMaker:
+    """Makes draft heads of one model's head."""
+
+    def __init__(self, config: ModelConfig, head: Matrix, workspace: Workspace, device: torch.device) -> None:
+        self._config, self._head, self._workspace, self._device = config, head, workspace, device
+
+    def make(
+        self, adapter: Adapter | None, vocabulary: Ints | None, stored: DraftFormat | None
+    ) -> CudaDraftHead:
+        """Check the parts and put them on the device. Raises ConfigurationError."""
+        config = self._config
+        ids = None if vocabulary is None else checked_vocabulary(vocabulary, config)
+        parts = None if adapter is None else self._adapter(checked_adapter(adapter, config))
+        matrix = self._rows(ids, stored)
+        count = config.vocab_size if ids is None else len(ids)
+        form = stored or ("BF16" if isinstance(self._head, Tensor) else "Q8_0")
+        size = count * (2 * config.hidden_size if form == "BF16" else row_bytes(form, config.hidden_size))
+        if parts is not None:
+            assert adapter is not None
+            size += 4 * parts.norm.numel() + 2 * (adapter.down.size + adapter.up.size)
+        normed = self._workspace.inputs(config.hidden_size, quantised=form != "BF16")
+        kept = self._floats(0 if ids is None else count)
+        on = None if ids is None else torch.from_numpy(ids).to(self._device)
+        return CudaDraftHead(config, matrix, on, parts, normed, kept, size)
+
+    def _rows(self, ids: Ints | None, stored: DraftFormat | None) -> Matrix:
+        """The rows of the head that are kept, as they are or quantised."""
+        head = self._head
+        if stored is not None:
+            values = head_values(head)
+            return on_device(
+                packed_blocks(stored_rows(values if ids is None else values[ids], stored), stored),
+                self._device,
+            )
+        if ids is None:
+            return head
+        if isinstance(head, Tensor):
+            return head[torch.from_numpy(ids).to(head.device)].contiguous()
+        q, scales = unpack_int8(on_host(head))
+        return on_device(pack_int8(q[ids], scales[ids]), self._device)
+
+    def _adapter(self, adapter: Adapter) -> _Adapter:
+        rank, hidden = adapter.down.shape
+        padded = -(-rank // TILE_UNIT) * TILE_UNIT
+        down, up = np.zeros((padded, hidden), np.float32), np.zeros((hidden, padded), np.float32)
+        down[:rank], up[:, :rank] = adapter.down, adapter.up
+        return _Adapter(
+            torch.tensor(adapter.norm, device=self._device),
+            torch.from_numpy(down).to(self._device, torch.bfloat16),
+            torch.from_numpy(up).to(self._device, torch.bfloat16),
+            self._workspace.inputs(hidden, quantised=False),
+            self._floats(padded),
+            self._workspace.inputs(padded, quantised=False),
+            self._floats(hidden),
+        )
+
+    def _floats(self, width: int) -> Tensor:
+        return torch.empty(MAX_LINEAR_ROWS, width, device=self._device)
+
+
+def head_values(head: Matrix) -> Floats:
+    """What the rows of a head are worth, on the host: (vocab, hidden) fp32."""
+    if not isinstance(head, PackedWeights):
+        values: Floats = head.float().cpu().numpy()
+        return values
+    q, scales = unpack_int8(on_host(head))
+    return np.repeat(scales.astype(np.float32), TILE_UNIT, axis=1) * q

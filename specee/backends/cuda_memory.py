@@ -1,0 +1,35 @@
+"""Memory of a device, asked for before it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from specee.backends import memory
+from specee.errors import OutOfMemoryError
+
+Free = Callable[[], int | None]
+"""Bytes that can still be had, None if unknown."""
+
+
+def free_on(device: torch.device) -> Free:
+    """What a device has left, torch's own reserve included; of the host, what its system says."""
+
+    def free() -> int | None:
+        if device.type != "cuda":
+            return memory.available()
+        reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + reserve
+
+    return free
+
+
+def check_room(free: Free, needed: int, what: str, advice: str) -> None:
+    """Raise OutOfMemoryError if ``needed`` bytes are more than there are; unknown is fine."""
+    room = free()
+    if room is not None and needed > room:
+        raise OutOfMemoryError(
+            f"{what}: {needed >> 20} MiB are needed and {room >> 20} MiB available on the device; {advice}, "
+            "or free memory"
+        )
