@@ -64,6 +64,8 @@
   X(copy_rows)                 \
   X(token_shares)              \
   X(begin_round)               \
+  X(chain_rows)                \
+  X(window_begins)             \
   X(decide_exit)               \
   X(take_drafts)               \
   X(end_round)

@@ -15,7 +15,8 @@ inline constexpr int kNoDraft = -3;  // the token of a row that nobody drafted; 
 enum RoundFlag { kHeadRuns = 0, kDraftsMade = 1 };
 
 // A plan taken apart. Sequence s has the rows s * each to (s + 1) * each: its newest committed one, then room
-// for drafts. tokens, temperatures, seeds, positions (rows); newest (sequences), each one's last row so far.
+// for drafts. tokens, temperatures, seeds and the positions of what is drawn after them (rows); newest
+// (sequences), each one's last row so far.
 extern "C" __global__ void __launch_bounds__(kDecideThreads)
     begin_round(const RoundPlan* plan, RoundResult* result, int* runs, int* checks, int* flags, int* tokens,
                 double* temperatures, uint64_t* seeds, int64_t* positions, int* newest, int layers,
@@ -30,7 +31,7 @@ extern "C" __global__ void __launch_bounds__(kDecideThreads)
     tokens[row] = row % each == 0 ? own.token : kNoDraft;
     temperatures[row] = own.temperature;
     seeds[row] = own.seed;
-    positions[row] = own.position + row % each;
+    positions[row] = own.position + row % each + 1;
   }
   if (thread < sequences) {
     newest[thread] = thread * each;
@@ -45,6 +46,28 @@ extern "C" __global__ void __launch_bounds__(kDecideThreads)
   flags[kDraftsMade] = 0;
   for (int sequence = 0; sequence < sequences; ++sequence)
     if (plan->sequence[sequence].drafts > 0) flags[kDraftsMade] = 1;
+}
+
+// What layers have to know of rows in a chain behind the text: position p is in slot p. `which` (rows),
+// numbers of rows, or null for all of them in order; the others (rows). A row that nobody drafted is token 0,
+// in a slot that only it has: nothing looks at it.
+extern "C" __global__ void __launch_bounds__(kDecideThreads)
+    chain_rows(const RoundPlan* plan, const int* tokens, const int* which, int* row_tokens, int* positions,
+               int* lengths, int* ends, int* slots, int rows, int each) {
+  for (int i = static_cast<int>(threadIdx.x); i < rows; i += kDecideThreads) {
+    const int row = which != nullptr ? which[i] : i;
+    const int position = static_cast<int>(plan->sequence[row / each].position) + row % each;
+    row_tokens[i] = tokens[row] < 0 ? 0 : tokens[row];
+    positions[i] = slots[i] = position;
+    lengths[i] = ends[i] = position + 1;
+  }
+}
+
+// begins[i] = where the last `window` positions before ends[i] begin; both (rows).
+extern "C" __global__ void __launch_bounds__(kDecideThreads)
+    window_begins(const int* ends, int* begins, int rows, int window) {
+  for (int i = static_cast<int>(threadIdx.x); i < rows; i += kDecideThreads)
+    begins[i] = ends[i] > window ? ends[i] - window : 0;
 }
 
 // After the predictor of `layer`: who is confident enough leaves with the best of its `count` candidates, the

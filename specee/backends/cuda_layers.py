@@ -6,6 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
+from copy import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -101,8 +102,7 @@ class CudaLayers:
             if not runs or count > bisect_right(done, layer - 1):
                 runs = list(self._runs(placed[:count]))
             span = self._workspace.span(0, count)
-            self._attend(layer, span, runs)
-            self._feed_forward(layer, span)
+            self.through(layer, span, runs)
             if layer + 1 in outputs.kept:
                 copy_rows(self._launcher, span.x, outputs.kept[layer + 1][:count])
         copy_rows(self._launcher, self._workspace.span(0, len(placed)).x, outputs.states)
@@ -114,6 +114,23 @@ class CudaLayers:
         tokens = torch.tensor([token], dtype=torch.int32, device=self._device)
         embed_rows(self._launcher, tokens, self._embedding, x)
         return x[0]
+
+    def on(self, launcher: Launcher) -> CudaLayers:
+        """The same layers over another launcher, such as one that records."""
+        other = copy(self)
+        other._launcher = launcher
+        return other
+
+    def enter(self, span: Span, tails: Tensor) -> None:
+        """Rows into the residual stream, with paths and angles, by the numbers that are in ``span``."""
+        embed_rows(self._launcher, span.tokens, self._embedding, span.x)
+        fill_paths(self._launcher, span.table, span.lengths, span.ends, tails)
+        turn_angles(self._launcher, span.positions, self._speeds, span.turns)
+
+    def through(self, layer: int, span: Span, runs: Seq[Run]) -> None:
+        """Rows of ``span`` through one layer; ``runs`` are its sequences'."""
+        self._attend(layer, span, runs)
+        self._feed_forward(layer, span)
 
     def _enter(self, placed: Seq[Placed], done: Seq[int]) -> None:
         """Rows into the residual stream; their numbers, paths and angles to the device."""

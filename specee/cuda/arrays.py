@@ -76,7 +76,7 @@ def device_of(array: Array) -> int:
 def stream_of(array: Array) -> int:
     """Handle of the current stream of the library that ``array`` comes from; 0, the default one, else."""
     library = type(array).__module__.partition(".")[0]
-    if library == "torch":
+    if library == "torch" and array.is_cuda:
         return int(sys.modules["torch"].cuda.current_stream(array.device).cuda_stream)
     if library == "cupy":
         return int(sys.modules["cupy"].cuda.get_current_stream().ptr)

@@ -32,7 +32,8 @@ from specee.errors import ConfigurationError
 class Model:
     """A model's part of a round; each is called once, with the launcher that records.
 
-    ``layer``: all rows through one layer. ``predictor``: what the exit predictor behind a layer says of each
+    ``enter``: rows to where the first layer takes them from, if that is anything. ``layer``: all rows
+    through one layer. ``predictor``: what the exit predictor behind a layer says of each
     sequence's newest row; asked behind ``checkable`` layers. ``head``: from all rows' last states to accepted
     drafts (:func:`specee.cuda.acceptance.target_pieces` and :func:`~specee.cuda.acceptance.accept`).
     ``draft``: a draft after each sequence's newest row, for rounds that draft.
@@ -43,6 +44,7 @@ class Model:
     predictor: Callable[[Launcher, int], Asked] | None = None
     checkable: Collection[int] = ()
     draft: Callable[[Launcher], Drafted] | None = None
+    enter: Callable[[Launcher], None] | None = None
 
 
 def decode_round(state: RoundState, model: Model) -> Program:
@@ -58,6 +60,8 @@ def decode_round(state: RoundState, model: Model) -> Program:
     if model.draft is not None:
         with recorder.repeat(state.drafts_made()):
             take_drafts(recorder, state, model.draft(recorder))
+    if model.enter is not None:
+        model.enter(recorder)
     for layer in range(layers):
         with recorder.when(state.layer_runs(layer)):
             model.layer(recorder, layer)

@@ -108,6 +108,40 @@ def begin_round(launcher: Launcher, state: RoundState) -> None:
     launcher.launch("begin_round", (1, 1, 1), _THREADS, [*arrays, i32(layers), i32(each)])
 
 
+@dataclass(frozen=True)
+class ChainRows:
+    """What layers have to know of rows (:mod:`specee.cuda.rows`), (rows,) int32 each."""
+
+    tokens: Array
+    positions: Array
+    lengths: Array
+    ends: Array
+    slots: Array
+
+
+def chain_rows(launcher: Launcher, state: RoundState, which: Array | None, out: ChainRows) -> None:
+    """Of all rows, or of those that ``which`` (any,) int32 numbers: position p in slot p of its sequence.
+
+    A row without a draft is token 0, in a slot of its own. Raises ConfigurationError.
+    """
+    _, sequences, each = state.sizes()
+    rows = sequences * each
+    if which is not None:
+        (rows,) = checked("which", which, "int32", (None,))
+    arrays = [out.tokens, out.positions, out.lengths, out.ends, out.slots]
+    for name, array in zip(("tokens", "positions", "lengths", "ends", "slots"), arrays, strict=True):
+        checked(f"out.{name}", array, "int32", (rows,))
+    inputs = [state.plan, state.tokens, which]
+    launcher.launch("chain_rows", (1, 1, 1), _THREADS, [*inputs, *arrays, i32(rows), i32(each)])
+
+
+def window_begins(launcher: Launcher, ends: Array, begins: Array, window: int) -> None:
+    """``begins`` (rows,) int32 of ``window`` positions before ``ends``. Raises ConfigurationError."""
+    (rows,) = checked("ends", ends, "int32", (None,))
+    checked("begins", begins, "int32", (rows,))
+    launcher.launch("window_begins", (1, 1, 1), _THREADS, [ends, begins, i32(rows), i32(window)])
+
+
 def decide_exit(launcher: Launcher, state: RoundState, asked: Asked, layer: int) -> None:
     """After a layer's predictor: sequences leave, and with the last of them no later layer runs, and no head.
 

@@ -11,8 +11,7 @@ import pytest
 
 pytest.importorskip("specee._graph", reason="specee._graph is built on Linux alone")
 
-from tests.cuda.conftest import fresh_seed
-from tests.cuda.emulator import compiler
+from tests.cuda.emulator import compiler, fresh_seed
 from tests.graph.fake_driver import Built, FakeDriver, build
 
 

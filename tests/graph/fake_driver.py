@@ -38,6 +38,7 @@ FLAGS += [
     f"-I{ROOT / 'csrc'}",
     f"-I{ROOT / 'csrc' / 'include'}",
 ]
+FAKE = [SOURCES / f"{name}.cpp" for name in ("fake_cuda", "fake_graphs", "objects", "kernels")]
 BLOCK = ROOT / "tests" / "native" / "cuda" / "block.cpp"
 OUT_OF_MEMORY = 2
 
@@ -66,7 +67,10 @@ class Built:
 def build(folder: Path) -> Built:
     """Compile into ``folder`` what is not there yet; processes that share it wait for each other."""
     folder.mkdir(exist_ok=True)
-    sources = [*(SOURCES / f"{name}.cpp" for name in ("fake_cuda", "objects", "kernels")), BLOCK]
+    sources = [
+        *(SOURCES / f"{name}.cpp" for name in ("fake_cuda", "fake_graphs", "objects", "kernels")),
+        BLOCK,
+    ]
     objects = [folder / f"{source.stem}.o" for source in sources]
     built = Built(folder / "libfake.so", folder / "libold.so", objects)
     with FileLock(folder / "lock"):

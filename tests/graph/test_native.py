@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cuda.conftest import fresh_seed
-from tests.cuda.emulator import ROOT, compiler
+from tests.cuda.emulator import ROOT, compiler, fresh_seed
 from tests.graph.fake_driver import FLAGS, SOURCES, Built, call_compiler
 
 # Of the builder and of what calls it; the fake driver is what it is elsewhere, and keeps account by itself.

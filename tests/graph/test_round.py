@@ -145,14 +145,14 @@ def test_drafts_end_with_the_plan_or_in_doubt(fake: FakeDriver, rng: np.random.G
 
 
 def test_rows_get_the_plans_draws(fake: FakeDriver, rng: np.random.Generator) -> None:
-    """Seeds and temperatures of their sequence, and positions of their own."""
+    """Seeds and temperatures of their sequence, and positions behind their own."""
     state = toy_model.state(LAYERS, 3, 4)
     launcher = FakeLauncher(fake)
     seeds = [int(seed) for seed in rng.integers(2**63, size=2)]
     plans = [SequencePlan(9, 100, 2, temperature=0.5, seed=seeds[0]), SequencePlan(8, 7, seed=seeds[1])]
     state.plan[:] = np.frombuffer(encode([0, 2], [2, 3], plans), np.uint8)
     begin_round(launcher, state)
-    assert state.draws.positions.tolist() == [100, 101, 102, 103, 7, 8, 9, 10, -7, -7, -7, -7]
+    assert state.draws.positions.tolist() == [101, 102, 103, 104, 8, 9, 10, 11, -7, -7, -7, -7]
     assert state.draws.seeds.tolist() == [seeds[0]] * 4 + [seeds[1]] * 4 + [7] * 4
     assert state.draws.temperatures.tolist()[:8] == [0.5] * 4 + [0.0] * 4
     assert state.tokens.tolist() == [9, -3, -3, -3, 8, -3, -3, -3, -7, -7, -7, -7]
