@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pybind11
 from setuptools import Extension, find_packages, setup
@@ -69,7 +70,9 @@ class BuildExtension(build_ext):
             self.build_cuda(ext, Path(output))
         else:
             objects = self.compile_sources(ext)
-            self.compiler.link_shared_object(objects, output, extra_postargs=["-pthread"], target_lang="c++")
+            self.compiler.link_shared_object(
+                objects, output, libraries=ext.libraries, extra_postargs=["-pthread"], target_lang="c++"
+            )
 
     def compile_sources(self, ext: Extension) -> list[str]:
         """Object files of an extension's C++ sources."""
@@ -116,10 +119,10 @@ class BuildPython(build_py):
         super().run()
 
 
-def extension(name: str, files: list[str], *, optional: bool = False) -> Extension:
-    """A C++ extension; the build goes on without an optional one that fails."""
+def extension(name: str, files: list[str], **options: Any) -> Extension:
+    """A C++ extension; the build goes on without one that is ``optional`` and fails."""
     include = [*native_flags.INCLUDE, pybind11.get_include()]
-    return Extension(name, files, include_dirs=include, language="c++", optional=optional)
+    return Extension(name, files, include_dirs=include, language="c++", **options)
 
 
 setup(
@@ -142,7 +145,7 @@ setup(
         extension("specee._cpu", sources("cpu", "bindings")),
         # Loads the driver when it is used, so that it needs nothing of CUDA; drivers are for Linux alone.
         *(
-            [extension("specee._graph", sources("graph", "bindings/graph"))]
+            [extension("specee._graph", sources("graph", "bindings/graph"), libraries=["dl"])]
             if sys.platform == "linux"
             else []
         ),

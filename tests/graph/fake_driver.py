@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock
 
 from specee import _graph
@@ -82,29 +81,6 @@ def build(folder: Path) -> Built:
             call_compiler("-shared", *objects, "-o", built.library)
             call_compiler("-shared", *objects, f"-Wl,--version-script={exports}", "-o", built.old)
     return built
-
-
-class HostArray(np.ndarray):
-    """An array of the host that says it is on a device."""
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        return {
-            "data": (self.ctypes.data, False),
-            "shape": self.shape,
-            "typestr": self.dtype.str,
-            "version": 3,
-        }
-
-
-def put(array: Any, dtype: Any = None) -> HostArray:
-    """A copy that kernels of the fake can be given."""
-    found = np.array(array, dtype=dtype, order="C", copy=True)
-    aligned = np.empty(found.nbytes + 16, np.uint8)
-    first = -aligned.ctypes.data % 16
-    copy = aligned[first : first + found.nbytes].view(found.dtype).reshape(found.shape)
-    copy[...] = found
-    return copy.view(HostArray)
 
 
 @dataclass

@@ -16,7 +16,8 @@ from specee.cuda.launcher import i32
 from specee.cuda.lowering import argument_bytes, lower, place
 from specee.cuda.program import Condition, If, Launch, Program, Recorder, While
 from specee.errors import BackendUnavailableError, DeviceError
-from tests.graph.fake_driver import FakeDriver, FakeLauncher, Node, put
+from tests.graph.fake_driver import FakeDriver, FakeLauncher, Node
+from tests.graph.host_arrays import put
 from tests.graph.toys import FLAGS, Toy, evaluate, inputs, mix, random_steps, store
 
 BATCH = 64

@@ -8,7 +8,8 @@ import pytest
 from specee.cuda.launcher import i32
 from specee.cuda.program import Condition, If, Launch, Recorder, While, run
 from specee.errors import ConfigurationError
-from tests.graph.fake_driver import FakeDriver, FakeLauncher, put
+from tests.graph.fake_driver import FakeDriver, FakeLauncher
+from tests.graph.host_arrays import put
 from tests.graph.toys import Toy, evaluate, inputs, mix, random_steps, store
 
 

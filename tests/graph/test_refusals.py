@@ -14,7 +14,8 @@ from specee.cuda.graph import Graph, Round
 from specee.cuda.lowering import lower
 from specee.cuda.program import Recorder
 from specee.errors import BackendUnavailableError, ConfigurationError, DeviceError
-from tests.graph.fake_driver import FakeDriver, FakeLauncher, put
+from tests.graph.fake_driver import FakeDriver, FakeLauncher
+from tests.graph.host_arrays import put
 from tests.graph.toys import Toy, evaluate, inputs, mix, random_steps
 
 

@@ -15,7 +15,7 @@ from specee.cuda.record import ROUND_PLAN, ROUND_RESULT
 from specee.cuda.round import Asked, Drafted, RoundState
 from specee.cuda.tiles import vocab_splits
 from tests.cuda.numbers import from_bf16, to_bf16
-from tests.graph.fake_driver import put
+from tests.graph.host_arrays import put
 
 HIDDEN, VOCAB, CANDIDATES = 32, 48, 3
 
