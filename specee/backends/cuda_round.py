@@ -21,7 +21,7 @@ from specee.backends.cuda_workspace import Span, Workspace, cut_inputs
 from specee.backends.reference_sequence import ReferenceSequence
 from specee.cuda.acceptance import Accepted, Drafts, Draws, Pieces, accept, target_pieces
 from specee.cuda.decode import DecodeRound, Model
-from specee.cuda.graph import LIBRARY, NodeFunction
+from specee.cuda.graph import Means
 from specee.cuda.launcher import Launcher
 from specee.cuda.products import multiply, norm_rows
 from specee.cuda.record import (
@@ -220,15 +220,12 @@ class ModelRound:
 class CudaRound:
     """Rounds of some sequences of a backend, in one launch each where the driver has conditional nodes.
 
-    ``function``: see :class:`specee.cuda.graph.Graph`, which says what is raised. ``how`` and ``reason``: as
-    of :class:`specee.cuda.graph.Round`.
+    ``how`` and ``reason``: as of :class:`specee.cuda.graph.Round`, which says what is raised.
     """
 
-    def __init__(
-        self, parts: ModelRound, launcher: Launcher, function: NodeFunction, *, library: str = LIBRARY
-    ) -> None:
+    def __init__(self, parts: ModelRound, means: Means) -> None:
         self._parts = parts
-        self._round = DecodeRound(parts.state, parts.model(), launcher, function, library=library)
+        self._round = DecodeRound(parts.state, parts.model(), means)
         self.how, self.reason = self._round.how, self._round.reason
 
     def run(

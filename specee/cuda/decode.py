@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from specee.cuda.acceptance import Accepted
 from specee.cuda.arrays import address, stream_of
-from specee.cuda.graph import LIBRARY, NodeFunction, Round, driver
+from specee.cuda.graph import Means, Round, driver
 from specee.cuda.launcher import Launcher
 from specee.cuda.program import Program, Recorder
 from specee.cuda.record import ROUND_RESULT, SequenceOutcome, SequencePlan, decode, encode
@@ -93,19 +93,11 @@ class DecodeRound:
     ``how`` and ``reason`` as of :class:`specee.cuda.graph.Round`, which says what is raised.
     """
 
-    def __init__(
-        self,
-        state: RoundState,
-        model: Model,
-        launcher: Launcher,
-        function: NodeFunction,
-        *,
-        library: str = LIBRARY,
-    ) -> None:
+    def __init__(self, state: RoundState, model: Model, means: Means) -> None:
         _, self._sequences, self._each = state.sizes()
         self._state = state
-        self._driver = driver(library)
-        self._round = Round(decode_round(state, model), launcher, function, library=library)
+        self._driver = driver(means.library)
+        self._round = Round(decode_round(state, model), means)
         self.how, self.reason = self._round.how, self._round.reason
 
     def run(

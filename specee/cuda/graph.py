@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,24 @@ class Graph:
         self._graph.launch(stream)
 
 
+@dataclass(frozen=True)
+class Means:
+    """How programs get to the device.
+
+    ``function`` gives graphs the driver's handle of a kernel; ``one_by_one``: launch kernel by kernel,
+    whatever the driver can.
+    """
+
+    launcher: Launcher
+    function: NodeFunction
+    library: str = LIBRARY
+    one_by_one: bool = False
+
+    def missing(self) -> str | None:
+        """Why programs are no graphs, or None when they are."""
+        return "kernels are to be launched one by one" if self.one_by_one else missing(self.library)
+
+
 class Round:
     """A program in one launch where the driver can, else kernel by kernel.
 
@@ -71,12 +90,12 @@ class Round:
     for drivers without conditional nodes.
     """
 
-    def __init__(
-        self, program: Program, launcher: Launcher, function: NodeFunction, *, library: str = LIBRARY
-    ) -> None:
-        self._program, self._launcher = program, launcher
-        self.reason = missing(library)
-        self._graph = Graph(program, function, library=library) if self.reason is None else None
+    def __init__(self, program: Program, means: Means) -> None:
+        self._program, self._launcher = program, means.launcher
+        self.reason = means.missing()
+        self._graph = None
+        if self.reason is None:
+            self._graph = Graph(program, means.function, library=means.library)
 
     @property
     def how(self) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from specee import _graph
 from specee.cuda import graph
-from specee.cuda.graph import Graph, Round
+from specee.cuda.graph import Graph, Means, Round
 from specee.cuda.launcher import i32
 from specee.cuda.lowering import argument_bytes, lower, place
 from specee.cuda.program import Condition, If, Launch, Program, Recorder, While
@@ -229,7 +229,7 @@ def test_a_new_driver_gets_a_graph(fake: FakeDriver) -> None:
     recorder = Recorder()
     with recorder.when(Condition(flags)):
         mix(recorder, numbers, 0, 1)
-    one = Round(recorder.program(), launcher, launcher.function, library=fake.path)
+    one = Round(recorder.program(), Means(launcher, launcher.function, fake.path))
     assert (one.how, one.reason) == ("graph", None)
     one.launch(7)
     assert numbers.tolist() == [16]

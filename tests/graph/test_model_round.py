@@ -15,6 +15,7 @@ from specee.backends import missing  # noqa: E402
 from specee.backends.cuda import CudaBackend  # noqa: E402
 from specee.backends.cuda_round import CudaRound, ModelRound, Shape  # noqa: E402
 from specee.cuda import choose, graph  # noqa: E402
+from specee.cuda.graph import Means  # noqa: E402
 from specee.cuda.record import SequencePlan  # noqa: E402
 from specee.errors import CapacityError, ConfigurationError  # noqa: E402
 from specee.models.exit_parts import ExitParts  # noqa: E402
@@ -81,7 +82,7 @@ class Setting:
         model = (self.config, self.backend._table, self.backend._layers)
         parts = ModelRound(*model, sequences, shape, torch.device(self.place.device))
         launcher = self.place.launcher
-        return parts, CudaRound(parts, launcher, launcher.function, library=self.place.library)
+        return parts, CudaRound(parts, Means(launcher, launcher.function, self.place.library))
 
     def rounds(
         self, shape: Shape, count: int, samplings: list[Sampling], how: str = "graph"

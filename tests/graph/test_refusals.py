@@ -10,7 +10,7 @@ import pytest
 
 from specee import _graph
 from specee.cuda import graph
-from specee.cuda.graph import Graph, Round
+from specee.cuda.graph import Graph, Means, Round
 from specee.cuda.lowering import lower
 from specee.cuda.program import Recorder
 from specee.errors import BackendUnavailableError, ConfigurationError, DeviceError
@@ -37,7 +37,7 @@ def test_an_old_driver_says_so_and_kernels_are_launched(old_library: Path, rng: 
         program = toy.program(steps)
         with pytest.raises(BackendUnavailableError, match="kernels can be launched one by one instead"):
             Graph(program, launcher.function, library=fake.path)
-        one = Round(program, launcher, launcher.function, library=fake.path)
+        one = Round(program, Means(launcher, launcher.function, fake.path))
         assert one.how == "launches"
         assert why in str(one.reason)
         one.launch()

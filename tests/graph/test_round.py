@@ -11,6 +11,7 @@ import pytest
 
 from specee.cuda import record
 from specee.cuda.decode import DecodeRound, Model, decode_round
+from specee.cuda.graph import Means
 from specee.cuda.program import If, While
 from specee.cuda.record import SequencePlan, encode
 from specee.cuda.round import begin_round
@@ -37,9 +38,9 @@ class Both:
             model = ToyModel(states, rng=rng, sequences=sequences, **toy)
             state = toy_model.state(LAYERS, sequences, each)
             parts = model.parts(state, tuple(range(LAYERS)))
-            one = DecodeRound(state, parts, self.launcher, self.launcher.function, library=fake.path)
-            if plain:
-                one._round._graph = None
+            means = Means(self.launcher, self.launcher.function, fake.path, one_by_one=plain)
+            one = DecodeRound(state, parts, means)
+            assert one.how == ("launches" if plain else "graph")
             self.toys.append(model)
             self.rounds.append(one)
 
