@@ -1,4 +1,4 @@
-"""Milliseconds of decode rounds on this machine's device: as graphs, kernel by kernel, and by the backend's steps.
+"""Milliseconds of decode rounds on this machine's device: graphs, kernel by kernel, and the backend's steps.
 
     python -m bench.cuda_rounds [--save NAME] [--out FILE]
 
