@@ -59,6 +59,7 @@ mapfile -t benches < <(present bench/kernels/triton)
 stage benches 180 "$python" -m pytest "${benches[@]}" --quick -q -p no:cacheprovider \
     --benchmark-json="$out/benches.json"
 stage cuda-benches 90 "$python" -m bench.cuda_kernels --out "$out/cuda.json"
+stage cuda-steps 60 "$python" -m bench.cuda_steps --out "$out/cuda_steps.json"
 stage cuda-rounds 40 "$python" -m bench.cuda_rounds --out "$out/rounds.json"
 
 "$python" -m bench.gpu_summary "$out" "${stages[@]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Seq
 
@@ -61,19 +62,20 @@ class CudaBackend(DrafterVerbs):
     ) -> None:
         check_model(config, weights)
         self.config, self.weights = config, weights
-        self._device = torch.device(device)
+        self._device = _numbered(torch.device(device))
         self._free = free_on(self._device) if free is None else free
+        self._lock = threading.RLock()  # calls share the workspace
         self._launcher = choose().launcher if launcher is None else launcher
         stored = formats if formats is not None else made_formats(config, weights)
+        self._workspace = Workspace(config, self._device, quantised=quantises(config, stored))
         there = sum(t.numel() * t.element_size() for t in (given or {}).values() if t.device == self._device)
         check_room(
             self._free,
-            bytes_of(config, stored) - there,
+            bytes_of(config, stored) - there + self._workspace.fixed_bytes + self._workspace.bytes_for(1),
             f"{weights} weights of {config.num_layers} layers",
             "choose weights='int8' or 'int4'",
         )
         self._table = CudaWeights(config, slabs, stored, self._device, given)
-        self._workspace = Workspace(config, self._device, quantised=quantises(config, stored))
         self._workspace.fit(1)
         parts = (config, self._table, self._workspace, self._launcher, self._device)
         self._layers, self._head = CudaLayers(*parts), CudaHead(*parts)
@@ -105,10 +107,11 @@ class CudaBackend(DrafterVerbs):
             f"a {kv_dtype} KV cache of {capacity} positions",
             "ask for a shorter context",
         )
-        sequence = ReferenceSequence(
-            config, capacity, kv_dtype, poison=poison, device=self._device, owner=self
-        )
-        self._workspace.fit(capacity)
+        with self._lock:
+            sequence = ReferenceSequence(
+                config, capacity, kv_dtype, poison=poison, device=self._device, owner=self
+            )
+            self._workspace.fit(capacity)
         return sequence
 
     @torch.no_grad()
@@ -122,14 +125,12 @@ class CudaBackend(DrafterVerbs):
         needed = [Placed(sequence, row) for sequence, rows in named for row in with_ancestors(rows, to_layer)]
         needed.sort(key=lambda placed: placed.row.position)  # parents first
         for begin in range(0, len(needed), MAX_LINEAR_ROWS):
-            self._layers.run(needed[begin : begin + MAX_LINEAR_ROWS], to_layer)
+            with self._lock:
+                self._layers.run(needed[begin : begin + MAX_LINEAR_ROWS], to_layer)
         for sequence, rows in named:
             sequence.name(rows)
-
-    def _finish_layers(self, work: Work) -> None:
-        super()._finish_layers(work)
         if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+            torch.cuda.current_stream(self._device).synchronize()  # seconds are measured by calls
 
     def _stacked(self, states: list[Tensor]) -> Tensor:
         return super()._stacked(states).to(self._device)
@@ -139,17 +140,20 @@ class CudaBackend(DrafterVerbs):
 
     @torch.no_grad()
     def _logits(self, states: Tensor, head: DraftHead | None) -> Floats:
-        return self._head.logits(states, self._own_head(head))
+        with self._lock:
+            return self._head.logits(states, self._own_head(head))
 
     @torch.no_grad()
     def _choose(
         self, states: Tensor, draws: Seq[Draw] | None, head: DraftHead | None, *, shares: bool
     ) -> tuple[Ints, Floats]:
-        return self._head.choose(states, draws, self._own_head(head), shares=shares)
+        with self._lock:
+            return self._head.choose(states, draws, self._own_head(head), shares=shares)
 
     @torch.no_grad()
     def _scores(self, states: Tensor, ids: Ints) -> Floats:
-        return self._head.scores(states, ids)
+        with self._lock:
+            return self._head.scores(states, ids)
 
     def _own_head(self, head: DraftHead | None) -> CudaDraftHead | None:
         if head is None or (isinstance(head, CudaDraftHead) and head.config is self.config):
@@ -172,3 +176,10 @@ class CudaBackend(DrafterVerbs):
     def drafter(self, parts: DrafterParts, stored: DraftFormat = "Q8_0") -> ReferenceDrafter:
         """A drafter block. Raises ConfigurationError."""
         return ReferenceDrafter(self.config, parts, stored, self._device)
+
+
+def _numbered(device: torch.device) -> torch.device:
+    """The device that tensors on ``device`` name."""
+    if device.type != "cuda" or ":" in str(device):
+        return device
+    return torch.device("cuda", torch.cuda.current_device())

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from specee.backends.cuda_courses import Course, Courses, Recording
 from specee.backends.cuda_weights import CudaWeights, Matrix
 from specee.backends.cuda_workspace import FIELDS, Span, Workspace
 from specee.backends.reference_math import inverse_frequencies
@@ -80,6 +81,7 @@ class CudaLayers:
         self._config, self._workspace, self._launcher, self._device = config, workspace, launcher, device
         self._embedding = table.matrix("embed")
         self._layers = [_layer(table, layer) for layer in range(config.num_layers)]
+        self._courses = Courses()
         self._speeds = inverse_frequencies(config.rope, config.head_dim).to(device)
 
     def run(self, rows: Seq[Placed], to_layer: int) -> None:
@@ -93,20 +95,47 @@ class CudaLayers:
         for one in rows:
             order.setdefault(id(one.sequence), len(order))
         placed = sorted(rows, key=lambda one: (one.row.done, order[id(one.sequence)]))
-        done = [one.row.done for one in placed]
-        outputs = _Outputs(placed, to_layer, self._config.hidden_size, self._device)
-        self._enter(placed, done)
-        runs: list[Run] = []
-        for layer in range(done[0], to_layer):
-            count = bisect_right(done, layer)
-            if not runs or count > bisect_right(done, layer - 1):
-                runs = list(self._runs(placed[:count]))
-            span = self._workspace.span(0, count)
-            self.through(layer, span, runs)
-            if layer + 1 in outputs.kept:
-                copy_rows(self._launcher, span.x, outputs.kept[layer + 1][:count])
-        copy_rows(self._launcher, self._workspace.span(0, len(placed)).x, outputs.states)
+        outputs = Outputs(placed, to_layer, self._workspace)
+        x = self._workspace.span(0, len(placed)).x
+        course = Course(
+            tuple(one.row.done for one in placed),
+            tuple(one.sequence for one in placed),
+            to_layer,
+            self._send(placed),
+            outputs.layers,
+        )
+        waiting = [one.row.hidden for one in placed if one.row.hidden is not None]
+        if waiting:
+            torch.stack(waiting, out=x[len(placed) - len(waiting) :])
+        room = self._workspace.positions
+        known = self._courses.find(course, room)
+        if known is not None:
+            known.repeat()
+        else:
+            recording = Recording(self._launcher)
+            self.on(recording).launch(course)
+            self._courses.add(course, room, recording)
         outputs.hand_over()
+
+    def launch(self, course: Course) -> None:
+        """Every launch of a pass, and nothing else: ``course`` decides it, on arrays that stand still."""
+        launcher, done, count = self._launcher, course.done, len(course.done)
+        span, fresh = self._workspace.span(0, count), bisect_right(done, 0)
+        if fresh:
+            begin = self._workspace.span(0, fresh)
+            embed_rows(launcher, begin.tokens, self._embedding, begin.x)
+        tails = self._workspace.tails(count, course.depth)
+        fill_paths(launcher, span.table, span.lengths, span.ends, tails)
+        turn_angles(launcher, span.positions, self._speeds, span.turns)
+        runs: list[Run] = []
+        for layer in range(done[0], course.to_layer):
+            there = bisect_right(done, layer)
+            if not runs or there > bisect_right(done, layer - 1):
+                runs = list(self._runs(course.sequences[:there]))
+            span = self._workspace.span(0, there)
+            self.through(layer, span, runs)
+            if layer + 1 in course.kept:
+                copy_rows(launcher, span.x, self._workspace.kept[layer + 1][:there])
 
     def embedding(self, token: int) -> Tensor:
         """The embedding of a token: (hidden_size,) fp32."""
@@ -132,26 +161,11 @@ class CudaLayers:
         self._attend(layer, span, runs)
         self._feed_forward(layer, span)
 
-    def _enter(self, placed: Seq[Placed], done: Seq[int]) -> None:
-        """Rows into the residual stream; their numbers, paths and angles to the device."""
-        launcher, count = self._launcher, len(placed)
-        span = self._workspace.span(0, count)
-        depth = self._send(placed)
-        fresh = bisect_right(done, 0)
-        if fresh:
-            begin = self._workspace.span(0, fresh)
-            embed_rows(launcher, begin.tokens, self._embedding, begin.x)
-        if fresh < count:
-            states = [one.row.hidden for one in placed[fresh:]]
-            torch.stack([state for state in states if state is not None], out=span.x[fresh:])
-        fill_paths(launcher, span.table, span.lengths, span.ends, self._workspace.tails(count, depth))
-        turn_angles(launcher, span.positions, self._speeds, span.turns)
-
     def _send(self, placed: Seq[Placed]) -> int:
         """What kernels have to know of the rows, in one transfer; the depth of the tails."""
         workspace = self._workspace
         tails = [_tail(one) for one in placed]
-        depth = max(1, *map(len, tails))
+        depth = 1 << (max(1, *map(len, tails)) - 1).bit_length()  # few sizes
         begin = workspace.tails_begin
         numbers = np.zeros(begin + len(placed) * depth, np.int32)
         fields = numbers[:begin].reshape(-1, MAX_LINEAR_ROWS)
@@ -167,11 +181,11 @@ class CudaLayers:
         workspace.numbers[: len(numbers)].copy_(torch.from_numpy(numbers))
         return depth
 
-    def _runs(self, placed: Seq[Placed]) -> Iterator[Run]:
+    def _runs(self, sequences: Seq[ReferenceSequence]) -> Iterator[Run]:
         begin = 0
-        for end in range(1, len(placed) + 1):
-            if end == len(placed) or placed[end].sequence is not placed[begin].sequence:
-                yield Run(placed[begin].sequence, self._workspace.span(begin, end))
+        for end in range(1, len(sequences) + 1):
+            if end == len(sequences) or sequences[end] is not sequences[begin]:
+                yield Run(sequences[begin], self._workspace.span(begin, end))
                 begin = end
 
     def _attend(self, layer: int, span: Span, runs: Seq[Run]) -> None:
@@ -222,32 +236,40 @@ class CudaLayers:
             add_bias(launcher, span.x, own.down_bias)
 
 
-class _Outputs:
-    """Where states go that outlive the pass; had before anything is computed."""
+class Outputs:
+    """Where states go that outlive the pass; had before anything is computed. Raises OutOfMemoryError."""
 
-    def __init__(self, placed: Seq[Placed], to_layer: int, hidden: int, device: torch.device) -> None:
-        self._placed, self._to_layer = placed, to_layer
+    def __init__(self, placed: Seq[Placed], to_layer: int, workspace: Workspace) -> None:
+        self._placed, self._to_layer, self._workspace = placed, to_layer, workspace
         first = placed[0].row.done
-        wanted = {layer for one in placed for layer in one.sequence.layers_kept if first < layer <= to_layer}
-        shape = (len(placed), hidden)
+        self.layers = frozenset(
+            layer for one in placed for layer in one.sequence.layers_kept if first < layer < to_layer
+        )
+        x = workspace.span(0, len(placed)).x
         try:
-            self.states = torch.empty(shape, device=device)
-            self.kept = {layer: torch.empty(shape, device=device) for layer in wanted}
+            workspace.keep(self.layers)
+            self._states = {layer: torch.empty_like(x) for layer in (*self.layers, to_layer)}
         except RuntimeError as error:
             raise OutOfMemoryError(
-                f"hidden states of {len(placed)} rows after {1 + len(wanted)} layers do not fit in memory "
-                f"({error}); keep fewer layers, or free memory"
+                f"hidden states of {len(placed)} rows after {1 + len(self.layers)} layers do not fit in "
+                f"memory ({error}); keep fewer layers, or free memory"
             ) from error
 
     def hand_over(self) -> None:
-        """Rows have done their layers."""
+        """Take states out of the workspace; rows have done their layers."""
+        for layer, states in self._states.items():
+            last = layer == self._to_layer
+            states.copy_(
+                self._workspace.span(0, len(states)).x if last else self._workspace.kept[layer][: len(states)]
+            )
         for at, (sequence, row) in enumerate(self._placed):
             if row.done == 0:
                 sequence.begin(row)
-            before, row.done, row.hidden = row.done, self._to_layer, self.states[at]
+            before, row.done = row.done, self._to_layer
+            row.hidden = self._states[row.done][at]
             if row.keeping:
-                layers = [layer for layer in sequence.layers_kept if before < layer <= self._to_layer]
-                row.kept |= {layer: self.kept[layer][at] for layer in layers}
+                layers = [layer for layer in sequence.layers_kept if before < layer <= row.done]
+                row.kept |= {layer: self._states[layer][at] for layer in layers}
 
 
 def _tail(placed: Placed) -> list[int]:

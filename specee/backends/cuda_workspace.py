@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -67,15 +68,23 @@ class Workspace:
         self._config, self._device, self._quantised = config, device, quantised
         self.windows = tuple(sorted({window for window in config.windows if window}))
         self.positions = 0
+        self.kept: dict[int, Tensor] = {}
         self._spans: dict[tuple[int, int], Span] = {}
 
     def bytes_for(self, capacity: int) -> int:
         """Bytes that :meth:`fit` would ask for, while it still holds what there is; 0 if it is enough."""
         if capacity <= self.positions:
             return 0
-        config, splits = self._config, attention_splits(capacity)
+        config, splits = self._config, attention_splits(_padded(capacity))
         numbers = config.num_heads * splits * (config.head_dim + 2)
         return 4 * MAX_LINEAR_ROWS * (numbers + 2 * _padded(capacity))
+
+    @property
+    def fixed_bytes(self) -> int:
+        """Bytes of what does not depend on the length of texts, at most."""
+        config = self._config
+        numbers = config.hidden_size + 3 * config.q_dim + 2 * config.kv_dim + 3 * config.intermediate_size
+        return 4 * MAX_LINEAR_ROWS * (2 * numbers + config.vocab_size)
 
     def fit(self, capacity: int) -> None:
         """Make room for rows of sequences with that many positions."""
@@ -105,6 +114,12 @@ class Workspace:
         kept = self._fixed() if first is None else {f.name: getattr(first, f.name) for f in fields(first)}
         self._spans = {(0, MAX_LINEAR_ROWS): Span(**(kept | fresh))}
         self.positions = positions
+
+    def keep(self, layers: Iterable[int]) -> None:
+        """Room for states after ``layers`` on the way, (64, hidden) fp32 in ``kept``."""
+        for layer in layers:
+            if layer not in self.kept:
+                self.kept[layer] = self._floats(self._config.hidden_size)
 
     def span(self, begin: int, end: int) -> Span:
         """The arrays of rows ``begin`` to ``end``: the same ones each time."""

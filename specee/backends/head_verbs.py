@@ -115,14 +115,10 @@ class HeadVerbs(ABC):
     def verify(self, work: Work, sampling: Seq[Sampling] | None) -> tuple[list[int], float, float]:
         """All layers, then the token after each row: (rows,), and the seconds of both."""
         begin = time.perf_counter()
-        self._finish_layers(work)
+        self.advance(work, self.config.num_layers)
         middle = time.perf_counter()
         chosen = self.argmax(work) if sampling is None else self.sample(work, sampling)
         return chosen.tolist(), middle - begin, time.perf_counter() - middle
-
-    def _finish_layers(self, work: Work) -> None:
-        """All layers of the rows, done when this returns: seconds are measured by it."""
-        self.advance(work, self.config.num_layers)
 
     def draft(
         self, work: Work, sampling: Seq[Sampling], head: DraftHead | None = None

@@ -5,6 +5,7 @@ The rules are those of :class:`specee.backends.protocol.SequenceState`, which do
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
@@ -95,6 +96,8 @@ class ReferenceSequence:
         self._committed: list[Row] = []
         self._live: dict[int, Row] = {}
         self._named: set[Row] = set()
+        self._begun: set[Row] = set()  # rows that may hold states
+        self._let_go = 0  # positions from the first on whose kept states are let go
         self.layers_kept: tuple[int, ...] = ()
         self._positions_kept = 0
         shape = (config.num_layers, capacity, config.num_kv_heads, config.head_dim)
@@ -121,8 +124,10 @@ class ReferenceSequence:
     @property
     def frontier(self) -> tuple[int, ...]:
         """Committed positions done, per layer."""
+        # From a position to the next the number of layers done never grows.
         return tuple(
-            sum(row.done > layer for row in self._committed) for layer in range(self.config.num_layers)
+            bisect_left(self._committed, -layer, key=lambda row: -row.done)
+            for layer in range(self.config.num_layers)
         )
 
     @property
@@ -230,9 +235,11 @@ class ReferenceSequence:
                 )
             above = row
         source = [row.slot for row in rows]
-        target = slice(self.length, self.length + len(rows))
-        self.keys[:, target] = self.keys[:, source]
-        self.values[:, target] = self.values[:, source]
+        target = range(self.length, self.length + len(rows))
+        if source != list(target):
+            place = slice(target.start, target.stop)
+            self.keys[:, place] = self.keys[:, source]
+            self.values[:, place] = self.values[:, source]
         for row in rows:
             row.slot = self.length
             self._committed.append(row)
@@ -278,8 +285,9 @@ class ReferenceSequence:
         return next((i for i, row in enumerate(reversed(complete)) if not row.keeping), len(complete))
 
     def begin(self, row: Row) -> None:
-        """Before a row's first layer: whether its states are kept is decided here."""
+        """At a row's first layer: whether its states are kept is decided here."""
         row.keeping = bool(self.layers_kept)
+        self._begun.add(row)
 
     def kept_state(self, slot: int, layer: int) -> Tensor:
         """What was kept of a row after ``layer`` layers: (hidden_size,) fp32. Raises RowError."""
@@ -310,11 +318,19 @@ class ReferenceSequence:
 
     def _clean(self) -> None:
         """Forget what the protocol no longer promises, so that tests see who relies on it."""
-        for row in self._committed:
-            if row.done == self.config.num_layers and row not in self._named:
+        committed, layers = self._committed, self.config.num_layers
+        complete = bisect_left(committed, -layers + 1, key=lambda row: -row.done)
+        for row in list(self._begun):
+            is_text = row.slot < len(committed) and committed[row.slot] is row
+            if is_text and row.done == layers and row not in self._named:
                 row.hidden = None
-        for row in self._committed[: max(0, self.frontier[-1] - self._positions_kept)]:
+            if row.hidden is None or not (is_text or self._live.get(row.slot) is row):
+                self._begun.discard(row)
+        end = max(0, complete - self._positions_kept)
+        self._let_go = min(self._let_go, len(committed))
+        for row in committed[self._let_go : end]:
             row.forget()
+        self._let_go = max(self._let_go, end)
         if self._poison:
             used = {row.slot for row in self._committed} | set(self._live)
             unused = [slot for slot in range(self._capacity) if slot not in used]

@@ -45,8 +45,15 @@ SUITES: list[Callable[..., None]] = [
 ]
 
 
-@pytest.mark.parametrize("suite", SUITES)
-@pytest.mark.parametrize("weights", ["bf16", "int8"])
+LONG = (shadows.test_a_prompt_in_chunks, kept.test_keeping_changes_no_bit)
+CASES = [
+    pytest.param(weights, suite, marks=[pytest.mark.slow] if weights == "int8" and suite in LONG else [])
+    for weights in ("bf16", "int8")
+    for suite in SUITES
+]
+
+
+@pytest.mark.parametrize(("weights", "suite"), CASES)
 def test_suites(engine: Engine, suite: Callable[..., None], weights: str) -> None:
     suite(engine, "tiles-short", weights)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
-from specee.bench import cuda_kernels
+from specee.bench import cuda_kernels, cuda_steps
 from specee.bench.cuda_cases import Shapes, cases
-from tests.cuda.emulator import EmulatedLauncher
+from tests.cuda.emulator import EmulatedLauncher, LibraryLauncher, compiler
 from tests.cuda.test_choice import set_up
+from tests.random_model import SHAPES
 
 SMALL = Shapes(
     hidden=64,
@@ -39,10 +41,21 @@ def test_every_case_runs(emulator: Path) -> None:
         assert part in names
 
 
+def test_steps_are_measured() -> None:
+    pytest.importorskip("torch")
+    if compiler() is None:
+        pytest.skip("no C++ compiler: the kernels' logic is not run on the host")
+    backend = cuda_steps.random_backend(SHAPES["tiles-short"], "cpu", launcher=LibraryLauncher())
+    found = cuda_steps.measured(backend, [1, 3], [70], repeats=2)
+    assert set(found) == {"1 rows behind 70 positions", "3 rows behind 70 positions"}
+    assert all(0 < case["min"] <= case["median"] <= case["max"] for case in found.values())
+
+
+@pytest.mark.parametrize("bench", [cuda_kernels, cuda_steps])
 def test_without_a_device_it_says_why(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     set_up(monkeypatch, 0, None)
-    monkeypatch.setattr("sys.argv", ["cuda_kernels"])
-    assert cuda_kernels.main() == 2
+    monkeypatch.setattr("sys.argv", [bench.__name__])
+    assert bench.main() == 2
     assert "CUDA kernels are not available: specee._cuda finds no device" in capsys.readouterr().err

@@ -72,6 +72,10 @@ def test_compiled_kernels_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     ((kernel, grid, threads, arguments, device, stream),) = fake.launched
     assert (kernel, grid, threads, device, stream) == ("round_rows", (1, 2, 3), 256, 0, 0)
     assert arguments[1] is x
+    tensor = SimpleNamespace(is_cuda=True, data_ptr=lambda: 0x7000, device=SimpleNamespace(index=1))
+    chosen.launcher.launch("round_rows", (1, 2, 3), 256, [tensor, x, np.int32(3)])
+    assert fake.launched[1][3] == [0x7000, x, 3]
+    assert fake.launched[1][4] == 1, "the device of the tensor"
 
 
 def test_nvrtc_comes_next(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,137 @@
+"""Milliseconds of decoding steps of the CUDA backend, at the shape of a real model with random weights.
+
+    python -m bench.cuda_steps [--save NAME] [--out FILE] [--layers N]
+
+A step is one call of ``verify``: rows through all layers and the head, from Python and back. Beside it: what
+reading the weights takes at the speed of a plain copy, the least that a step can take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence as Seq
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from specee.backends.protocol import Backend
+from specee.errors import SpeceeError
+from specee.types import ModelConfig, RopeConfig
+
+from . import machine
+
+ROWS = (1, 6, 64)
+CONTEXTS = (128, 2048)
+REPEATS = 10
+LLAMA_3_8B = ModelConfig(
+    family="llama",
+    vocab_size=128256,
+    hidden_size=4096,
+    intermediate_size=14336,
+    num_layers=32,
+    num_heads=32,
+    num_kv_heads=8,
+    head_dim=128,
+    max_position=8192,
+    norm_eps=1e-5,
+    rope=RopeConfig(theta=500000.0),
+    windows=(0,) * 32,
+    tied_head=False,
+)
+
+
+def random_backend(config: ModelConfig, device: str, **arguments: Any) -> Backend:
+    """A backend with random bf16 weights, made where they stay."""
+    import torch
+
+    from specee.backends.cuda import CudaBackend
+    from specee.models.table import shapes
+
+    given = {}
+    for key, shape in shapes(config).items():
+        matrix = len(shape) == 2
+        values = torch.empty(shape, dtype=torch.bfloat16 if matrix else torch.float32, device=device)
+        given[key] = values.normal_(0, shape[1] ** -0.5) if matrix else values.fill_(1)
+    return CudaBackend(config, iter(()), "bf16", device=device, given=given, **arguments)
+
+
+def milliseconds(backend: Backend, context: int, rows: int, repeats: int = REPEATS) -> list[float]:
+    """Of steps that take ``rows`` new rows behind ``context`` positions through layers and head."""
+    sequence = backend.sequence(context + rows)
+    backend.advance([(sequence, sequence.append([1] * context))], backend.config.num_layers)
+    found = []
+    for _ in range(repeats + 2):  # the first ones find out what to launch
+        slots = sequence.append(range(rows))
+        begin = time.perf_counter()
+        backend.verify([(sequence, slots)], None)
+        found.append((time.perf_counter() - begin) * 1000)
+        sequence.rollback(rows)
+    return found[2:]
+
+
+def measured(backend: Backend, rows: Seq[int], contexts: Seq[int], repeats: int = REPEATS) -> dict[str, Any]:
+    """Median and range of every case."""
+    found = {}
+    for context in contexts:
+        for count in rows:
+            times = milliseconds(backend, context, count, repeats)
+            name = f"{count} rows behind {context} positions"
+            found[name] = {"median": statistics.median(times), "min": min(times), "max": max(times)}
+            print(f"{name:<32} {found[name]['median']:9.3f} ms", flush=True)
+    return found
+
+
+def run(config: ModelConfig) -> dict[str, Any]:
+    """Measure everything. Raises BackendUnavailableError without kernels or a device."""
+    from specee.cuda import choose
+
+    chosen = choose()
+    import torch
+
+    from .cuda_kernels import copy_bandwidth
+
+    bandwidth = copy_bandwidth()
+    backend = random_backend(config, "cuda", launcher=chosen.launcher)
+    size = backend.weight_bytes  # type: ignore[attr-defined]
+    least = size / bandwidth / 1e6
+    print(f"{'weights at the speed of a copy':<32} {least:9.3f} ms", flush=True)
+    return {
+        "what": "decoding steps of the cuda backend, milliseconds of one call of verify",
+        "device": torch.cuda.get_device_name(),
+        "kernels_by": chosen.how,
+        "layers": config.num_layers,
+        "weight_bytes": size,
+        "copy_gb_per_s": bandwidth,
+        "weights_ms": least,
+        "steps_ms": measured(backend, ROWS, CONTEXTS),
+    }
+
+
+def main() -> int:
+    """Measure, print, and save if asked to."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--save", metavar="NAME", help="write bench/results/NAME.json")
+    parser.add_argument("--out", type=Path, help="write FILE, without a description of the machine")
+    parser.add_argument("--layers", type=int, default=LLAMA_3_8B.num_layers, help="of the model (default 32)")
+    options = parser.parse_args()
+    config = replace(LLAMA_3_8B, num_layers=options.layers, windows=(0,) * options.layers)
+    try:
+        result = run(config)
+    except SpeceeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    if options.save:
+        print(machine.save(options.save, result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Passes that have been before are launched again unseen: what was launched, and for how long it is known."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from specee.backends.cuda import CudaBackend  # noqa: E402
+from specee.backends.cuda_courses import MOST, Courses  # noqa: E402
+from specee.cuda import arrays  # noqa: E402
+from tests.cuda.recorder import CONFIG, Recorder, recorded, small  # noqa: E402
+from tests.random_model import random_model  # noqa: E402
+
+
+def test_arrays_of_a_step_stand_where_they_stood() -> None:
+    """All that a second step of as many rows gets is where it was: it may be launched unseen."""
+    backend, recorder, sequence = recorded(3)
+    first = [list(launch) for launch in recorder.launches]
+    recorder.launches.clear()
+    backend._layers._courses = Courses()  # nothing is known of the first one
+    backend.advance([(sequence, sequence.append([7, 8, 9]))], CONFIG.num_layers)
+    assert len(first) == len(recorder.launches)
+    for one, other in zip(first, recorder.launches, strict=True):
+        assert one[:3] == list(other[:3])
+        for a, b in zip(one[3], other[3], strict=True):
+            if isinstance(a, torch.Tensor):
+                assert a.data_ptr() == b.data_ptr(), one[0]
+
+
+def test_a_course_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second step of a kind is launched as the first one was, and no shape is looked at."""
+    looked: list[Any] = []
+
+    def watched(array: Any) -> Any:
+        looked.append(array)
+        return view(array)
+
+    view = arrays.view
+    backend, recorder, sequence = recorded(3)
+    monkeypatch.setattr(arrays, "view", watched)
+    first = list(recorder.launches)
+    recorder.launches.clear()
+    backend.advance([(sequence, sequence.append([7, 8, 9]))], CONFIG.num_layers)
+    assert [launch[:3] for launch in recorder.launches] == [launch[:3] for launch in first]
+    assert not looked
+    backend.advance([(sequence, sequence.append([7, 8]))], CONFIG.num_layers)
+    assert looked, "the negative control: another course is checked"
+
+
+def test_room_for_longer_texts_makes_other_courses() -> None:
+    config = replace(CONFIG, max_position=1024)
+    recorder = Recorder()
+    model = random_model(config, seed=1, kind="bf16")
+    backend = CudaBackend(config, model.slabs(), "bf16", device="cpu", launcher=recorder)
+    sequence = backend.sequence(100)
+    places = []
+    for _ in range(2):
+        recorder.launches.clear()
+        backend.advance([(sequence, sequence.append([1]))], config.num_layers)
+        paths = next(launch for launch in recorder.launches if launch[0] == "fill_paths")
+        places.append((paths[3][0].data_ptr(), paths[3][0].shape))
+        longer = backend.sequence(1000)
+    assert places[0] != places[1]
+    assert (places[0][1], places[1][1]) == ((1, 256), (1, 1024))
+    assert len(backend._layers._courses) == 1
+    assert longer.capacity == 1000
+
+
+def storages(backend: CudaBackend) -> set[int]:
+    """Where the arrays are that known courses hold."""
+    known = backend._layers._courses._known.values()
+    given = [argument for course in known for launch in course.launches for argument in launch[3]]
+    return {a.untyped_storage().data_ptr() for a in given if isinstance(a, torch.Tensor)}
+
+
+def test_a_sequence_takes_its_courses_and_its_cache_along() -> None:
+    backend = small()
+    kept, gone = (backend.sequence(8) for _ in range(2))
+    for work in ([kept], [gone], [kept, gone]):
+        backend.advance([(s, s.append([1])) for s in work], CONFIG.num_layers)
+    assert len(backend._layers._courses) == 3
+    places = [sequence.keys.untyped_storage().data_ptr() for sequence in (kept, gone)]
+    assert set(places) <= storages(backend)
+    del gone, work
+    gc.collect()
+    assert len(backend._layers._courses) == 1
+    assert places[0] in storages(backend)
+    assert places[1] not in storages(backend)
+
+
+def test_only_so_many_courses_are_kept() -> None:
+    backend = small()
+    sequence = backend.sequence(100)
+    for rows in range(1, 13):
+        for layer in range(1, CONFIG.num_layers + 1):
+            backend.advance([(sequence, sequence.append(range(rows)))], layer)
+        sequence.rollback(sequence.length)
+    assert len(backend._layers._courses) == MOST

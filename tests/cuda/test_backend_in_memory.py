@@ -1,0 +1,101 @@
+"""A transformers model in memory: its bf16 matrices are used where they are, from load() to the kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import specee  # noqa: E402
+from specee.backends import cuda as backend_module  # noqa: E402
+from specee.backends.cuda import CudaBackend  # noqa: E402
+from specee.errors import CheckpointError  # noqa: E402
+from specee.models.checkpoint import Checkpoint, open_checkpoint  # noqa: E402
+from specee.models.table import matrices  # noqa: E402
+from tests.cuda.emulator import LibraryLauncher, compiler, fresh_seed  # noqa: E402
+from tests.tiny_models import random_prompt, tiny_model  # noqa: E402
+
+SIZES = {"hidden_size": 128, "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 2}
+
+
+def made(family: str = "llama", dtype: str = "bfloat16") -> Any:
+    return tiny_model(family, seed=4, dtype=dtype, **SIZES)
+
+
+def emulated(*arguments: Any, given: Any = None, device: str = "cuda") -> CudaBackend:
+    if compiler() is None:
+        pytest.skip("no C++ compiler: the kernels' logic is not run on the host")
+    launcher = LibraryLauncher(fresh_seed("order of threads"))
+    return CudaBackend(*arguments, device="cpu", given=given, launcher=launcher)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_matrices_are_the_models_own(family: str) -> None:
+    """qwen2's head is its embedding, and both names are of one tensor."""
+    model = made(family)
+    checkpoint = open_checkpoint(model)
+    formats = checkpoint.formats("bf16")
+    given = checkpoint.tensors_on("cpu", formats)
+    assert set(given) == set(matrices(checkpoint.config))
+    own = {parameter.data_ptr() for parameter in model.parameters()}
+    assert {tensor.data_ptr() for tensor in given.values()} <= own
+    left = {(slab.role, slab.layer) for slab in checkpoint.slabs(formats, given)}
+    assert left.isdisjoint(given)
+    rest = emulated(checkpoint.config, checkpoint.slabs(formats, given), "bf16", formats, given=given)
+    read = emulated(checkpoint.config, checkpoint.slabs(formats), "bf16", formats)
+    logits = []
+    for backend in (rest, read):
+        sequence = backend.sequence(8)
+        work = [(sequence, sequence.append([5, 6, 7]))]
+        backend.advance(work, 2)
+        logits.append(backend.logits(work))
+    assert np.array_equal(*logits)
+
+
+def test_only_what_is_stored_as_it_is_stays() -> None:
+    checkpoint = open_checkpoint(made())
+    assert checkpoint.tensors_on("cpu", checkpoint.formats("int8")) == {}
+    assert checkpoint.tensors_on("cuda", checkpoint.formats("bf16")) == {}
+    single = open_checkpoint(made(dtype="float32"))
+    assert single.tensors_on("cpu", single.formats("bf16")) == {}
+
+
+def test_values_that_are_no_numbers_are_refused() -> None:
+    model = made()
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 4] = float("nan")
+    checkpoint = open_checkpoint(model)
+    with pytest.raises(CheckpointError, match=r"up_proj.*NaN or infinite"):
+        checkpoint.tensors_on("cpu", checkpoint.formats("bf16"))
+
+
+def test_load_and_generate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a model to tokens, as on a device: the same with and without speculation."""
+    monkeypatch.setattr("specee.backends.select.missing", lambda name: None)
+    monkeypatch.setattr("specee.backends.select.cuda_missing", lambda: None)
+    found: list[Any] = []
+
+    def here(self: Checkpoint, device: str, formats: Any) -> Any:
+        found.append(tensors_on(self, "cpu", formats))
+        return found[-1]
+
+    tensors_on = Checkpoint.tensors_on
+    monkeypatch.setattr(Checkpoint, "tensors_on", here)
+    monkeypatch.setattr(backend_module, "CudaBackend", emulated)
+    model = specee.load(made(), device="cuda")
+    backend = model.backend
+    assert isinstance(backend, CudaBackend)
+    assert backend.name == "cuda"
+    key = ("down", 1)
+    assert backend._table.matrix(*key).data_ptr() == found[0][key].data_ptr()
+    prompt = random_prompt(1, 6)
+    plain = model.generate(prompt, max_new_tokens=6, do_sample=True, seed=3, eos_token_id=[])
+    for policy in ("layerskip:exit_layer=1", "prompt-lookup"):
+        assert (
+            model.generate(prompt, max_new_tokens=6, do_sample=True, seed=3, eos_token_id=[], policy=policy)
+            == plain
+        )
