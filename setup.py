@@ -1,4 +1,4 @@
-"""Builds ``specee._cpu``, one extension with the code of every CPU instruction set, and ``specee._cuda``.
+"""Builds ``specee._cpu``, one extension with the code of every CPU instruction set, ``_graph`` and ``_cuda``.
 
 Metadata is in pyproject.toml, compiler flags in csrc/native_flags.py and csrc/cuda_build.py. Environment:
 ``SPECEE_WERROR=1`` turns warnings into errors; ``MAX_JOBS`` bounds the compilers that run at once (default:
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pybind11
 from setuptools import Extension, find_packages, setup
@@ -30,9 +31,9 @@ import cuda_build  # noqa: E402  an isolated build does not have the project's f
 import native_flags  # noqa: E402
 
 
-def sources() -> list[str]:
-    """C++ files of the extension that this platform can compile, relative to the root."""
-    found = sorted([*ROOT.glob("csrc/cpu/*.cpp"), *ROOT.glob("csrc/bindings/*.cpp")])
+def sources(*folders: str) -> list[str]:
+    """C++ files of an extension that this platform can compile, relative to the root."""
+    found = sorted(p for folder in folders for p in ROOT.glob(f"csrc/{folder}/*.cpp"))
     return [name for p in found if native_flags.compiled(name := p.relative_to(ROOT).as_posix())]
 
 
@@ -69,7 +70,9 @@ class BuildExtension(build_ext):
             self.build_cuda(ext, Path(output))
         else:
             objects = self.compile_sources(ext)
-            self.compiler.link_shared_object(objects, output, extra_postargs=["-pthread"], target_lang="c++")
+            self.compiler.link_shared_object(
+                objects, output, libraries=ext.libraries, extra_postargs=["-pthread"], target_lang="c++"
+            )
 
     def compile_sources(self, ext: Extension) -> list[str]:
         """Object files of an extension's C++ sources."""
@@ -83,7 +86,11 @@ class BuildExtension(build_ext):
                 output_dir=self.build_temp,
                 macros=macros,
                 include_dirs=ext.include_dirs,
-                extra_postargs=[*common, *(native_flags.isa_flags(source) or [])],
+                extra_postargs=[
+                    *common,
+                    *native_flags.unhurried(source),
+                    *(native_flags.isa_flags(source) or []),
+                ],
             )
 
         return in_parallel(compile_one, ext.sources)
@@ -112,10 +119,10 @@ class BuildPython(build_py):
         super().run()
 
 
-def extension(name: str, files: list[str], *, optional: bool = False) -> Extension:
-    """A C++ extension; the build goes on without an optional one that fails."""
+def extension(name: str, files: list[str], **options: Any) -> Extension:
+    """A C++ extension; the build goes on without one that is ``optional`` and fails."""
     include = [*native_flags.INCLUDE, pybind11.get_include()]
-    return Extension(name, files, include_dirs=include, language="c++", optional=optional)
+    return Extension(name, files, include_dirs=include, language="c++", **options)
 
 
 setup(
@@ -131,11 +138,17 @@ setup(
         "specee.bench": ["*.jsonl"],
         "specee.bench.harness": ["*.jsonl", "*.yaml"],
         "specee.cuda.kernels": ["*.cuh"],
-        "specee.cuda.include.specee": ["device.h", "philox.h", "tiles.h"],
+        "specee.cuda.include.specee": ["device.h", "philox.h", "round_record.h", "tiles.h"],
     },
     include_package_data=False,
     ext_modules=[
-        extension("specee._cpu", sources()),
+        extension("specee._cpu", sources("cpu", "bindings")),
+        # Loads the driver when it is used, so that it needs nothing of CUDA; drivers are for Linux alone.
+        *(
+            [extension("specee._graph", sources("graph", "bindings/graph"), libraries=["dl"])]
+            if sys.platform == "linux"
+            else []
+        ),
         extension(CUDA, [cuda_build.BINDINGS], optional=cuda_build.mode() != "1"),
     ],
     cmdclass={"build_ext": BuildExtension, "build_py": BuildPython},

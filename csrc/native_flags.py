@@ -13,6 +13,8 @@ INCLUDE = ["csrc/include", "csrc"]
 COMMON = ["-std=c++17", "-pthread", "-ffp-contract=off", "-fvisibility=hidden", "-fvisibility-inlines-hidden"]
 COMMON += ["-Wall", "-Wextra"]
 RELEASE = ["-O3", "-g0"]
+# Bindings that do no work of their own: most of what a compiler would do there is pybind11's templates.
+UNHURRIED = ["-O1"]
 X86_MACRO = ("SPECEE_X86", "1")
 
 _AVX2 = ["-mavx2", "-mfma", "-mf16c"]
@@ -32,6 +34,11 @@ _ISA = {
 def on_x86_64_linux() -> bool:
     """Whether the x86 instruction-set files are compiled; other platforms get the portable path."""
     return sysconfig.get_platform() == "linux-x86_64" and sys.maxsize > 2**32
+
+
+def unhurried(source: str) -> list[str]:
+    """Flags behind RELEASE of bindings whose speed does not matter, as their compilation's does."""
+    return UNHURRIED if source.startswith("csrc/bindings/graph/") else []
 
 
 def isa_flags(source: str) -> list[str] | None:

@@ -28,6 +28,10 @@ class BackendUnavailableError(SpeceeError, RuntimeError):
     """A backend was asked for that this build or machine does not have."""
 
 
+class DeviceError(SpeceeError, RuntimeError):
+    """A call of a device's driver failed; the message has the driver's words."""
+
+
 class CheckpointError(SpeceeError, ValueError):
     """A checkpoint cannot be used: missing, damaged, or inconsistent with its configuration."""
 

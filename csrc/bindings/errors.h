@@ -26,6 +26,10 @@ inline void register_errors() {
       raise_python("CheckpointError", error.what());
     } catch (const NumericalError& error) {
       raise_python("NumericalError", error.what());
+    } catch (const BackendUnavailableError& error) {
+      raise_python("BackendUnavailableError", error.what());
+    } catch (const DeviceError& error) {
+      raise_python("DeviceError", error.what());
     } catch (const OutOfMemoryError& error) {
       raise_python("OutOfMemoryError", error.what());
     }

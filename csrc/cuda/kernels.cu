@@ -46,6 +46,13 @@ int device_count(std::string* why) {
   return 0;
 }
 
+uintptr_t function(const Kernel& kernel, int device) {
+  const CurrentDevice current(device);
+  cudaFunction_t found = nullptr;
+  check(cudaGetFuncBySymbol(&found, kernel.function), "looking up " + kernel.name);
+  return reinterpret_cast<uintptr_t>(found);
+}
+
 void launch(const Kernel& kernel, const Launch& where, void** arguments) {
   const CurrentDevice current(where.device);
   const dim3 grid(where.grid[0], where.grid[1], where.grid[2]);

@@ -14,6 +14,7 @@
 #include "residual.cuh"
 #include "rms_norm.cuh"
 #include "rotation.cuh"
+#include "round.cuh"
 #include "scoring.cuh"
 #include "shares.cuh"
 #include "swiglu.cuh"
@@ -61,4 +62,10 @@
   X(fill_paths)                \
   X(add_bias)                  \
   X(copy_rows)                 \
-  X(token_shares)
+  X(token_shares)              \
+  X(begin_round)               \
+  X(chain_rows)                \
+  X(window_begins)             \
+  X(decide_exit)               \
+  X(take_drafts)               \
+  X(end_round)

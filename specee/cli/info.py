@@ -11,6 +11,7 @@ from specee._version import __version__
 from specee.backends import missing
 from specee.backends.select import cuda_missing
 from specee.cli import bandwidth
+from specee.cuda import graph
 from specee.models.default_model import DEFAULT_MODEL, cache_folder
 
 _OPTIONAL = {"torch": "hf", "transformers": "hf"}
@@ -46,6 +47,8 @@ def _backends() -> Iterator[tuple[str, str]]:
         f"missing: {reason}" if (reason := cuda_missing()) else "available",
     )
     yield "kernels cuda", _cuda_kernels()
+    reason = graph.missing()
+    yield "graphs cuda", "available" if reason is None else f"missing: {reason}"
 
 
 def _cuda_kernels() -> str:

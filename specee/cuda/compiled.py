@@ -20,6 +20,10 @@ class CompiledLauncher:
         given = [_as_taken(argument) for argument in arguments]
         _cuda.launch(kernel, grid, threads, given, device_of(first), stream_of(first))
 
+    def function(self, kernel: str, device: int = 0) -> int:
+        """The driver's handle of a kernel, for graphs. Raises ConfigurationError for one that is unknown."""
+        return _cuda.function(kernel, device)
+
 
 def _as_taken(argument: Argument) -> Argument:
     """The address of a torch tensor on a device: its interfaces cost more, and bf16 may have none."""

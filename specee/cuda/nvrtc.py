@@ -25,6 +25,11 @@ class NvrtcLauncher:
             values = [self._value(argument) for argument in arguments]
             self._module.get_function(kernel)(grid, (threads,), tuple(values))
 
+    def function(self, kernel: str, device: int = 0) -> int:
+        """The driver's handle of a kernel on a device, for graphs; it lives as long as this launcher."""
+        with cupy.cuda.Device(device):
+            return int(self._module.get_function(kernel).kernel.ptr)
+
     @staticmethod
     def _value(argument: Argument) -> np.generic:
         if argument is None:

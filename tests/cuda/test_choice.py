@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -105,6 +107,35 @@ def test_reasons_are_given_where_there_is_none(
     for reason in reasons:
         assert reason in str(caught.value)
         assert reason in line
+
+
+def test_graphs_get_kernels_by_handle(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = set_up(monkeypatch, 1, 1)
+    fake.function = lambda kernel, device: {"round_rows": 16}[kernel] + device  # type: ignore[attr-defined]
+    assert cuda.choose().launcher.function("round_rows", 1) == 17  # type: ignore[attr-defined]
+    set_up(monkeypatch, None, 1)
+    current: list[int] = []
+
+    @contextmanager
+    def on(device: int) -> Iterator[None]:
+        current.append(device)
+        yield
+        current.pop()
+
+    def kernel(name: str) -> SimpleNamespace:
+        return SimpleNamespace(kernel=SimpleNamespace(ptr={"round_rows": 32}[name] + current[-1]))
+
+    launcher: Any = cuda.choose().launcher
+    launcher._module.get_function = kernel
+    sys.modules["cupy"].cuda.Device = on
+    assert launcher.function("round_rows", 2) == 34
+    assert current == []
+
+
+def test_info_says_whether_there_are_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for reason, said in ((None, "available"), ("no driver", "missing: no driver")):
+        monkeypatch.setattr(info.graph, "missing", lambda reason=reason: reason)
+        assert ("graphs cuda", said) in list(info._backends())
 
 
 def test_info_says_which(monkeypatch: pytest.MonkeyPatch) -> None:

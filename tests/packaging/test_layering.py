@@ -191,7 +191,8 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 NATIVE_FORBIDDEN = {
     "csrc/include": r"cpu/|bindings/|cuda/|\.\./|Python\.h|pybind11|torch/|ATen/|c10/",
     "csrc/cpu": r"bindings/|cuda/|Python\.h|pybind11|torch/|ATen/|c10/",
-    "csrc/cuda": r"cpu/|bindings/|\.\./|Python\.h|pybind11|torch/|ATen/|c10/",
+    "csrc/graph": r"cpu/|bindings/|cuda/|cuda\.h|\.\./|Python\.h|pybind11|torch/|ATen/|c10/",
+    "csrc/cuda": r"graph/|cpu/|bindings/|\.\./|Python\.h|pybind11|torch/|ATen/|c10/",
     "csrc/bindings": r"torch/|ATen/|c10/|cuda_runtime|.*\.cuh",
 }
 

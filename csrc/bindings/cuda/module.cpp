@@ -83,6 +83,12 @@ PYBIND11_MODULE(_cuda, m) {
         return std::make_pair(count, why);
       },
       "Devices that the driver knows, and why none if it says so.");
+  m.def(
+      "function",
+      [](const std::string& name, int device) {
+        return specee::cuda::function(specee::cuda::find(name), device);
+      },
+      py::arg("kernel"), py::arg("device"), "The driver's handle of a kernel, for graphs.");
   m.def("launch", &specee::cuda::launch_kernel, py::arg("kernel"), py::arg("grid"), py::arg("threads"),
         py::arg("arguments"), py::arg("device"), py::arg("stream"),
         "Put a kernel on a stream. Pointers: an address, None, __cuda_array_interface__ or __dlpack__.");

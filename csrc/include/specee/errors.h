@@ -22,6 +22,12 @@ struct CheckpointError : std::invalid_argument {
 struct NumericalError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
+struct BackendUnavailableError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+struct DeviceError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
 struct OutOfMemoryError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };

@@ -10,7 +10,7 @@
 #include <memory>
 #include <new>
 
-#include "entries.h"
+#include "kernel_entries.h"
 
 namespace {
 

@@ -1,19 +1,15 @@
-// The kernels by name, as functions of arguments that are known when the program runs.
+// Kernels as functions of arguments that are known when the program runs.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "cuda/parameters.h"
-#include "device.h"
-// After what stands in for CUDA.
-#include "cuda/kernels.cuh"
 
 namespace emulation {
 
@@ -40,6 +36,7 @@ struct Entry {
   std::vector<Parameter> parameters;
   std::function<void(const Values&)> call;
 };
+using Entries = std::map<std::string, Entry>;
 
 template <class... Types, size_t... Numbers>
 Entry entry(void (*kernel)(Types...), std::index_sequence<Numbers...>) {
@@ -50,42 +47,6 @@ Entry entry(void (*kernel)(Types...), std::index_sequence<Numbers...>) {
 template <class... Types>
 Entry entry(void (*kernel)(Types...)) {
   return entry(kernel, std::index_sequence_for<Types...>());
-}
-
-inline const std::map<std::string, Entry>& entries() {
-#define ENTRY(name) {#name, entry(&specee::cuda::name)},
-  static const std::map<std::string, Entry> all = {SPECEE_CUDA_KERNELS(ENTRY)};
-#undef ENTRY
-  return all;
-}
-
-// What the host writes for each kind of argument.
-inline char letter(Parameter parameter) {
-  switch (parameter) {
-    case Parameter::pointer:
-      return 'p';
-    case Parameter::int32:
-      return 'i';
-    case Parameter::int64:
-      return 'l';
-    default:
-      return 'f';
-  }
-}
-
-// The kernel that takes arguments of these kinds. Throws std::runtime_error if there is none.
-inline const Entry& find_entry(const std::string& name, const std::string& kinds) {
-  const auto found = entries().find(name);
-  if (found == entries().end()) throw std::runtime_error("no kernel '" + name + "'");
-  const std::vector<Parameter>& parameters = found->second.parameters;
-  if (parameters.size() != kinds.size())
-    throw std::runtime_error(name + " takes " + std::to_string(parameters.size()) +
-                             " arguments, and there are " + std::to_string(kinds.size()));
-  for (size_t i = 0; i < parameters.size(); ++i)
-    if (kinds[i] != letter(parameters[i]))
-      throw std::runtime_error(name + ": argument " + std::to_string(i) + " is not of kind " +
-                               letter(parameters[i]));
-  return found->second;
 }
 
 }  // namespace emulation

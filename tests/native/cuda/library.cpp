@@ -2,7 +2,7 @@
 // sanitizer watches (a program under one has to be started so); emulator.cpp is for that.
 #include <cstdio>
 
-#include "entries.h"
+#include "kernel_entries.h"
 
 // Kinds are a letter an argument (p, i, l, f); pointers, integers and the bits of floats are in `values`.
 // Returns 0, or 1 with what is wrong in `why`.

@@ -1,0 +1,161 @@
+"""Milliseconds of decode rounds on this machine's device: graphs, kernel by kernel, and the backend's steps.
+
+    python -m bench.cuda_rounds [--save NAME] [--out FILE]
+
+Weights are random, of the shape of a small Llama. Rounds start again at the same position each time, so that
+all of them do the same work. Needs torch with CUDA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from specee.cuda import choose, graph
+from specee.cuda.graph import Means
+from specee.cuda.record import SequencePlan
+from specee.errors import SpeceeError
+from specee.models.table import Key, matrices, shapes
+from specee.types import ModelConfig, RopeConfig
+
+from . import machine
+
+LLAMA = ModelConfig(
+    family="llama",
+    vocab_size=128256,
+    hidden_size=2048,
+    intermediate_size=8192,
+    num_layers=16,
+    num_heads=32,
+    num_kv_heads=8,
+    head_dim=64,
+    max_position=4096,
+    norm_eps=1e-5,
+    rope=RopeConfig(theta=500000.0),
+    windows=(0,) * 16,
+    tied_head=True,
+)
+REPEATS, WARM = 30, 5
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured, and where; ``before`` is how many positions come before the rounds."""
+
+    config: ModelConfig
+    device: str
+    means: Means
+    before: int = 512
+    repeats: int = REPEATS
+    warm: int = WARM
+
+
+def random_weights(setting: Setting) -> dict[Key, Any]:
+    """Every tensor of the table, on the device: bf16 matrices with rows of length one, norms of ones."""
+    import torch
+
+    products = set(matrices(setting.config))
+    found: dict[Key, Any] = {}
+    for key, shape in shapes(setting.config).items():
+        if key in products:
+            values = torch.randn(shape, device=setting.device) * shape[1] ** -0.5
+            found[key] = values.to(torch.bfloat16)
+        else:
+            found[key] = torch.ones(shape, device=setting.device)
+    return found
+
+
+def milliseconds(call: Callable[[], object], setting: Setting) -> dict[str, float]:
+    """Of one call, which waits for the device: median and range."""
+    taken = []
+    for turn in range(setting.warm + setting.repeats):
+        begin = time.perf_counter()
+        call()
+        if turn >= setting.warm:
+            taken.append((time.perf_counter() - begin) * 1e3)
+    return {"median": statistics.median(taken), "min": min(taken), "max": max(taken)}
+
+
+def run(setting: Setting) -> dict[str, Any]:
+    """Measure everything. Raises SpeceeError where rounds cannot be had."""
+    import torch
+
+    from specee.backends.cuda import CudaBackend
+    from specee.backends.cuda_round import CudaRound, ModelRound, Shape
+
+    config, means = setting.config, setting.means
+    backend = CudaBackend(
+        config,
+        [],
+        "bf16",
+        device=setting.device,
+        given=random_weights(setting),
+        launcher=means.launcher,
+    )
+    layers = range(config.num_layers)
+    found: dict[str, Any] = {}
+    for sequences in (1, 4):
+        own = [backend.sequence(setting.before + 16) for _ in range(sequences)]
+        for one in own:
+            backend.advance([(one, one.append([1] * setting.before))], config.num_layers)
+
+        def step(own: Any = own) -> None:
+            work = [(one, one.append([1])) for one in own]
+            backend.advance(work, config.num_layers)
+            backend.argmax(work)
+            for one in own:
+                one.rollback(1)
+
+        found[f"steps, {sequences} sequences"] = milliseconds(step, setting)
+        for drafts, running in ((0, layers), (0, layers[::2]), (3, layers)):
+            shape = Shape(drafts, max(1, config.num_layers // 4) if drafts else None)
+            plans = [SequencePlan(1, setting.before, drafts)] * sequences
+            for one_by_one in (False, True):
+                parts = ModelRound(
+                    *(config, backend._table, backend._layers),
+                    *(own, shape, torch.device(setting.device)),
+                )
+                means = Means(means.launcher, means.function, means.library, one_by_one)
+                round_ = CudaRound(parts, means)
+                name = f"{round_.how}, {sequences} sequences, {len(running)} layers, {drafts} drafts"
+                found[name] = milliseconds(lambda r=round_, w=running, p=plans: r.run(w, [], p), setting)
+    return found
+
+
+def main() -> int:
+    """Measure, print, and save if asked to."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--save", metavar="NAME", help="write bench/results/NAME.json")
+    parser.add_argument("--out", type=Path, help="write FILE, without a description of the machine")
+    options = parser.parse_args()
+    try:
+        launcher: Any = choose().launcher
+        found = run(Setting(LLAMA, "cuda", Means(launcher, launcher.function)))
+    except SpeceeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for name, line in found.items():
+        print(f"{name:<52} {line['median']:9.3f} ms")
+    result = {
+        "what": "decode rounds, milliseconds of one",
+        "graphs": graph.missing() or "conditional nodes",
+        "cases": found,
+    }
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    if options.save:
+        print(machine.save(options.save, result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

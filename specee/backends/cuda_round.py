@@ -1,0 +1,273 @@
+"""A decode round of the CUDA backend as a program: drafts, layers, exits, head and acceptance in one launch.
+
+What is recorded is what :class:`CudaLayers` launches for a pass, over arrays that are the round's alone. Its
+sequences are those of the recording, all of them in each round; their rows are chains behind the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from specee.backends.cuda_layers import CudaLayers, Run
+from specee.backends.cuda_weights import CudaWeights
+from specee.backends.cuda_workspace import Span, Workspace, cut_inputs
+from specee.backends.reference_sequence import ReferenceSequence
+from specee.cuda.acceptance import Accepted, Drafts, Draws, Pieces, accept, target_pieces
+from specee.cuda.decode import DecodeRound, Model
+from specee.cuda.graph import Means
+from specee.cuda.launcher import Launcher
+from specee.cuda.products import multiply, norm_rows
+from specee.cuda.record import (
+    ROUND_PLAN,
+    ROUND_RESULT,
+    ROUND_TOKENS,
+    SequenceOutcome,
+    SequencePlan,
+)
+from specee.cuda.round import Asked, ChainRows, Drafted, RoundState, chain_rows, window_begins
+from specee.cuda.rows import copy_rows
+from specee.cuda.scoring import Head, Mlp, Prediction, States, exit_predictor
+from specee.cuda.shares import token_shares
+from specee.cuda.tiles import MAX_LINEAR_ROWS, vocab_splits
+from specee.errors import CapacityError, ConfigurationError
+from specee.models.exit_parts import ExitParts
+from specee.types import ModelConfig
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a round has room for.
+
+    Either ``drafts`` of each sequence, made after ``draft_layer`` layers, from the head that all layers share
+    (Elhoushi et al., "LayerSkip", ACL 2024), or exits by the predictors of ``exits``.
+    """
+
+    drafts: int = 0
+    draft_layer: int | None = None
+    exits: ExitParts | None = None
+
+
+class ModelRound:
+    """Arrays of a round, and what a model does in it.
+
+    ``candidates`` (sequences, k) int32 are for whoever plans the round to write, where there are predictors;
+    ``each``: rows of a sequence. Raises ConfigurationError for more rows than a pass has, and predictors over
+    packed weights.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        table: CudaWeights,
+        layers: CudaLayers,
+        sequences: Seq[ReferenceSequence],
+        shape: Shape,
+        device: torch.device,
+    ) -> None:
+        _check(config, sequences, shape)
+        self._config, self._layers, self._shape, self._device = config, layers, shape, device
+        self.sequences = tuple(sequences)
+        self.each = each = shape.drafts + 1
+        count = len(sequences)
+        rows = count * each
+        self._norm, matrix = table.vector("final_norm"), table.matrix(*table.head_key)
+        self._matrix = matrix
+        quantised = not isinstance(table.matrix("q", 0), Tensor)
+        workspace = Workspace(config, device, quantised=quantised)
+        workspace.fit(max(sequence.capacity for sequence in sequences))
+        self._rows, self._newest = workspace.span(0, rows), workspace.span(rows, rows + count)
+        self._tails = workspace.tails(MAX_LINEAR_ROWS, 1)  # chains have none
+        self._runs = [Run(own, workspace.span(i * each, i * each + each)) for i, own in enumerate(sequences)]
+        self._newest_runs = [
+            Run(own, workspace.span(rows + i, rows + i + 1)) for i, own in enumerate(sequences)
+        ]
+        self._normed = workspace.inputs(config.hidden_size, quantised=not isinstance(matrix, Tensor))
+        self._logits = torch.empty(rows, config.vocab_size, device=device)
+        self.state = self._state(count, rows)
+        self._accept_arrays(count, rows)
+        self._predictors = None if shape.exits is None else self._parts(shape.exits, matrix)
+
+    def model(self) -> Model:
+        """For :func:`specee.cuda.decode.decode_round`."""
+        exits = self._shape.exits
+        return Model(
+            layer=lambda launcher, layer: self._layers.on(launcher).through(layer, self._rows, self._runs),
+            head=self._head,
+            enter=self._enter,
+            predictor=None if exits is None else self._ask,
+            checkable=() if exits is None else tuple(layer - 1 for layer in exits.layers),
+            draft=None if self._shape.draft_layer is None else self._draft,
+        )
+
+    def _enter(self, launcher: Launcher) -> None:
+        self._place(launcher, self._rows, None)
+        if self._predictors is not None:
+            copy_rows(launcher, self._nothing, self._predictors.out.probabilities)
+
+    def _place(self, launcher: Launcher, span: Span, which: Tensor | None) -> None:
+        """Rows before their first layer."""
+        out = ChainRows(span.tokens, span.positions, span.lengths, span.ends, span.slots)
+        chain_rows(launcher, self.state, which, out)
+        for window, begins in span.begins.items():
+            window_begins(launcher, span.ends, begins, window)
+        self._layers.on(launcher).enter(span, self._tails[: len(span.ends)])
+
+    def _draft(self, launcher: Launcher) -> Drafted:
+        """Each sequence's newest row through the first layers, and what the head makes of it."""
+        span, layers = self._newest, self._layers.on(launcher)
+        self._place(launcher, span, self.state.newest)
+        for layer in range(self._shape.draft_layer or 0):
+            layers.through(layer, span, self._newest_runs)
+        count = len(self.sequences)
+        logits = self._head_logits(launcher, span.x)
+        pieces = Pieces(self._pieces.scores[:count], self._pieces.tokens[:count])
+        target_pieces(launcher, logits, self._greedy, pieces)
+        accept(launcher, pieces, self._alone, self._drafted)
+        token_shares(launcher, logits, self._drafted.targets, self._shares)
+        return Drafted(self._drafted.targets, self._shares)
+
+    def _head(self, launcher: Launcher) -> Accepted:
+        logits = self._head_logits(launcher, self._rows.x)
+        target_pieces(launcher, logits, self.state.draws, self._pieces)
+        accept(launcher, self._pieces, self._chains, self._accepted)
+        return self._accepted
+
+    def _head_logits(self, launcher: Launcher, x: Tensor) -> Tensor:
+        normed = cut_inputs(self._normed, 0, len(x))
+        norm_rows(launcher, x, self._norm, normed, eps=self._config.norm_eps)
+        multiply(launcher, normed, self._matrix, self._logits[: len(x)])
+        return self._logits[: len(x)]
+
+    def _ask(self, launcher: Launcher, layer: int) -> Asked:
+        parts = self._predictors
+        assert parts is not None
+        states, out = States(self._rows.x, self.state.newest), parts.out
+        mlp = parts.networks[layer]
+        # Before the first that is asked there are zeros, which is what the first is compared with.
+        exit_predictor(launcher, parts.head, mlp, states, self.candidates, out, before=out.probabilities)
+        return Asked(self.candidates, out.logits, out.confidences)
+
+    def _state(self, count: int, rows: int) -> RoundState:
+        layers = self._config.num_layers
+        return RoundState(
+            plan=self._zeros(ROUND_PLAN.itemsize, dtype=torch.uint8),
+            result=self._zeros(ROUND_RESULT.itemsize, dtype=torch.uint8),
+            runs=self._zeros(layers),
+            checks=self._zeros(layers),
+            flags=self._zeros(2),
+            tokens=self._zeros(rows),
+            draws=self._draws(rows),
+            newest=self._zeros(count),
+        )
+
+    def _draws(self, rows: int) -> Draws:
+        return Draws(
+            self._zeros(rows, dtype=torch.float64),
+            self._zeros(rows, dtype=torch.int64),
+            self._zeros(rows, dtype=torch.int64),
+        )
+
+    def _accept_arrays(self, count: int, rows: int) -> None:
+        pieces = vocab_splits(self._config.vocab_size)
+        self._pieces = Pieces(self._zeros(rows, pieces, dtype=torch.float64), self._zeros(rows, pieces))
+        self._accepted = self._written(rows, count)
+        parents = torch.arange(rows, dtype=torch.int32, device=self._device) - 1
+        self._chains = Drafts(self.state.tokens, parents, self._firsts(rows, rows // count))
+        # A draft is the target of a row that is alone.
+        self._greedy, self._shares = self._draws(count), self._zeros(count, dtype=torch.float32)
+        none = self._zeros(count) - 1
+        self._alone, self._drafted = Drafts(none, none, self._firsts(count, 1)), self._written(count, count)
+
+    def _written(self, rows: int, count: int) -> Accepted:
+        return Accepted(*(self._zeros(size) for size in (rows, rows, count, count)))
+
+    def _firsts(self, rows: int, each: int) -> Tensor:
+        return torch.arange(0, rows + 1, each, dtype=torch.int32, device=self._device)
+
+    def _zeros(self, *shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
+        return torch.zeros(shape, dtype=dtype, device=self._device)
+
+    def _parts(self, exits: ExitParts, matrix: Any) -> _Predictors:
+        if not isinstance(matrix, Tensor):
+            raise ConfigurationError(
+                "exits over a packed head: allowed is a head of bf16; choose weights='bf16'"
+            )
+        count, k = len(self.sequences), exits.candidates
+        self.candidates = self._zeros(count, k)
+        self._nothing = self._zeros(count, k, dtype=torch.float32)
+        networks = {layer - 1: self._network(exits, i) for i, layer in enumerate(exits.layers)}
+        out = Prediction(
+            logits=self._zeros(count, k, dtype=torch.float32),
+            probabilities=self._zeros(count, k, dtype=torch.float32),
+            confidences=self._zeros(count, dtype=torch.float32),
+            decisions=self._zeros(count),
+        )
+        return _Predictors(Head(self._norm, matrix, self._config.norm_eps), networks, out)
+
+    def _network(self, exits: ExitParts, i: int) -> Mlp:
+        arrays = (exits.first[i].T, exits.first_bias[i], exits.second[i], exits.second_bias[i : i + 1])
+        on = [torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in arrays]
+        return Mlp(*(array.to(self._device) for array in on))
+
+
+class CudaRound:
+    """Rounds of some sequences of a backend, in one launch each where the driver has conditional nodes.
+
+    ``how`` and ``reason``: as of :class:`specee.cuda.graph.Round`, which says what is raised.
+    """
+
+    def __init__(self, parts: ModelRound, means: Means) -> None:
+        self._parts = parts
+        self._round = DecodeRound(parts.state, parts.model(), means)
+        self.how, self.reason = self._round.how, self._round.reason
+
+    def run(
+        self, layers: Iterable[int], checked: Iterable[int], plans: Seq[SequencePlan]
+    ) -> tuple[int, tuple[SequenceOutcome, ...]]:
+        """How many layers ran, and what came of each sequence (:class:`specee.cuda.decode.DecodeRound`).
+
+        Keys and values of all rows are stored; rows of sequences are for the caller to book. Raises
+        ConfigurationError unless there is a plan for each sequence, CapacityError where one has no room for
+        as many drafts as the round may make, and DeviceError.
+        """
+        sequences, each = self._parts.sequences, self._parts.each
+        if len(plans) != len(sequences):
+            raise ConfigurationError(f"{len(plans)} plans for {len(sequences)} sequences: give one for each")
+        for plan, sequence in zip(plans, sequences, strict=True):
+            if not 0 <= plan.position <= sequence.capacity - each:
+                raise CapacityError(
+                    f"a round of {each} rows from position {plan.position} on, in a sequence of "
+                    f"{sequence.capacity}: allowed are positions up to {sequence.capacity - each}"
+                )
+        return self._round.run(layers, checked, plans)
+
+
+@dataclass(frozen=True)
+class _Predictors:
+    head: Head
+    networks: dict[int, Mlp]
+    out: Prediction
+
+
+def _check(config: ModelConfig, sequences: Seq[ReferenceSequence], shape: Shape) -> None:
+    rows = len(sequences) * (shape.drafts + 2)  # and one more of each while drafts are made
+    if not 0 <= shape.drafts < ROUND_TOKENS or not 0 < rows <= MAX_LINEAR_ROWS:
+        raise ConfigurationError(
+            f"{len(sequences)} sequences with {shape.drafts} drafts each: allowed are 0..{ROUND_TOKENS - 1} "
+            f"drafts, and {MAX_LINEAR_ROWS} rows, two of each sequence and one for each draft"
+        )
+    layer, last = shape.draft_layer, config.num_layers - 1
+    if (layer is None) != (shape.drafts == 0) or (layer is not None and not 1 <= layer <= last):
+        raise ConfigurationError(
+            f"{shape.drafts} drafts after {layer} layers: allowed are 1..{last} layers where there are "
+            "drafts, and None where there are none"
+        )
+    if shape.exits is not None and shape.drafts:
+        raise ConfigurationError("exits in a round with drafts: allowed is one of both; leave one out")

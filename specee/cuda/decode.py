@@ -1,0 +1,120 @@
+"""Decode rounds as programs: what a model's own kernels do is put in where it belongs.
+
+A round is recorded once for a model, with arrays for as many sequences and drafts as there may be; which
+layers run, who is checked and how much is drafted is in the plan's record, each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+
+from specee.cuda.acceptance import Accepted
+from specee.cuda.arrays import address, stream_of
+from specee.cuda.graph import Means, Round, driver
+from specee.cuda.launcher import Launcher
+from specee.cuda.program import Program, Recorder
+from specee.cuda.record import ROUND_RESULT, SequenceOutcome, SequencePlan, decode, encode
+from specee.cuda.round import (
+    Asked,
+    Drafted,
+    RoundState,
+    begin_round,
+    decide_exit,
+    end_round,
+    take_drafts,
+)
+from specee.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's part of a round; each is called once, with the launcher that records.
+
+    ``enter``: rows to where the first layer takes them from, if that is anything. ``layer``: all rows
+    through one layer. ``predictor``: what the exit predictor behind a layer says of each
+    sequence's newest row; asked behind ``checkable`` layers. ``head``: from all rows' last states to accepted
+    drafts (:func:`specee.cuda.acceptance.target_pieces` and :func:`~specee.cuda.acceptance.accept`).
+    ``draft``: a draft after each sequence's newest row, for rounds that draft.
+    """
+
+    layer: Callable[[Launcher, int], None]
+    head: Callable[[Launcher], Accepted]
+    predictor: Callable[[Launcher, int], Asked] | None = None
+    checkable: Collection[int] = ()
+    draft: Callable[[Launcher], Drafted] | None = None
+    enter: Callable[[Launcher], None] | None = None
+
+
+def decode_round(state: RoundState, model: Model) -> Program:
+    """Drafts while somebody makes them, then layers as the plan has them, exits, the head, and acceptance.
+
+    Without ``model.draft`` nothing is drafted, and without ``model.predictor`` nobody leaves early. Raises
+    ConfigurationError.
+    """
+    layers, _, each = state.sizes()
+    _check(model, layers, each)
+    recorder = Recorder()
+    begin_round(recorder, state)
+    if model.draft is not None:
+        with recorder.repeat(state.drafts_made()):
+            take_drafts(recorder, state, model.draft(recorder))
+    if model.enter is not None:
+        model.enter(recorder)
+    for layer in range(layers):
+        with recorder.when(state.layer_runs(layer)):
+            model.layer(recorder, layer)
+            if model.predictor is not None and layer in model.checkable:
+                with recorder.when(state.layer_checked(layer)):
+                    decide_exit(recorder, state, model.predictor(recorder, layer), layer)
+    with recorder.when(state.head_runs()):
+        accepted = model.head(recorder)
+    end_round(recorder, state, accepted)
+    return recorder.program()
+
+
+def _check(model: Model, layers: int, each: int) -> None:
+    beyond = sorted(layer for layer in model.checkable if not 0 <= layer < layers)
+    if beyond or (model.predictor is None and model.checkable):
+        raise ConfigurationError(
+            f"checkable layers {tuple(sorted(model.checkable))} of {layers} with "
+            f"{'a' if model.predictor else 'no'} predictor: allowed are layers of the model, with one"
+        )
+    if model.draft is not None and each < 2:
+        raise ConfigurationError(
+            "drafts with one row a sequence: give each sequence a row for every draft too"
+        )
+
+
+class DecodeRound:
+    """A recorded round with its records: a plan goes in, one launch, and what came of it is read back.
+
+    ``how`` and ``reason`` as of :class:`specee.cuda.graph.Round`, which says what is raised.
+    """
+
+    def __init__(self, state: RoundState, model: Model, means: Means) -> None:
+        _, self._sequences, self._each = state.sizes()
+        self._state = state
+        self._driver = driver(means.library)
+        self._round = Round(decode_round(state, model), means)
+        self.how, self.reason = self._round.how, self._round.reason
+
+    def run(
+        self, layers: Iterable[int], checked: Iterable[int], sequences: Seq[SequencePlan]
+    ) -> tuple[int, tuple[SequenceOutcome, ...]]:
+        """How many layers ran, and what each sequence has of it; on the current stream of the plan's library.
+
+        Raises ConfigurationError for a plan that the round has no rows for, and DeviceError.
+        """
+        most = max((plan.drafts for plan in sequences), default=0)
+        if len(sequences) > self._sequences or most >= self._each:
+            raise ConfigurationError(
+                f"{len(sequences)} sequences with up to {most} drafts: this round has room for "
+                f"{self._sequences}, and {self._each - 1} drafts of each"
+            )
+        stream = stream_of(self._state.plan)
+        self._driver.copy_in(address(self._state.plan), encode(layers, checked, sequences), stream)
+        self._round.launch(stream)
+        data = self._driver.copy_out(address(self._state.result), ROUND_RESULT.itemsize, stream)
+        return decode(data, len(sequences))

@@ -1,0 +1,114 @@
+"""What a round is told, and what it tells: csrc/include/specee/round_record.h in numpy.
+
+A test holds both together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from specee.errors import ConfigurationError
+
+ROUND_LAYERS = 256
+ROUND_SEQUENCES = 64
+ROUND_TOKENS = 16
+_WORDS = ROUND_LAYERS // 64
+
+SEQUENCE_PLAN = np.dtype(
+    [
+        *(("seed", "<u8"), ("position", "<i8"), ("temperature", "<f8")),
+        *(("threshold", "<f4"), ("floor", "<f4"), ("token", "<i4"), ("drafts", "<i4")),
+    ]
+)
+ROUND_PLAN = np.dtype(
+    [
+        *(("layers", "<u8", (_WORDS,)), ("checked", "<u8", (_WORDS,))),
+        *(("sequences", "<i4"), ("unused", "<i4"), ("sequence", SEQUENCE_PLAN, (ROUND_SEQUENCES,))),
+    ]
+)
+SEQUENCE_RESULT = np.dtype(
+    [
+        *((name, "<i4") for name in ("exit_layer", "drafted", "accepted", "drafting", "count", "unused")),
+        ("tokens", "<i4", (ROUND_TOKENS,)),
+    ]
+)
+ROUND_RESULT = np.dtype(
+    [("layers_run", "<i4"), ("unused", "<i4"), ("sequence", SEQUENCE_RESULT, (ROUND_SEQUENCES,))]
+)
+
+
+@dataclass(frozen=True)
+class SequencePlan:
+    """A sequence's part of a plan.
+
+    ``token`` and ``position`` are its newest committed row's; ``drafts`` how many to make at most, none after
+    one whose confidence is below ``floor``; ``threshold``, of a predictor's confidence, from which on its row
+    leaves; ``temperature`` 0 is greedy.
+    """
+
+    token: int
+    position: int
+    drafts: int = 0
+    floor: float = 0.0
+    threshold: float = 0.5
+    temperature: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SequenceOutcome:
+    """What a round did for a sequence.
+
+    ``tokens``: accepted drafts and the one after them, or what it left with; a token below 0 is none
+    (:mod:`specee.cuda.acceptance`). ``exit_layer``: layers done when it left, or None.
+    """
+
+    tokens: tuple[int, ...]
+    exit_layer: int | None
+    drafted: int
+    accepted: int
+
+
+def encode(layers: Iterable[int], checked: Iterable[int], sequences: Seq[SequencePlan]) -> bytes:
+    """A plan's record: which layers run, and behind which of them the predictor is asked.
+
+    Raises ConfigurationError.
+    """
+    record = np.zeros((), ROUND_PLAN)
+    record["layers"], record["checked"] = _mask("layers", layers), _mask("checked layers", checked)
+    if not 1 <= len(sequences) <= ROUND_SEQUENCES:
+        raise ConfigurationError(f"{len(sequences)} sequences in a round: allowed are 1..{ROUND_SEQUENCES}")
+    record["sequences"] = len(sequences)
+    for place, plan in zip(record["sequence"], sequences, strict=False):
+        if not 0 <= plan.drafts < ROUND_TOKENS:
+            raise ConfigurationError(f"{plan.drafts} drafts in a round: allowed are 0..{ROUND_TOKENS - 1}")
+        for name in SEQUENCE_PLAN.names or ():
+            place[name] = getattr(plan, name)
+    return record.tobytes()
+
+
+def decode(data: bytes, sequences: int) -> tuple[int, tuple[SequenceOutcome, ...]]:
+    """How many layers ran, and what the first ``sequences`` sequences have of the round."""
+    record = np.frombuffer(data, ROUND_RESULT, 1)[0]
+    return int(record["layers_run"]), tuple(_outcome(one) for one in record["sequence"][:sequences])
+
+
+def _outcome(one: Any) -> SequenceOutcome:
+    left = int(one["exit_layer"])
+    tokens = tuple(int(token) for token in one["tokens"][: one["count"]])
+    return SequenceOutcome(tokens, left if left >= 0 else None, int(one["drafted"]), int(one["accepted"]))
+
+
+def _mask(what: str, layers: Iterable[int]) -> npt.NDArray[np.uint64]:
+    words = [0] * _WORDS
+    for layer in layers:
+        if not 0 <= layer < ROUND_LAYERS:
+            raise ConfigurationError(f"{what}: {layer}; allowed are 0..{ROUND_LAYERS - 1}")
+        words[layer // 64] |= 1 << layer % 64
+    return np.array(words, np.uint64)

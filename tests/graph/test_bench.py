@@ -1,0 +1,34 @@
+"""The bench of rounds runs, made small, and without a device it says why it cannot."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("torch")
+
+from specee.bench import cuda_rounds
+from specee.cuda.graph import Means
+from tests.cuda.test_choice import set_up
+from tests.graph.fake_driver import FakeDriver, FakeLauncher
+from tests.random_model import SHAPES
+
+
+def test_every_case_runs(fake: FakeDriver) -> None:
+    launcher = FakeLauncher(fake)
+    means = Means(launcher, launcher.function, fake.path)
+    setting = cuda_rounds.Setting(SHAPES["tiles-short"], "cpu", means, before=3, repeats=1, warm=0)
+    found = cuda_rounds.run(setting)
+    assert len(found) == 2 * (1 + 3 * 2)
+    for how in ("steps", "graph", "launches"):
+        assert [name for name in found if name.startswith(how)]
+    assert all(line["min"] <= line["median"] <= line["max"] for line in found.values())
+    assert fake.log().count("cuGraphLaunch 0") == 2 * 3
+
+
+def test_without_a_device_it_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up(monkeypatch, 0, None)
+    monkeypatch.setattr("sys.argv", ["cuda_rounds"])
+    assert cuda_rounds.main() == 2
+    assert "CUDA kernels are not available: specee._cuda finds no device" in capsys.readouterr().err
