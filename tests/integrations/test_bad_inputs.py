@@ -32,7 +32,7 @@ def _refuse_work(model: Any, patch: pytest.MonkeyPatch) -> list[str]:
     engine, _ = accelerated.accelerated(model).ready(model)
     assert engine is not None
     asked: list[str] = []
-    for verb in ("advance", "verify", "draft", "logits", "argmax", "sample"):
+    for verb in ("advance", "verify", "run_rounds", "draft", "logits", "argmax", "sample"):
 
         def work(*_: Any, _verb: str = verb, **__: Any) -> Any:
             asked.append(_verb)
