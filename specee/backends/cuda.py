@@ -38,7 +38,7 @@ class CudaBackend(DrafterVerbs):
 
     Rows of all sequences of a call go through a layer together, 64 at a time, parents first. Inputs of
     products are rounded to bf16 or quantised to int8 once a row, as the weights want it; the residual
-    stream is fp32 (docs/numerics.md). Drafter blocks and predictors are torch's, a row at a time.
+    stream is fp32 (docs/numerics.md). Drafter blocks are torch's, a row at a time.
 
     ``given``: tensors of the table that are there already, used in place where kernels can read them; then
     ``slabs`` has the others. ``launcher`` and ``free``, bytes that the device has left, are found out unless

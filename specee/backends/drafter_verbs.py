@@ -150,7 +150,7 @@ class DrafterVerbs(HeadVerbs):
         *,
         confirm: bool,
     ) -> Exits:
-        """Rows through layers until predictors let them go, one after the other."""
+        """Rows through layers until predictors let them go, side by side."""
         known = self._own_exits(predictors)
         self._named([(call.sequence, (call.slot,)) for call in calls])
         for call in calls:
@@ -159,8 +159,7 @@ class DrafterVerbs(HeadVerbs):
         ranks = [RankCall(call.sequence, call.column, call.slot) for call in checked]
         candidates = iter(self.rank(drafter, ranks, known.candidates, head))
         rows = [ExitRow(next(candidates) if call.layers else []) for call in calls]
-        pairs = zip(calls, rows, strict=True)
-        return Exits([leave(self, *pair, known, confirm=confirm) for pair in pairs], 0.0, 0.0, 0.0)
+        return Exits(leave(self, calls, rows, known, confirm=confirm), 0.0, 0.0, 0.0)
 
     def exit_rows(self, predictors: FittedExits, candidates: Seq[Seq[int]]) -> ReferenceExitRows:
         """Rows to ask predictors about. Raises RowError, ConfigurationError."""

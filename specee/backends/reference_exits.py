@@ -12,7 +12,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from specee.backends.exit_parts import checked_exits
-from specee.backends.protocol import Exit, ExitCall, Floats, Ints, Work
+from specee.backends.protocol import Exit, ExitCall, Floats, Ints, SequenceState, Work
 from specee.backends.reference_chain import catch_up
 from specee.backends.reference_drafter import ReferenceColumn, ReferenceDrafter
 from specee.backends.reference_sequence import ReferenceSequence
@@ -149,26 +149,58 @@ def checked_candidates(candidates: npt.ArrayLike, rows: int, config: ModelConfig
 
 
 def leave(
-    backend: Scorer, call: ExitCall, row: ExitRow, predictors: ReferenceExits, *, confirm: bool
-) -> Exit:
-    """One row through its layers: see :meth:`.Backend.leave_early`."""
-    config = backend.config
-    work = [(call.sequence, [call.slot])]
-    info = call.sequence.row(call.slot)
-    for layer in call.layers:
-        if layer < info.done:
+    backend: Scorer,
+    calls: Seq[ExitCall],
+    rows: Seq[ExitRow],
+    predictors: ReferenceExits,
+    *,
+    confirm: bool,
+) -> list[Exit]:
+    """Rows through their layers, those that want the same ones together: see :meth:`.Backend.leave_early`."""
+    exits: dict[int, Exit] = {}
+    begun = [call.sequence.row(call.slot).done for call in calls]
+    for layer in sorted({layer for call in calls for layer in call.layers}):
+        here = [at for at, call in enumerate(calls) if layer in call.layers and layer >= begun[at]]
+        here = [at for at in here if at not in exits]
+        if not here:
             continue
+        work = _work(calls, here)
         backend.advance(work, layer)
-        chance = predictors.chance(layer, row.features(backend.candidate_logits(work, [row.candidates])[0]))
-        if chance <= call.threshold:
-            continue
-        if confirm:
-            token = int(backend.sample(work, [call.sampling])[0])
-        else:
-            token = row.choose(config.vocab_size, call.sampling, info.position + 1)
-        if token in row.candidates:
-            return Exit(layer, token, chance)
-    if not confirm:
-        return Exit(0, -1, 0.0)
-    backend.advance(work, config.num_layers)
-    return Exit(config.num_layers, int(backend.sample(work, [call.sampling])[0]), 1.0)
+        logits = backend.candidate_logits(work, [rows[at].candidates for at in here])
+        chances = [
+            (at, predictors.chance(layer, rows[at].features(own)))
+            for at, own in zip(here, logits, strict=True)
+        ]
+        willing = [(at, chance) for at, chance in chances if chance > calls[at].threshold]
+        tokens = _tokens(backend, calls, rows, [at for at, _ in willing], confirm=confirm)
+        for (at, chance), token in zip(willing, tokens, strict=True):
+            if token in rows[at].candidates:
+                exits[at] = Exit(layer, token, chance)
+    staying = [at for at in range(len(calls)) if at not in exits]
+    if confirm and staying:
+        backend.advance(_work(calls, staying), backend.config.num_layers)
+        tokens = _tokens(backend, calls, rows, staying, confirm=True)
+        last = backend.config.num_layers
+        exits |= {at: Exit(last, token, 1.0) for at, token in zip(staying, tokens, strict=True)}
+    return [exits.get(at, Exit(0, -1, 0.0)) for at in range(len(calls))]
+
+
+def _work(calls: Seq[ExitCall], chosen: Seq[int]) -> list[tuple[SequenceState, list[int]]]:
+    return [(calls[at].sequence, [calls[at].slot]) for at in chosen]
+
+
+def _tokens(
+    backend: Scorer, calls: Seq[ExitCall], rows: Seq[ExitRow], chosen: Seq[int], *, confirm: bool
+) -> list[int]:
+    """Of each chosen row, by the whole head where it has to confirm, else the likeliest candidate."""
+    if confirm:
+        drawn: list[int] = backend.sample(
+            _work(calls, chosen), [calls[at].sampling for at in chosen]
+        ).tolist()
+        return drawn
+    vocabulary = backend.config.vocab_size
+    places = [calls[at].sequence.row(calls[at].slot).position + 1 for at in chosen]
+    return [
+        rows[at].choose(vocabulary, calls[at].sampling, place)
+        for at, place in zip(chosen, places, strict=True)
+    ]
