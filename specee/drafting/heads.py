@@ -38,8 +38,8 @@ class DraftHeads:
         if speculator.drafter is not None:
             stored = stored_format(backend.weights)
             self.drafter = backend.drafter(speculator.drafter, stored)
-            normed = speculator.drafter.plain
-            self.drafter_head = backend.draft_head(None, speculator.vocabulary, stored, normed=normed)
+            options = {"normed": True} if speculator.drafter.plain else {}
+            self.drafter_head = backend.draft_head(None, speculator.vocabulary, stored, **options)
         if speculator.exits is not None:
             self.exits = backend.exit_predictors(speculator.exits)
             tokens = (

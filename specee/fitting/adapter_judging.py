@@ -14,6 +14,7 @@ from specee.fitting.adapter_samples import Positions, order_of, positions_of
 from specee.fitting.adapter_training import AdapterTraining
 from specee.fitting.corpus import Text
 from specee.fitting.frozen import Frozen
+from specee.fitting.precision import PRODUCTS, autocast
 from specee.fitting.timetable import Pace
 from specee.types import KVDtype
 
@@ -27,7 +28,7 @@ class AdapterJudge:
         self, backend: Backend, frozen: Frozen, vocabulary: Tensor, kv_dtype: KVDtype | None = None
     ) -> None:
         self._backend, self._frozen, self._kv_dtype = backend, frozen, kv_dtype
-        self._vocabulary, self._head = vocabulary, frozen.head.bfloat16()
+        self._vocabulary, self._head = vocabulary, frozen.head.to(PRODUCTS)
         self._trimmed = self._head[vocabulary]
 
     def agreement(
@@ -64,11 +65,11 @@ class AdapterJudge:
         for states, adapters in zip(positions.states.unbind(1), training.by_layer(), strict=True):
             tokens = [self._best(states, self._head), self._vocabulary[self._best(states, self._trimmed)]]
             for adapter in adapters:
-                with torch.autocast("cpu", torch.bfloat16):
+                with autocast():
                     adapted = adapter(states)
                 tokens.append(self._vocabulary[self._best(adapted, self._trimmed)])
             found.append(torch.stack([(each == right).sum() for each in tokens]))
         return torch.stack(found)
 
     def _best(self, states: Tensor, head: Tensor) -> Tensor:
-        return functional.linear(self._frozen.normed(states).bfloat16(), head).argmax(-1)
+        return functional.linear(self._frozen.normed(states).to(PRODUCTS), head).argmax(-1)

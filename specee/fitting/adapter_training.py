@@ -18,6 +18,7 @@ from specee.fitting.adapter_samples import Positions
 from specee.fitting.distillation import distilled
 from specee.fitting.drafter import Norm
 from specee.fitting.frozen import Frozen
+from specee.fitting.precision import PRODUCTS, autocast
 from specee.fitting.training import schedule
 from specee.models.speculator import Adapter
 from specee.types import ModelConfig
@@ -74,7 +75,7 @@ class AdapterTraining:
         self.batches, self.done = batches, 0
         self.layers, self.widths = tuple(layers), tuple(widths)
         self._of, self._frozen = of, frozen
-        self._head = frozen.head[vocabulary].bfloat16()
+        self._head = frozen.head[vocabulary].to(PRODUCTS)
         self.adapters = nn.ModuleList([ExitAdapter(frozen.config, width) for _ in layers for width in widths])
         self._optimizer = torch.optim.AdamW(
             self.adapters.parameters(), _RATE, (0.9, 0.95), weight_decay=_DECAY
@@ -96,7 +97,7 @@ class AdapterTraining:
             for adapter in adapters:
                 if self.done == 0:
                     adapter.scale.copy_(states.pow(2).mean().sqrt())
-                with torch.autocast("cpu", torch.bfloat16):
+                with autocast():
                     outputs.append(self._frozen.normed(adapter(states)))
         everything = torch.ones(len(positions.last), dtype=torch.bool)
         wanted = self._frozen.normed(positions.last)

@@ -18,6 +18,7 @@ from specee.fitting import adapter_report, kept_arrays
 from specee.fitting.adapter_judging import AdapterJudge
 from specee.fitting.adapter_report import Head, LayerReport
 from specee.fitting.adapter_samples import order_of, positions_of
+from specee.fitting.adapter_shapes import exit_layers, widths_of
 from specee.fitting.adapter_training import AdapterTraining
 from specee.fitting.corpus import Text
 from specee.fitting.frozen import Frozen
@@ -28,25 +29,7 @@ from specee.policies.objective import Objective
 
 _SAVE_EVERY = 32  # batches
 _JUDGED = 8  # tokens to fit on, for one that is held out and looked at
-_TENTHS = 1, 2, 4, 6, 8
-_SHARES = 16, 4, 1
-_WIDEST = 1024
 _TRAINED = 0.75  # of the stage's time, where that is bounded; the rest is for judging
-
-
-def exit_layers(depth: int) -> tuple[int, ...]:
-    """A handful of 1..depth-1, denser below.
-
-    A draft costs as many layers as its exit has below it, so shallow exits have most to gain; four fifths is
-    what `layerskip` drafts at unless told otherwise.
-    """
-    return tuple(sorted({min(max(round(depth * tenth / 10), 1), depth - 1) for tenth in _TENTHS} - {0}))
-
-
-def widths_of(hidden: int) -> tuple[int, ...]:
-    """A sixteenth, a fourth and all of the hidden size in blocks of 16 outputs, but none that is too wide."""
-    able = {-(-hidden // (16 * share)) * 16 for share in _SHARES}
-    return tuple(sorted(width for width in able if width <= _WIDEST))
 
 
 def fit_adapters(

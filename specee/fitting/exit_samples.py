@@ -23,6 +23,7 @@ from specee.fitting.corpus import Text
 from specee.fitting.drafter import Drafter
 from specee.fitting.frozen import Frozen
 from specee.fitting.judging import layers_wanted
+from specee.fitting.precision import PRODUCTS, autocast
 from specee.fitting.states import halves
 from specee.types import KVDtype
 
@@ -67,7 +68,7 @@ class Sampler:
         self._tokens = tokens
         self._backend, self._frozen, self._drafter = backend, frozen, drafter
         self._vocabulary, self._candidates, self._kv_dtype = vocabulary, candidates, kv_dtype
-        self._head = frozen.head[vocabulary].bfloat16()
+        self._head = frozen.head[vocabulary].to(PRODUCTS)
         self._layers = range(1, backend.config.num_layers + 1)
 
     def samples(
@@ -125,11 +126,11 @@ class Sampler:
     @torch.no_grad()
     def _propose(self, batch: Batch) -> Ints:
         """Candidates of the token after each position but the first: (texts, length, k), likeliest first."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             embedded = self._frozen.embedding[batch.tokens]
             (output,) = self._drafter(embedded, self._drafter.fused(batch.before.float()), 1)
         logits = functional.linear(
-            self._drafter.headed(output, self._frozen.normed).bfloat16(), self._head
+            self._drafter.headed(output, self._frozen.normed).to(PRODUCTS), self._head
         ).float()
         best = logits.topk(self._candidates, dim=-1).indices
         proposals: Ints = self._vocabulary[best].numpy()

@@ -15,6 +15,7 @@ from specee.fitting.batches import Batch
 from specee.fitting.corpus import Text
 from specee.fitting.drafter import Drafter
 from specee.fitting.frozen import Frozen
+from specee.fitting.precision import PRODUCTS, autocast
 from specee.fitting.states import hidden_states
 from specee.fitting.timetable import Pace
 from specee.types import KVDtype
@@ -51,7 +52,7 @@ class Judge:
         """
         wanted, read = layers_wanted(drafter.shape.layers, self._backend.config.num_layers)
         order = batches.plan(self._texts, _TOKENS, "report")
-        head = self._frozen.head[vocabulary].bfloat16()
+        head = self._frozen.head[vocabulary].to(PRODUCTS)
         hits, total = torch.zeros(steps), torch.zeros(steps)
         for done, indices in enumerate(order):
             if done and pace is not None and pace.over():
@@ -70,7 +71,7 @@ class Judge:
         self, drafter: Drafter, vocabulary: Tensor, head: Tensor, batch: Batch, steps: int
     ) -> tuple[Tensor, Tensor]:
         """By step, drafts that are right, and drafts in all."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             outputs = drafter(
                 self._frozen.embedding[batch.tokens], drafter.fused(batch.before.float()), steps
             )
@@ -79,7 +80,7 @@ class Judge:
             counts = batch.counts.clone()
             counts[:, :step] = False  # there no true state is that far behind
             best = functional.linear(
-                drafter.headed(output[counts], self._frozen.normed).bfloat16(), head
+                drafter.headed(output[counts], self._frozen.normed).to(PRODUCTS), head
             ).argmax(-1)
             right[step] = (vocabulary[best] == batch.right[counts]).sum()
             made[step] = counts.sum()

@@ -12,10 +12,15 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, repeat, takewhile
 
 from specee.errors import ConfigurationError
+from specee.fitting.adapter_shapes import exit_layers, widths_of
 from specee.types import ModelConfig
 
 LONGEST = 512  # tokens of a text, more or less
 _MOST_WORDS = 32_768  # of a draft vocabulary
+_ROWS = 128  # whose logits are made at a time
+_TRAINED = (
+    40  # bytes a number: itself, its gradient, two moments; and all that once more on the way to a file
+)
 _MB = 1 << 20
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?B)?", re.IGNORECASE)
 _UNITS = {"B": 1, "KB": 1 << 10, "MB": _MB, "GB": 1 << 30, "TB": 1 << 40}
@@ -46,7 +51,8 @@ class Footprint:
         return {
             "texts": limits.width * self._sequence(),
             "states": self._states(limits),
-            "training": self._fixed() + limits.batch * self._token() + self._opened(limits),
+            "training": self._fixed() + self._logits() + limits.batch * self._token() + self._opened(limits),
+            "adapters": self._frozen() + self._adapters(limits.batch // 2) + self._logits(),
             "exits": self._frozen() + limits.look * self._looked_at(),
         }
 
@@ -68,14 +74,14 @@ class Footprint:
         return limits.batch * 6 * (self._layers + 1) * self._config.hidden_size
 
     def _frozen(self) -> int:
-        """Embedding, head and last layer in fp32, and the head of the draft vocabulary in halves."""
+        """Embedding, head and last layer in fp32, and the head of the draft vocabulary."""
         config = self._config
         heads = 1 if config.tied_head else 2
         words = min(_MOST_WORDS, config.vocab_size)
         return (
             4 * heads * config.vocab_size * config.hidden_size
             + 4 * self._block()
-            + 2 * words * config.hidden_size
+            + 4 * words * config.hidden_size
         )
 
     def _block(self) -> int:
@@ -85,16 +91,27 @@ class Footprint:
         return attention + 3 * config.hidden_size * config.intermediate_size
 
     def _fixed(self) -> int:
-        """The block, its gradient and two moments; once more while it is written to a file."""
+        """The block as it is trained, and what is frozen."""
         hidden = self._config.hidden_size
         numbers = self._block() + hidden * hidden * (self._layers + 2)
-        return self._frozen() + 28 * numbers
+        return self._frozen() + _TRAINED * numbers
+
+    def _adapters(self, batch: int) -> int:
+        """All that are trained side by side, and what they make of a batch."""
+        config = self._config
+        layers, widths = exit_layers(config.num_layers), widths_of(config.hidden_size)
+        numbers = 2 * config.hidden_size * len(layers) * sum(widths)
+        return _TRAINED * numbers + batch * 24 * config.hidden_size * len(layers) * len(widths)
+
+    def _logits(self) -> int:
+        """Of some rows, of two distributions, and what becomes of them."""
+        return 4 * 4 * _ROWS * min(_MOST_WORDS, self._config.vocab_size)
 
     def _token(self) -> int:
-        """Activations that the backward pass needs, half of them in bf16."""
+        """Activations that the backward pass needs."""
         config = self._config
         wide = 24 * config.hidden_size + 8 * config.intermediate_size + 6 * config.q_dim
-        return self._steps * (3 * wide + 12 * config.num_heads * LONGEST)
+        return self._steps * (5 * wide + 12 * config.num_heads * LONGEST)
 
     def _looked_at(self) -> int:
         """Keys, values and states of all layers."""

@@ -45,7 +45,7 @@ class Plan:
     corpus: str | None = None
     base: str | None = None
     candidates: int = 4
-    adapter_samples: int = 131_072
+    adapter_samples: int = 65_536
     exit_samples: int = 16_384
     exit_epochs: int = 100
     generations: int = 200

@@ -19,6 +19,7 @@ from specee.fitting.batches import Batch
 from specee.fitting.distillation import distilled
 from specee.fitting.drafter import Drafter
 from specee.fitting.frozen import Frozen
+from specee.fitting.precision import PRODUCTS, autocast
 from specee.fitting.timetable import Pace
 
 _LATER = 0.8  # what a step of the unrolled drafter counts beside the one before
@@ -31,7 +32,7 @@ class Settings:
     """Of a training run.
 
     The drafter is unrolled by ``steps``, from the share ``later`` of all batches on: what it gives must be
-    worth something before it is read again. ``half`` computes products in bf16.
+    worth something before it is read again. ``half`` computes products in bf16, where that is fast.
     """
 
     steps: int = 2
@@ -64,7 +65,7 @@ class Training:
         self._of, self._pace = f"{of}; {settings}", pace
         self._frozen, self._settings = frozen, settings
         head = frozen.head[vocabulary]
-        self._head = head.bfloat16() if settings.half else head
+        self._head = head.to(PRODUCTS) if settings.half else head
         self._optimizer = torch.optim.AdamW(
             drafter.parameters(), settings.learning_rate, (0.9, 0.95), weight_decay=settings.weight_decay
         )
@@ -121,7 +122,7 @@ class Training:
         return outputs
 
     def _precision(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self._settings.half)
+        return autocast(enabled=self._settings.half)
 
     def save(self, path: Path) -> None:
         """All that a resumed run needs. Raises OSError."""

@@ -95,8 +95,7 @@ def test_what_can_be_learnt_is_learnt(frozen: Frozen, seed: int, monkeypatch: py
         states = 20 * torch.randn(count, 2, hidden)
         return Positions(states, states[:, 0] * turn)  # and nothing that the second layer could know
 
-    judge = AdapterJudge(None, frozen, torch.arange(frozen.config.vocab_size))  # type: ignore[arg-type]
-    judge._vocabulary, judge._trimmed = vocabulary, frozen.head[vocabulary].bfloat16()
+    judge = AdapterJudge(None, frozen, vocabulary)  # type: ignore[arg-type]
     before = judge._hits(training, positions()) / count
     for _ in range(training.batches):
         training.step(positions())

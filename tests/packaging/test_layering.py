@@ -68,7 +68,7 @@ SUITE, ITS_COMMAND = "specee.bench", "specee.cli.bench"
 NEEDS_EXTRAS = re.compile(
     r"specee\.(backends\.(reference|cuda|head_verbs|drafter_verbs)|cuda\.nvrtc|integrations|bench\.kernels|bench\.decode\.exactness"
     r"|triton_kernels\.|fitting\.(adapter_judging|adapter_samples|adapter_training|adapters|batches|block|distillation|drafter|exit_samples|exit_training|exits|frozen)"
-    r"|fitting\.(judging|kept_training|pipeline|training))"
+    r"|fitting\.(judging|kept_training|pipeline|precision|training))"
 )
 EXTRAS = ("torch", "triton", "transformers", "matplotlib", "llama_cpp", "cupy")
 # The bare name belongs to another distribution.
