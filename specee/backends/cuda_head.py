@@ -24,6 +24,8 @@ from specee.cuda.tiles import MAX_LINEAR_ROWS, vocab_splits
 from specee.errors import NumericalError
 from specee.types import ModelConfig, Sampling
 
+_WORD = (1 << 64) - 1  # what noise takes of a seed
+
 
 class CudaHead:
     """The final norm and the output matrix, 64 states at a time."""
@@ -48,6 +50,14 @@ class CudaHead:
         self._drafts = Drafts(none, none, firsts.to(torch.int32).to(device))
         self._accepted = Accepted(*(self._empty(torch.int32, MAX_LINEAR_ROWS) for _ in range(4)))
         self._shares = self._empty(torch.float32, MAX_LINEAR_ROWS)
+        zeros = Draws(
+            self._empty(torch.float64, MAX_LINEAR_ROWS).zero_(),
+            *(self._empty(torch.int64, MAX_LINEAR_ROWS).zero_() for _ in range(2)),
+        )
+        self._greedy = {
+            count: Draws(zeros.temperatures[:count], zeros.seeds[:count], zeros.positions[:count])
+            for count in range(1, MAX_LINEAR_ROWS + 1)
+        }
 
     def _empty(self, dtype: torch.dtype, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self._device)
@@ -68,9 +78,12 @@ class CudaHead:
         for part in _chunks(states):
             end = begin + len(part)
             logits = self._chunk(part, head)
-            tokens.append(self._drawn(logits, None if draws is None else draws[begin:end]))
+            chosen = self._chosen(logits, None if draws is None else draws[begin:end])
             if shares:
-                found.append(self._shares_of(logits, tokens[-1]))
+                token_shares(self._launcher, logits, chosen, self._shares[: len(part)])
+            tokens.append(_checked(chosen.cpu().numpy().astype(np.int64)))
+            if shares:
+                found.append(on_host(self._shares[: len(part)]))
             begin = end
         return np.concatenate(tokens), np.concatenate(found)
 
@@ -101,51 +114,52 @@ class CudaHead:
         multiply(self._launcher, self._normed_rows(states), self._matrix, out)
         return out
 
-    def _drawn(self, logits: Tensor, draws: Seq[Draw] | None) -> Ints:
-        """The token of each row; on the host only where rows have filters or penalties."""
+    def _chosen(self, logits: Tensor, draws: Seq[Draw] | None) -> Tensor:
+        """The token of each row, (rows,) int32 on the device; from the host where there are filters."""
         count = len(logits)
         own = [] if draws is None else [at for at, draw in enumerate(draws) if not _plain(draw.sampling)]
-        tokens = np.zeros(count, np.int64)
+        chosen: Tensor = self._accepted.targets[:count]
         if len(own) < count:
-            tokens = self._targets(logits, draws)
-        for at, row in zip(own, on_host(logits[own]) if own else (), strict=True):
-            tokens[at] = drawn(row, draws[at]) if draws is not None else 0
-        return tokens
+            self._draw(logits, draws)
+        if own and draws is not None:
+            rows = zip(own, on_host(logits[own]), strict=True)
+            tokens = [drawn(row, draws[at]) for at, row in rows]
+            chosen[own] = torch.tensor(tokens, dtype=torch.int32, device=self._device)
+        return chosen
 
-    def _targets(self, logits: Tensor, draws: Seq[Draw] | None) -> Ints:
+    def _draw(self, logits: Tensor, draws: Seq[Draw] | None) -> None:
+        """Every row's token by temperature and noise alone, into ``accepted.targets``."""
         count = len(logits)
-        plain = [(0.0, 0, 0)] * count
-        if draws is not None:
-            plain = [(d.sampling.temperature, d.sampling.seed, d.position) for d in draws]
-        temperatures, seeds, positions = zip(*plain, strict=True)
-        on = Draws(
-            torch.tensor(temperatures, dtype=torch.float64, device=self._device),
-            torch.from_numpy(np.array(seeds, np.uint64).view(np.int64)).to(self._device),
-            torch.tensor(positions, dtype=torch.int64, device=self._device),
-        )
         pieces = Pieces(self._pieces.scores[:count], self._pieces.tokens[:count])
-        target_pieces(self._launcher, logits, on, pieces)
-        none = self._drafts.tokens[:count]
-        out = self._accepted
+        target_pieces(self._launcher, logits, self._as_drawn(count, draws), pieces)
+        none, out = self._drafts.tokens[:count], self._accepted
         accept(
             self._launcher,
             pieces,
             Drafts(none, none, self._drafts.firsts[: count + 1]),
             Accepted(out.targets[:count], out.path[:count], out.counts[:count], out.next_tokens[:count]),
         )
-        found: Ints = out.targets[:count].cpu().numpy().astype(np.int64)
-        if (found < 0).any():
-            raise NumericalError(
-                f"row {int(np.argmin(found))} of {count} has a logit that is not a number, or none above "
-                "minus infinity: check the weights, or use weights of a wider format"
-            )
-        return found
 
-    def _shares_of(self, logits: Tensor, tokens: Ints) -> Floats:
-        out = self._shares[: len(tokens)]
-        on = torch.from_numpy(tokens.astype(np.int32)).to(self._device)
-        token_shares(self._launcher, logits, on, out)
-        return on_host(out)
+    def _as_drawn(self, count: int, draws: Seq[Draw] | None) -> Draws:
+        if draws is None or all(draw.sampling.temperature == 0 for draw in draws):
+            return self._greedy[count]
+        return Draws(
+            torch.tensor([d.sampling.temperature for d in draws], dtype=torch.float64, device=self._device),
+            torch.from_numpy(np.array([d.sampling.seed & _WORD for d in draws], np.uint64).view(np.int64)).to(
+                self._device
+            ),
+            torch.tensor([d.position for d in draws], dtype=torch.int64, device=self._device),
+        )
+
+
+def _checked(tokens: Ints) -> Ints:
+    """The tokens. Raises NumericalError where a row has none to draw."""
+    if (tokens < 0).any():
+        raise NumericalError(
+            f"row {int(np.argmin(tokens))} of {len(tokens)} has a logit that is not a number, or none above "
+            "minus infinity: check the weights, or use weights of a wider format"
+        )
+    return tokens
 
 
 def _plain(sampling: Sampling) -> bool:

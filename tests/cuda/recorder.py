@@ -6,7 +6,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from specee.backends.cuda import CudaBackend
 from tests.random_model import SHAPES, random_model
@@ -15,16 +15,16 @@ CONFIG = SHAPES["tiles"]
 
 
 @dataclass
-class Watching(TorchDispatchMode):
-    """Names of torch's operations, in order with the launches, which it is told of."""
+class Watching(TorchFunctionMode):
+    """Names of all that is asked of torch, in order with the launches, which it is told of."""
 
     seen: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__()
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen.append(str(function))
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(function.__name__)
         return function(*args, **(kwargs or {}))
 
 

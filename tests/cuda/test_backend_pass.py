@@ -13,8 +13,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from specee.backends.cuda import CudaBackend  # noqa: E402
-from specee.errors import ConfigurationError, OutOfMemoryError  # noqa: E402
+from specee.errors import ConfigurationError, NumericalError, OutOfMemoryError  # noqa: E402
 from specee.models.table import shapes  # noqa: E402
+from specee.types import Sampling  # noqa: E402
 from tests.cuda.emulator import EmulatedLauncher, LibraryLauncher, compiler, fresh_seed  # noqa: E402
 from tests.cuda.recorder import CONFIG, Recorder, recorded, small  # noqa: E402
 from tests.random_model import SHAPES, random_model  # noqa: E402
@@ -50,16 +51,16 @@ def test_packed_weights_take_quantised_rows() -> None:
 
 
 def test_nothing_waits_or_is_made_between_first_and_last_launch() -> None:
-    """Between launches there are views of arrays that stand, and nothing else: a graph could hold it."""
+    """Between launches arrays that stand are looked at, and nothing else: a graph could hold it."""
     _, recorder, _ = recorded(5)
     assert recorder.watching is not None
     seen = recorder.watching.seen
     first, last = seen.index("launch embed_bf16"), len(seen) - 1 - seen[::-1].index(f"launch {ONE}")
     between = {name for name in seen[first:last] if not name.startswith("launch")}
-    assert between <= {"aten.slice.Tensor", "aten.view.default", "aten.select.int", "aten.unbind.int"}
-    copy = "aten.copy_.default"
-    assert copy in seen[:first], "the negative control: what is sent before is seen"
-    assert copy in seen[last:], "and what is kept after"
+    # __get__: of shape, dtype and device.
+    assert between <= {"__get__", "__getitem__", "data_ptr", "flatten", "is_contiguous", "view"}
+    assert {"copy_", "empty_like"} <= set(seen[:first]), "the negative control: what is sent before is seen"
+    assert "copy_" in seen[last:], "and what is kept after"
 
 
 def test_tensors_that_are_there_are_used_in_place() -> None:
@@ -179,6 +180,24 @@ def test_a_parent_may_join_after_its_child(emulated: CudaBackend) -> None:
         states.append(emulated.hidden([(mine, [draft])]))
     assert np.isfinite(states[0]).all()
     assert np.array_equal(*states)
+
+
+@pytest.mark.parametrize("spoiled", [np.nan, np.inf])
+def test_logits_that_are_no_numbers_are_told_of(spoiled: float) -> None:
+    if compiler() is None:
+        pytest.skip("no C++ compiler: the kernels' logic is not run on the host")
+    model = random_model(SHAPES["tiles-short"], seed=1, kind="bf16")
+    model.weights["final_norm", -1][5] = spoiled
+    model.weights["head", -1][7, 5] = 0  # 0 times infinity is not a number
+    launcher = LibraryLauncher(fresh_seed("order of threads"))
+    backend = CudaBackend(model.config, model.slabs(), "bf16", device="cpu", launcher=launcher)
+    sequence = backend.sequence(4)
+    work = [(sequence, sequence.append([1, 2]))]
+    backend.advance(work, 1)
+    with pytest.raises(NumericalError, match="row 0 of 2"):
+        backend.argmax(work)
+    with pytest.raises(NumericalError, match="row 0 of 2"):
+        backend.draft(work, [Sampling(), Sampling(1.0)])
 
 
 class Sanitised:
