@@ -13,7 +13,7 @@ from tests.cuda.emulator import ROOT, compiler, fresh_seed
 from tests.graph.fake_driver import FLAGS, SOURCES, Built, call_compiler
 
 # Of the builder and of what calls it; the fake driver is what it is elsewhere, and keeps account by itself.
-SANITIZED = ["-g1", "-fno-omit-frame-pointer", "-fsanitize=address", "-fno-sanitize-recover=all"]
+SANITIZED = ["-O0", "-g1", "-fno-omit-frame-pointer", "-fsanitize=address", "-fno-sanitize-recover=all"]
 SANITIZED += ["-fsanitize=undefined"]
 BUILDER = sorted((ROOT / "csrc" / "graph").glob("*.cpp"))
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
