@@ -33,8 +33,10 @@ def order_of(texts: Seq[Text], count: int, most_tokens: int, epochs: int, seed: 
         for indices in batches.plan(texts, most_tokens, f"adapters {seed} {epoch}"):
             if have >= count:
                 return found
-            found.append(indices)
-            have += sum(len(texts[index].tokens) - max(texts[index].begin, 1) for index in indices)
+            own = sum(len(texts[index].tokens) - max(texts[index].begin, 1) for index in indices)
+            if own > 0:
+                found.append(indices)
+                have += own
     return found
 
 

@@ -118,7 +118,7 @@ def fit(
         cut_short=timetable.cut_short(),
         seconds=timetable.spent(),
     )
-    trained = report.tokens * plan.epochs if base is None else 0
+    trained = _trained_tokens(report, plan) if base is None else 0
     _write(run, mark, output, speculator, {"trained": trained, "report": asdict(report)})
     return report
 
@@ -159,6 +159,15 @@ def _calibrated(run: Run, mark: str, speculator: Speculator) -> Speculator:
     _write(run, mark, path, speculator, {})
     stored = read_speculator(path, run.model.config, mark)
     return replace(speculator, calibration=calibrate(run, stored))
+
+
+def _trained_tokens(report: Report, plan: Plan) -> int:
+    """A token counted as often as it was seen, more or less where stages were cut short."""
+    count = report.tokens * plan.epochs
+    for stage in ("states", "drafter"):
+        done, total = report.cut_short.get(stage, (1, 1))
+        count = count * done // total
+    return count
 
 
 def _digest(plan: Plan) -> str:
