@@ -34,7 +34,7 @@ class NativeRounds:
         self._makers = {
             kind: drafter
             for kind, drafter in drafters.items()
-            if isinstance(drafter, (BlockDrafter, TreeDrafter))
+            if type(drafter) in (BlockDrafter, TreeDrafter)  # nobody's own, which may draft otherwise
         }
 
     def makes(self, draft: Draft) -> bool:

@@ -82,9 +82,10 @@ class TreeChoice:
             priced = (*priced, pruning.spared, pruning.questions)
         if self._known == (objective, priced):  # nothing has changed: rounds without trees are many
             return self._planned
-        self._known = objective, priced
         whole = self._plan(objective, None) if self._whole else None
         pruned = None if pruning is None or (whole and self._rest) else self._plan(objective, pruning)
+        # Without a thought of pruning that is no plan to keep.
+        self._known = None if pruning is not None and pruned is None else (objective, priced)
         self._rest = max(0, self._rest - 1)
         if pruned is not None and (whole is None or pruned.value >= _GAIN * whole.value):
             self._planned = pruned

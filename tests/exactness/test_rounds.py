@@ -94,9 +94,6 @@ def a_call(here: World, text: Text, rng: np.random.Generator) -> RoundCall:
         )
     if kind == 3 and most > 0:
         parents = [int(rng.integers(-1, i)) for i in range(most)]
-        children: set[tuple[int, int]] = set()
-        for i, parent in enumerate(parents):
-            children.add((parent, i))
         tokens = _distinct(parents, rng)
         slots = state.branch(tokens, parents)
         if rng.random() < 0.5:
