@@ -67,9 +67,7 @@ class Executor:
             return self._leaving.run(plan, self._sequences, clock)
         if isinstance(plan, NextToken):
             sequences = [self._sequences[index] for index in plan.sequences]
-            if True not in [
-                sequence.judged for sequence in sequences
-            ]:  # stops are asked about a token anyway
+            if True not in [sequence.judged for sequence in sequences]:  # stops hear of a token anyway
                 return self._rounds.plain(sequences, clock)
             return self._watched([Draft(index, _NONE, 0) for index in plan.sequences], sequences, clock)
         sequences = [self._sequences[draft.sequence] for draft in plan.drafts]

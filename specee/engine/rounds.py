@@ -16,6 +16,9 @@ from specee.engine.settled import Settled, drafted_round, round_of
 from specee.policies import Draft, DraftSource, Round
 
 
+_MAKERS = (BlockDrafter, TreeDrafter)
+
+
 class Wanted(NamedTuple):
     """A sequence and its draft. ``tree``: what was drafted already, None where the backend is to draft."""
 
@@ -31,11 +34,11 @@ class NativeRounds:
         self, backend: Backend, heads: DraftHeads, drafters: Mapping[type[DraftSource], Drafter]
     ) -> None:
         self._backend, self._heads = backend, heads
-        self._makers = {
-            kind: drafter
-            for kind, drafter in drafters.items()
-            if type(drafter) in (BlockDrafter, TreeDrafter)  # nobody's own, which may draft otherwise
-        }
+        self._makers: dict[type[DraftSource], BlockDrafter | TreeDrafter] = {}
+        for kind, drafter in drafters.items():
+            # A class derived from one of these may draft otherwise.
+            if isinstance(drafter, _MAKERS) and type(drafter) in _MAKERS:
+                self._makers[kind] = drafter
 
     def makes(self, draft: Draft) -> bool:
         """Whether the backend can draft it by itself."""
