@@ -15,7 +15,6 @@ from specee.engine.sequence import ActiveSequence
 from specee.engine.settled import Settled, drafted_round, round_of
 from specee.policies import Draft, DraftSource, Round
 
-
 _MAKERS = (BlockDrafter, TreeDrafter)
 
 
