@@ -23,7 +23,7 @@ from specee.fitting.training import schedule
 from specee.models.speculator import Adapter
 from specee.types import ModelConfig
 
-_RATE, _DECAY, _CLIP = 2e-3, 0.01, 1.0
+_RATE, _DECAY, _CLIP = 6e-3, 0.01, 1.0
 
 
 class ExitAdapter(nn.Module):

@@ -145,7 +145,10 @@ SECONDS = {"texts": 20.0, "states": 10.0, "drafter": 20.0, "report": 5.0, "adapt
 """What one piece of each stage takes."""
 
 
-@pytest.mark.parametrize("killed_at", ["states", "drafter", "adapters"])
+@pytest.mark.parametrize(
+    "killed_at",
+    [pytest.param(stage, marks=[pytest.mark.slow]) for stage in ("states", "drafter")] + ["adapters"],
+)
 def test_a_bounded_run_ends_in_time_also_when_it_was_killed(
     killed_at: str, model: specee.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
