@@ -44,8 +44,11 @@ def choose(device: str = "cpu", backend: str | None = None) -> str:
     name = _known(backend) if backend is not None else env.backend()
     name = name or kind
     if name not in (kind, "reference"):
+        source, advice = "backend", "use backend='reference'"
+        if backend is None:
+            source, advice = "SPECEE_BACKEND", "unset it, set it to 'reference', name another backend="
         raise ConfigurationError(
-            f"backend={name!r} cannot run on device={device!r}: use backend='reference' or device={name!r}"
+            f"{source}={name!r} cannot run on device={device!r}: {advice} or device={name!r}"
         )
     reason = missing(name) or (cuda_missing() if kind == "cuda" else None)
     if reason is not None:
