@@ -59,6 +59,15 @@ def choose(device: str = "cpu", backend: str | None = None) -> str:
     return name
 
 
+def numbered(device: str) -> str:
+    """``device`` by its index: ``cuda`` is the one that is torch's current device now."""
+    if device != "cuda":
+        return device
+    import torch
+
+    return f"cuda:{torch.cuda.current_device()}"
+
+
 def make_backend(
     config: ModelConfig,
     slabs: Iterable[Slab],
