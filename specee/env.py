@@ -2,7 +2,8 @@
 
 =====================  ==========================================================================
 SPECEE_NUM_THREADS     threads of the native engine (default: physical cores the process may use)
-SPECEE_BACKEND         ``reference``, ``cpu`` or ``cuda``: forces the backend of every load
+SPECEE_BACKEND         ``reference``, ``cpu`` or ``cuda``: the backend of every load that names none;
+                       it has to run on the load's device, so ``cuda`` needs ``device="cuda"`` too
 SPECEE_FORCE_ISA       instruction set of the native engine; unsupported values raise
 SPECEE_CACHE           folder for the default model (read by :mod:`specee.models.default_model`)
 =====================  ==========================================================================

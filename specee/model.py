@@ -13,7 +13,7 @@ from specee import env
 from specee.acceptance import Acceptance
 from specee.backends import Backend, make_backend
 from specee.backends.protocol import SequenceState
-from specee.backends.select import choose
+from specee.backends.select import choose, numbered
 from specee.chat import Chat
 from specee.drafting import DraftHeads, built_in
 from specee.engine import ActiveSequence, Generation, LatencyMeter, Request, get_ready, reserve
@@ -80,6 +80,7 @@ def load(
         raise ConfigurationError(f"kv_dtype={kv_dtype!r}: allowed are None, 'fp32', 'bf16', 'fp16'")
     threads = env.resolve_threads(threads)
     name = choose(device, backend)  # a missing backend is found out before anything is fetched
+    device = numbered(device)  # for all that follows, whatever becomes the current one
     checkpoint = open_checkpoint(source, max_context=max_context)
     chosen: WeightFormat = checkpoint.natural_weights if weights == "auto" else weights
     formats = checkpoint.formats(chosen)

@@ -125,8 +125,12 @@ class CudaBackend(DrafterVerbs):
         needed = [Placed(sequence, row) for sequence, rows in named for row in with_ancestors(rows, to_layer)]
         needed.sort(key=lambda placed: placed.row.position)  # parents first
         for begin in range(0, len(needed), MAX_LINEAR_ROWS):
+            placed = needed[begin : begin + MAX_LINEAR_ROWS]
             with self._lock:
-                self._layers.run(needed[begin : begin + MAX_LINEAR_ROWS], to_layer)
+                self._layers.run(placed, to_layer)
+            if begin + len(placed) < len(needed):  # a long prompt holds one pass's states, not all of its own
+                for sequence, _ in named:
+                    sequence.release([one.row for one in placed if one.sequence is sequence])
         for sequence, rows in named:
             sequence.name(rows)
         if self._device.type == "cuda":

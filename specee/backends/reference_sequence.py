@@ -318,9 +318,18 @@ class ReferenceSequence:
 
     def _clean(self) -> None:
         """Forget what the protocol no longer promises, so that tests see who relies on it."""
+        self.release(list(self._begun))
+        if self._poison:
+            used = {row.slot for row in self._committed} | set(self._live)
+            unused = [slot for slot in range(self._capacity) if slot not in used]
+            self.keys[:, unused] = float("nan")
+            self.values[:, unused] = float("nan")
+
+    def release(self, rows: Iterable[Row]) -> None:
+        """Forget states of ``rows`` that are no longer promised, and kept ones beyond their number."""
         committed, layers = self._committed, self.config.num_layers
         complete = bisect_left(committed, -layers + 1, key=lambda row: -row.done)
-        for row in list(self._begun):
+        for row in rows:
             is_text = row.slot < len(committed) and committed[row.slot] is row
             if is_text and row.done == layers and row not in self._named:
                 row.hidden = None
@@ -331,11 +340,6 @@ class ReferenceSequence:
         for row in committed[self._let_go : end]:
             row.forget()
         self._let_go = max(self._let_go, end)
-        if self._poison:
-            used = {row.slot for row in self._committed} | set(self._live)
-            unused = [slot for slot in range(self._capacity) if slot not in used]
-            self.keys[:, unused] = float("nan")
-            self.values[:, unused] = float("nan")
 
 
 def _numpy(tensor: Tensor) -> Floats:

@@ -44,8 +44,11 @@ def choose(device: str = "cpu", backend: str | None = None) -> str:
     name = _known(backend) if backend is not None else env.backend()
     name = name or kind
     if name not in (kind, "reference"):
+        source, advice = "backend", "use backend='reference'"
+        if backend is None:
+            source, advice = "SPECEE_BACKEND", "unset it, set it to 'reference', name another backend="
         raise ConfigurationError(
-            f"backend={name!r} cannot run on device={device!r}: use backend='reference' or device={name!r}"
+            f"{source}={name!r} cannot run on device={device!r}: {advice} or device={name!r}"
         )
     reason = missing(name) or (cuda_missing() if kind == "cuda" else None)
     if reason is not None:
@@ -54,6 +57,15 @@ def choose(device: str = "cpu", backend: str | None = None) -> str:
             f"backend {name!r} on device {device!r} is not available: {reason}{other}"
         )
     return name
+
+
+def numbered(device: str) -> str:
+    """``device`` by its index: ``cuda`` is the one that is torch's current device now."""
+    if device != "cuda":
+        return device
+    import torch
+
+    return f"cuda:{torch.cuda.current_device()}"
 
 
 def make_backend(

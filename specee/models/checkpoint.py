@@ -76,8 +76,8 @@ class Checkpoint:
     def tensors_on(self, device: str, formats: Formats) -> dict[Key, Tensor]:
         """Matrices that a model in memory has on that device in the very format they are to be stored in.
 
-        Only those stored as BF16, for a backend to use where they are. Raises CheckpointError as
-        :meth:`slabs` does.
+        Only those stored as BF16, for a backend to use where they are. ``device``: ``cpu`` or
+        ``cuda:<index>``. Raises CheckpointError as :meth:`slabs` does.
         """
         if self._container != "transformers":
             return {}

@@ -75,8 +75,7 @@ def tensors_on(table: WeightTable, device: str, formats: Mapping[Key, str]) -> d
         same = twin.data_ptr() == tensor.data_ptr()
         if formats.get(key) != "BF16" or tensor.dtype != torch.bfloat16 or not same or entry.interleaved:
             continue  # slabs convert, and compare twins
-        here = tensor.device.type == wanted.type and (wanted.index or 0) == (tensor.device.index or 0)
-        if not here or not tensor.is_contiguous():
+        if tensor.device != wanted or not tensor.is_contiguous():
             continue
         if not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from specee.backends.cuda import CudaBackend  # noqa: E402
-from specee.backends.cuda_courses import MOST, Courses  # noqa: E402
+from specee.backends.cuda_courses import MOST, Course, Courses, Recording  # noqa: E402
 from specee.cuda import arrays  # noqa: E402
 from tests.cuda.recorder import CONFIG, Recorder, recorded, small  # noqa: E402
 from tests.random_model import random_model  # noqa: E402
@@ -91,6 +92,73 @@ def test_a_sequence_takes_its_courses_and_its_cache_along() -> None:
     assert len(backend._layers._courses) == 1
     assert places[0] in storages(backend)
     assert places[1] not in storages(backend)
+
+
+class Text:
+    """What a course asks of a sequence: to be there."""
+
+
+def alone(text: Text) -> Course:
+    """The course of one row of ``text``."""
+    return Course((0,), (text,), 1, 1, frozenset())  # type: ignore[arg-type]
+
+
+class Dropping(int):
+    """A room; when a lookup first compares it, the sequence goes, and one with its id comes in its place."""
+
+    texts: list[Text]
+    others: list[Text]
+    dropped = False
+
+    def __ne__(self, other: object) -> bool:
+        if not self.dropped:
+            self.dropped = True
+            old = id(self.texts.pop())
+            for _ in range(10_000):  # they are all held, so that the place is taken before long
+                self.others.append(Text())
+                if id(self.others[-1]) == old:
+                    self.texts.append(self.others.pop())
+                    break
+        return int(self) != other
+
+    __hash__ = int.__hash__
+
+
+def test_a_sequence_that_goes_during_a_lookup_leaves_nothing_to_one_with_its_id() -> None:
+    courses = Courses()
+    stays, goes = Text(), [Text()]
+    mark = id(goes[0])
+    for text in (stays, goes[0]):
+        courses.add(alone(text), 9, Recording(Recorder()))
+    del text
+    room = Dropping(9)
+    room.texts, room.others = goes, []
+    assert courses.find(alone(stays), room) is not None
+    assert room.dropped
+    assert id(goes[0]) == mark
+    assert len(courses) == 1
+    assert courses.find(alone(goes[0]), 9) is None
+    recording = Recording(Recorder())
+    courses.add(alone(goes[0]), 9, recording)
+    assert courses.find(alone(goes[0]), 9) is recording
+    goes.clear()
+    assert len(courses) == 1, "the later one is watched as the first one was"
+
+
+def test_a_sequence_that_another_thread_drops_waits_for_the_call_at_work() -> None:
+    courses = Courses()
+    texts = [Text(), Text()]
+    for text in texts:
+        courses.add(alone(text), 9, Recording(Recorder()))
+    del text
+    with courses._lock:  # a call is at work
+        dropping = threading.Thread(target=texts.pop)
+        dropping.start()
+        dropping.join(timeout=60)
+        assert not dropping.is_alive(), "no finalizer waits"
+        assert len(courses) == 2, "or changes what is being read"
+    assert courses.find(alone(texts[0]), 9) is not None
+    assert len(courses) == 1
 
 
 def test_only_so_many_courses_are_kept() -> None:

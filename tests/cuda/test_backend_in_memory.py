@@ -15,6 +15,7 @@ from specee.backends import cuda as backend_module  # noqa: E402
 from specee.backends.cuda import CudaBackend  # noqa: E402
 from specee.errors import CheckpointError  # noqa: E402
 from specee.models.checkpoint import Checkpoint, open_checkpoint  # noqa: E402
+from specee.models.pretrained import PretrainedSource  # noqa: E402
 from specee.models.table import matrices  # noqa: E402
 from tests.cuda.emulator import LibraryLauncher, compiler, fresh_seed  # noqa: E402
 from tests.tiny_models import random_prompt, tiny_model  # noqa: E402
@@ -77,6 +78,7 @@ def test_load_and_generate(monkeypatch: pytest.MonkeyPatch) -> None:
     """From a model to tokens, as on a device: the same with and without speculation."""
     monkeypatch.setattr("specee.backends.select.missing", lambda name: None)
     monkeypatch.setattr("specee.backends.select.cuda_missing", lambda: None)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
     found: list[Any] = []
 
     def here(self: Checkpoint, device: str, formats: Any) -> Any:
@@ -99,3 +101,51 @@ def test_load_and_generate(monkeypatch: pytest.MonkeyPatch) -> None:
             model.generate(prompt, max_new_tokens=6, do_sample=True, seed=3, eos_token_id=[], policy=policy)
             == plain
         )
+
+
+@pytest.mark.parametrize(("device", "asked"), [("cuda", "cuda:1"), ("cuda:0", "cuda:0")])
+def test_device_cuda_is_the_current_one_for_all(
+    monkeypatch: pytest.MonkeyPatch, device: str, asked: str
+) -> None:
+    """Tensors are looked for, and the backend made, on one and the same device: the first would be copied."""
+    monkeypatch.setattr("specee.backends.select.missing", lambda name: None)
+    monkeypatch.setattr("specee.backends.select.cuda_missing", lambda: None)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 1)
+    seen: list[str] = []
+
+    def looked(self: Checkpoint, device: str, formats: Any) -> Any:
+        seen.append(device)
+        return {}
+
+    def backend(*_: Any, device: str, **__: Any) -> Any:
+        seen.append(device)
+        raise CheckpointError("far enough")
+
+    monkeypatch.setattr(Checkpoint, "tensors_on", looked)
+    monkeypatch.setattr(backend_module, "CudaBackend", backend)
+    with pytest.raises(CheckpointError, match="far enough"):
+        specee.load(made(), device=device)
+    assert seen == [asked, asked]
+
+
+class Elsewhere:
+    """A tensor that says it is on another device."""
+
+    def __init__(self, tensor: Any, device: str) -> None:
+        self._tensor, self.device = tensor, torch.device(device)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tensor, name)
+
+
+def test_only_matrices_on_that_very_device_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = open_checkpoint(made())
+    formats = checkpoint.formats("bf16")
+    monkeypatch.setattr(
+        PretrainedSource, "tensor", lambda self, name: Elsewhere(self._state[name].detach(), "cuda:1")
+    )
+    isfinite = torch.isfinite
+    monkeypatch.setattr(torch, "isfinite", lambda one: isfinite(one._tensor))
+    assert set(checkpoint.tensors_on("cuda:1", formats)) == set(matrices(checkpoint.config))
+    assert checkpoint.tensors_on("cuda:0", formats) == {}
+    assert checkpoint.tensors_on("cpu", formats) == {}
