@@ -269,6 +269,19 @@ def test_imported_heads_are_drafted_with_and_change_nothing(
             assert policy == "auto" or result.statistics.acceptance.drafted > 5
 
 
+@pytest.mark.parametrize("option", ["corpus", "base", "minutes", "memory", "plot", "work"])
+def test_an_import_takes_no_options_of_fits(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "made.safetensors"
+    words = ["fit", "--model", str(tmp_path / "none"), "--output", str(output), "--import", str(tmp_path)]
+    assert main([*words, f"--{option}", "5.0"]) == 2
+    said = capsys.readouterr().err
+    assert f"--{option} 5.0 with --import {tmp_path}" in said
+    assert main(words) == 2
+    assert "with --import" not in capsys.readouterr().err, "the control: there is no such model"
+
+
 def test_what_reads_a_block_is_fitted_to_a_head_too(source: Path, tmp_path: Path) -> None:
     made(tmp_path / "head", source)
     model = specee.load(source, threads=1)
