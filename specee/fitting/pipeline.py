@@ -20,7 +20,7 @@ import torch
 
 from specee._version import __version__
 from specee.errors import ConfigurationError
-from specee.fitting import vocabulary
+from specee.fitting import kept_arrays, vocabulary
 from specee.fitting.adapter_report import LayerReport
 from specee.fitting.adapters import fit_adapters
 from specee.fitting.block import fit_block
@@ -89,9 +89,7 @@ def fit(
     block = _trained(run, mark, output, texts, frozen) if base is None else _taken(run, base, texts)
     ids = torch.from_numpy(block.vocabulary.ids)
     judge = Judge(model.backend, frozen, texts.held_out, model.kv_dtype)
-    agreement = judge.agreement(
-        block.drafter, ids, _STEPS, lambda done, total: tell("report", done, total), timetable.begin("report")
-    )
+    agreement = _agreement(run, judge, block, texts.held_out)
     adapters: dict[int, Adapter] = {}
     layers: tuple[LayerReport, ...] = ()
     if plan.adapter_samples and model.config.num_layers > 1:
@@ -149,6 +147,26 @@ def _taken(run: Run, base: Speculator, texts: Texts) -> Block:
     ids = np.arange(config.vocab_size) if base.vocabulary is None else base.vocabulary
     unseen = vocabulary.counted(texts.held_out, config.vocab_size)
     return Block(Drafter.of(base.drafter, config), vocabulary.of_ids(ids, unseen), [], [])
+
+
+def _agreement(run: Run, judge: Judge, block: Block, held_out: Seq[Text]) -> list[float]:
+    """By step of a chain; kept, since a run that goes on has less time to look."""
+    ids, plan = block.vocabulary.ids, run.plan
+    parts = [array for _, array in block.drafter.parts().arrays()]
+    mark = kept_arrays.mark((_STEPS, plan.minutes), [*(text.tokens for text in held_out), ids, *parts])
+    path = run.work / f"agreement-{plan.seed}-{mark}.npz"
+    if not path.exists():
+        pace = run.timetable.begin("report")
+        found = judge.agreement(
+            block.drafter,
+            torch.from_numpy(ids),
+            _STEPS,
+            lambda done, total: run.tell("report", done, total),
+            pace,
+        )
+        kept_arrays.write(path, agreement=np.array(found))
+    agreement: list[float] = kept_arrays.read(path, "agreement")["agreement"].tolist()
+    return agreement
 
 
 def _calibrated(run: Run, mark: str, speculator: Speculator) -> Speculator:
