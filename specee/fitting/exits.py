@@ -90,7 +90,8 @@ def calibrate(run: Run, speculator: Speculator) -> Calibration | None:
     if not turns.between:
         return None
     ends = frozenset(model.checkpoint.eos_token_ids)
-    arrays = [np.array(speculator.vocabulary), *_arrays(speculator.drafter), *_arrays(speculator.exits)]
+    ids = np.arange(0) if speculator.vocabulary is None else speculator.vocabulary
+    arrays = [ids, *_arrays(speculator.drafter), *_arrays(speculator.exits)]
     said = plan.generations, plan.generation_tokens, plan.minutes, THRESHOLDS
     mark = kept_arrays.mark(said, arrays)
     path = run.work / f"losses-{plan.seed}-{mark}.npz"

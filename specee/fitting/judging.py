@@ -52,7 +52,7 @@ class Judge:
         """
         wanted, read = layers_wanted(drafter.shape.layers, self._backend.config.num_layers)
         order = batches.plan(self._texts, _TOKENS, "report")
-        head = self._frozen.head[vocabulary].to(PRODUCTS)
+        head = self._frozen.rows(vocabulary).to(PRODUCTS)
         hits, total = torch.zeros(steps), torch.zeros(steps)
         for done, indices in enumerate(order):
             if done and pace is not None and pace.over():
