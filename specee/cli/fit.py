@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from specee.fitting.adapter_report import LayerReport
     from specee.fitting.plan import Report
 
+_FOR_FITS = ("corpus", "base", "minutes", "memory", "plot", "work")  # None unless they are given
 _PERIOD = 10.0  # seconds between lines about the same stage
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
+    if options.imported is not None:
+        _check_import(options)
     check_writable(options.output, "--output")
     model = load_model(options)
     if options.imported is not None:
@@ -56,6 +59,16 @@ def run(options: argparse.Namespace) -> int:
         ) from error
     print_report(report, options.output)
     return 0
+
+
+def _check_import(options: argparse.Namespace) -> None:
+    """Raise ConfigurationError for options that say how to fit, where nothing is fitted."""
+    for name in _FOR_FITS:
+        if (given := getattr(options, name)) is not None:
+            raise ConfigurationError(
+                f"--{name} {given} with --import {options.imported}: nothing is fitted, so it does nothing; "
+                f"leave it out, or import first and then fit with --base {options.output}"
+            )
 
 
 def print_report(report: Report, output: Path) -> None:

@@ -29,7 +29,7 @@ class AdapterJudge:
     ) -> None:
         self._backend, self._frozen, self._kv_dtype = backend, frozen, kv_dtype
         self._vocabulary, self._head = vocabulary, frozen.head.to(PRODUCTS)
-        self._trimmed = self._head[vocabulary]
+        self._trimmed = self._head if len(vocabulary) == len(self._head) else self._head[vocabulary]
 
     def agreement(
         self,

@@ -75,7 +75,7 @@ class AdapterTraining:
         self.batches, self.done = batches, 0
         self.layers, self.widths = tuple(layers), tuple(widths)
         self._of, self._frozen = of, frozen
-        self._head = frozen.head[vocabulary].to(PRODUCTS)
+        self._head = frozen.rows(vocabulary).to(PRODUCTS)
         self.adapters = nn.ModuleList([ExitAdapter(frozen.config, width) for _ in layers for width in widths])
         self._optimizer = torch.optim.AdamW(
             self.adapters.parameters(), _RATE, (0.9, 0.95), weight_decay=_DECAY

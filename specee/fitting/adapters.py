@@ -49,14 +49,14 @@ def fit_adapters(
     path = run.work / f"adapters-{plan.seed}-{mark}.npz"
     if path.exists():
         return _read(path)
+    training_path = path.with_suffix(".safetensors")
     pace = run.timetable.begin("adapters")
-    if pace.over():
+    if pace.over() and not training_path.exists():  # what was trained is judged, also after a kill
         pace.close(0, plan.adapter_samples)
         return {}, ()
     torch.manual_seed(plan.seed)
     order = order_of(fitted, plan.adapter_samples, batch, plan.epochs, plan.seed)
     training = AdapterTraining(frozen, vocabulary, layers, widths, len(order), f"adapters {mark}")
-    training_path = path.with_suffix(".safetensors")
     if training_path.exists():
         training.resume(training_path)
     for done in _train(run, training, fitted, order, training_path, pace):
@@ -83,6 +83,7 @@ def _train(
     """What is left and there is time for, saving on the way; gives how many batches are done."""
     for indices in order[training.done :]:
         if training.done and pace.over(_TRAINED):
+            training.save(path)
             break
         some = [texts[index] for index in indices]
         positions = positions_of(run.model.backend, some, training.layers, run.model.kv_dtype)

@@ -68,7 +68,7 @@ class Sampler:
         self._tokens = tokens
         self._backend, self._frozen, self._drafter = backend, frozen, drafter
         self._vocabulary, self._candidates, self._kv_dtype = vocabulary, candidates, kv_dtype
-        self._head = frozen.head[vocabulary].to(PRODUCTS)
+        self._head = frozen.rows(vocabulary).to(PRODUCTS)
         self._layers = range(1, backend.config.num_layers + 1)
 
     def samples(

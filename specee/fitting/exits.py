@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,28 +90,33 @@ def calibrate(run: Run, speculator: Speculator) -> Calibration | None:
     if not turns.between:
         return None
     ends = frozenset(model.checkpoint.eos_token_ids)
-    arrays = [np.array(speculator.vocabulary), *_arrays(speculator.drafter), *_arrays(speculator.exits)]
+    ids = np.arange(0) if speculator.vocabulary is None else speculator.vocabulary
+    arrays = [ids, *_arrays(speculator.drafter), *_arrays(speculator.exits)]
     said = plan.generations, plan.generation_tokens, plan.minutes, THRESHOLDS
     mark = kept_arrays.mark(said, arrays)
     path = run.work / f"losses-{plan.seed}-{mark}.npz"
-    known = kept_arrays.read(path, "prompts") if path.exists() else {}
-    if known:
-        prompts = [tuple(map(int, one.split())) for one in known.pop("prompts").tolist()]
+    losses = kept_arrays.read(path, "prompts") if path.exists() else {}
+    if losses:
+        prompts = [tuple(map(int, one.split())) for one in losses.pop("prompts").tolist()]
     else:
         prompts = _questions(run, turns, ends)
+        _keep(path, prompts, losses)
     calibrator = Calibrator(model.backend, speculator, ends, plan.generation_tokens, model.kv_dtype)
-    losses = dict(known)
     pace = run.timetable.begin("calibration")
-    if not known and plan.minutes is not None:
+    if not losses and plan.minutes is not None:
         prompts = prompts[: _affordable(pace, calibrator, prompts)]
-        pace.close(len(prompts), plan.generations)
-    if not prompts:
-        return None
-    for index, threshold in enumerate(THRESHOLDS):
+    for index, threshold in enumerate(THRESHOLDS if prompts else ()):
+        if str(index) in losses:
+            continue
+        if pace.left() <= 0:
+            break
         run.tell("calibration", index, len(THRESHOLDS))
-        if str(index) not in losses:
-            losses[str(index)] = calibrator.losses_of(prompts, threshold)
-            kept_arrays.write(path, prompts=np.array([" ".join(map(str, one)) for one in prompts]), **losses)
+        losses[str(index)] = calibrator.losses_of(prompts, threshold)
+        _keep(path, prompts, losses)
+    whole = len(losses) == len(THRESHOLDS)
+    pace.close(len(prompts) if whole else 0, plan.generations)
+    if not whole:
+        return None
     found = np.stack([losses[str(index)] for index in range(len(THRESHOLDS))])
     return Calibration(np.array(THRESHOLDS, np.float32), found, model.backend.weights)
 
@@ -128,8 +135,16 @@ def _questions(run: Run, turns: Turns, ends: frozenset[int]) -> list[tuple[int, 
     return questions(writer, plan.seed, plan.generations, lambda: pace.over(_ASKED))
 
 
+def _keep(path: Path, prompts: Seq[tuple[int, ...]], losses: Mapping[str, npt.NDArray[Any]]) -> None:
+    """What is known so far; nothing of no prompts."""
+    if prompts:
+        kept_arrays.write(path, prompts=np.array([" ".join(map(str, one)) for one in prompts]), **losses)
+
+
 def _affordable(pace: Pace, calibrator: Calibrator, prompts: Seq[tuple[int, ...]]) -> int:
     """Generations that there is time to try all thresholds on, by what a few of them take."""
+    if pace.over():
+        return 0
     if len(prompts) <= _FEWEST:
         return len(prompts)
     begin = pace.spent()

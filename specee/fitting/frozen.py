@@ -30,6 +30,10 @@ class Frozen:
     final_norm: Tensor
     last: dict[str, Tensor]
 
+    def rows(self, vocabulary: Tensor) -> Tensor:
+        """The head's for ``vocabulary`` (tokens,), ascending: (tokens, hidden_size); no copy of all."""
+        return self.head if len(vocabulary) == len(self.head) else self.head[vocabulary]
+
     def normed(self, states: Tensor) -> Tensor:
         """What the head takes for hidden states: (..., hidden_size)."""
         states = states.float()

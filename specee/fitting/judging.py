@@ -48,11 +48,11 @@ class Judge:
         """By step of a chain: drafts that are the text's next token, of all.
 
         ``vocabulary`` (tokens,): ids that drafts may have. ``tell`` hears how many batches are done of how
-        many, ``pace`` says how long there is time.
+        many, ``pace`` says how long there is time, and is closed.
         """
         wanted, read = layers_wanted(drafter.shape.layers, self._backend.config.num_layers)
         order = batches.plan(self._texts, _TOKENS, "report")
-        head = self._frozen.head[vocabulary].to(PRODUCTS)
+        head = self._frozen.rows(vocabulary).to(PRODUCTS)
         hits, total = torch.zeros(steps), torch.zeros(steps)
         for done, indices in enumerate(order):
             if done and pace is not None and pace.over():
@@ -64,6 +64,10 @@ class Judge:
             right, made = self._count(drafter, vocabulary, head, batches.load(some, states, read), steps)
             hits += right
             total += made
+        else:
+            done = len(order)
+        if pace is not None:
+            pace.close(done, len(order))
         return [float(right / max(made, 1)) for right, made in zip(hits, total, strict=True)]
 
     @torch.no_grad()

@@ -16,7 +16,7 @@ from specee.fitting.adapter_shapes import exit_layers, widths_of
 from specee.types import ModelConfig
 
 LONGEST = 512  # tokens of a text, more or less
-_MOST_WORDS = 32_768  # of a draft vocabulary
+_MOST_WORDS = 32_768  # of a draft vocabulary that is chosen here
 _ROWS = 128  # whose logits are made at a time
 _TRAINED = (
     40  # bytes a number: itself, its gradient, two moments; and all that once more on the way to a file
@@ -41,10 +41,14 @@ class Limits:
 
 
 class Footprint:
-    """Bytes that stages hold for a model; a drafter reads ``layers`` layers in ``steps`` unrolled steps."""
+    """Bytes that stages hold for a model; a drafter reads ``layers`` layers in ``steps`` unrolled steps.
 
-    def __init__(self, config: ModelConfig, layers: int, steps: int) -> None:
+    ``words`` of the draft vocabulary, None for as many as may be chosen.
+    """
+
+    def __init__(self, config: ModelConfig, layers: int, steps: int, words: int | None = None) -> None:
         self._config, self._layers, self._steps = config, layers, steps
+        self._words = min(_MOST_WORDS if words is None else words, config.vocab_size)
 
     def stages(self, limits: Limits) -> dict[str, int]:
         """Of each stage at its most."""
@@ -77,11 +81,10 @@ class Footprint:
         """Embedding, head and last layer in fp32, and the head of the draft vocabulary."""
         config = self._config
         heads = 1 if config.tied_head else 2
-        words = min(_MOST_WORDS, config.vocab_size)
         return (
             4 * heads * config.vocab_size * config.hidden_size
             + 4 * self._block()
-            + 4 * words * config.hidden_size
+            + 4 * self._words * config.hidden_size
         )
 
     def _block(self) -> int:
@@ -105,7 +108,7 @@ class Footprint:
 
     def _logits(self) -> int:
         """Of some rows, of two distributions, and what becomes of them."""
-        return 4 * 4 * _ROWS * min(_MOST_WORDS, self._config.vocab_size)
+        return 4 * 4 * _ROWS * self._words
 
     def _token(self) -> int:
         """Activations that the backward pass needs."""

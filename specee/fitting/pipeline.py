@@ -20,7 +20,7 @@ import torch
 
 from specee._version import __version__
 from specee.errors import ConfigurationError
-from specee.fitting import vocabulary
+from specee.fitting import kept_arrays, vocabulary
 from specee.fitting.adapter_report import LayerReport
 from specee.fitting.adapters import fit_adapters
 from specee.fitting.block import fit_block
@@ -39,6 +39,7 @@ from specee.fitting.vocabulary import Vocabulary
 from specee.model import Model
 from specee.models.packaged import shape_of
 from specee.models.speculator import Adapter, Speculator, fingerprint, read_speculator, write_speculator
+from specee.types import ModelConfig
 
 _STEPS = 3  # of a chain that the report looks at
 _POINTS = 100  # of the loss over training
@@ -75,28 +76,26 @@ def fit(
     Raises ConfigurationError, CheckpointError for a damaged file in ``work`` and for a base of another model,
     OSError.
     """
-    footprint = Footprint(model.config, len(plan.layers_of(model.config.num_layers)), plan.steps)
-    limits = within(footprint, plan.memory, plan.batch_tokens)
     mark = fingerprint(model.config, model.checkpoint.norms())
+    base = None if plan.base is None else read_speculator(Path(plan.base), model.config, mark)
+    limits = within(_footprint(model.config, plan, base), plan.memory, plan.batch_tokens)
     own = f"{mark[:16]}-{model.backend.weights}-{model.kv_dtype or 'default'}"
     seconds = None if plan.minutes is None else 60 * plan.minutes
     timetable = Timetable(seconds, work / own / f"timetable-{_digest(plan)}.json", clock)
     run = Run(model, plan, work / own, tell, timetable, limits)
     check_calibration(run)
-    base = None if plan.base is None else read_speculator(Path(plan.base), model.config, mark)
     texts = Texts(*gather_texts(run))
     frozen = read_frozen(model.checkpoint, model.backend.weights)
     block = _trained(run, mark, output, texts, frozen) if base is None else _taken(run, base, texts)
     ids = torch.from_numpy(block.vocabulary.ids)
     judge = Judge(model.backend, frozen, texts.held_out, model.kv_dtype)
-    agreement = judge.agreement(
-        block.drafter, ids, _STEPS, lambda done, total: tell("report", done, total), timetable.begin("report")
-    )
+    agreement = _agreement(run, judge, block, texts.held_out)
     adapters: dict[int, Adapter] = {}
     layers: tuple[LayerReport, ...] = ()
     if plan.adapter_samples and model.config.num_layers > 1:
         adapters, layers = fit_adapters(run, frozen, ids, *texts)
-    speculator = Speculator(block.vocabulary.ids, adapters, block.drafter.parts())
+    kept = None if base is not None and base.vocabulary is None else block.vocabulary.ids
+    speculator = Speculator(kept, adapters, block.drafter.parts())
     exits: ExitReport | None = None
     if plan.exit_samples and model.config.num_layers > 1 and len(ids) >= plan.candidates:
         fitted = fit_exits(run, frozen, block.drafter, ids, texts.fitted)
@@ -121,6 +120,14 @@ def fit(
     trained = _trained_tokens(report, plan) if base is None else 0
     _write(run, mark, output, speculator, {"trained": trained, "report": asdict(report)})
     return report
+
+
+def _footprint(config: ModelConfig, plan: Plan, base: Speculator | None) -> Footprint:
+    """With the draft vocabulary of ``base``: it may have more ids than are chosen here."""
+    words: int | None = None
+    if base is not None:
+        words = config.vocab_size if base.vocabulary is None else len(base.vocabulary)
+    return Footprint(config, len(plan.layers_of(config.num_layers)), plan.steps, words)
 
 
 def _trained(run: Run, mark: str, output: Path, texts: Texts, frozen: Frozen) -> Block:
@@ -149,6 +156,26 @@ def _taken(run: Run, base: Speculator, texts: Texts) -> Block:
     ids = np.arange(config.vocab_size) if base.vocabulary is None else base.vocabulary
     unseen = vocabulary.counted(texts.held_out, config.vocab_size)
     return Block(Drafter.of(base.drafter, config), vocabulary.of_ids(ids, unseen), [], [])
+
+
+def _agreement(run: Run, judge: Judge, block: Block, held_out: Seq[Text]) -> list[float]:
+    """By step of a chain; kept, since a run that goes on has less time to look."""
+    ids, plan = block.vocabulary.ids, run.plan
+    parts = [array for _, array in block.drafter.parts().arrays()]
+    mark = kept_arrays.mark((_STEPS, plan.minutes), [*(text.tokens for text in held_out), ids, *parts])
+    path = run.work / f"agreement-{plan.seed}-{mark}.npz"
+    if not path.exists():
+        pace = run.timetable.begin("report")
+        found = judge.agreement(
+            block.drafter,
+            torch.from_numpy(ids),
+            _STEPS,
+            lambda done, total: run.tell("report", done, total),
+            pace,
+        )
+        kept_arrays.write(path, agreement=np.array(found))
+    agreement: list[float] = kept_arrays.read(path, "agreement")["agreement"].tolist()
+    return agreement
 
 
 def _calibrated(run: Run, mark: str, speculator: Speculator) -> Speculator:

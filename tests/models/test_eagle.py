@@ -22,8 +22,10 @@ import specee
 from specee.backends.drafter_parts import stored_rows
 from specee.backends.protocol import ChainCall
 from specee.cli import main
-from specee.errors import CheckpointError, SpeceeError, UnsupportedModelError
+from specee.errors import CheckpointError, ConfigurationError, SpeceeError, UnsupportedModelError
+from specee.fitting import limits
 from specee.fitting.drafter import Drafter
+from specee.fitting.limits import LEAST, Footprint
 from specee.fitting.pipeline import fit
 from specee.fitting.plan import Plan
 from specee.models.blocks import widen
@@ -269,7 +271,22 @@ def test_imported_heads_are_drafted_with_and_change_nothing(
             assert policy == "auto" or result.statistics.acceptance.drafted > 5
 
 
-def test_what_reads_a_block_is_fitted_to_a_head_too(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["corpus", "base", "minutes", "memory", "plot", "work"])
+def test_an_import_takes_no_options_of_fits(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "made.safetensors"
+    words = ["fit", "--model", str(tmp_path / "none"), "--output", str(output), "--import", str(tmp_path)]
+    assert main([*words, f"--{option}", "5.0"]) == 2
+    said = capsys.readouterr().err
+    assert f"--{option} 5.0 with --import {tmp_path}" in said
+    assert main(words) == 2
+    assert "with --import" not in capsys.readouterr().err, "the control: there is no such model"
+
+
+def test_what_reads_a_block_is_fitted_to_a_head_too(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made(tmp_path / "head", source)
     model = specee.load(source, threads=1)
     head, output = tmp_path / "head.safetensors", tmp_path / "made.safetensors"
@@ -291,7 +308,15 @@ def test_what_reads_a_block_is_fitted_to_a_head_too(source: Path, tmp_path: Path
     assert before.drafter is not None
     assert after.drafter is not None
     assert after.drafter.plain
+    assert before.vocabulary is after.vocabulary is None, "all of it, without a copy of the model's head"
     assert np.array_equal(before.drafter.fc, after.drafter.fc)
+    monkeypatch.setattr(limits, "_MOST_WORDS", 20)  # of a vocabulary that is chosen, which this is not
+    chosen, whole = (
+        Footprint(model.config, 3, plan.steps, words).most(LEAST) for words in (None, model.config.vocab_size)
+    )
+    assert chosen < whole
+    with pytest.raises(ConfigurationError, match=f"takes {whole} bytes at least"):
+        fit(model, replace(plan, memory=chosen), output, tmp_path / "work")
     with_it = specee.load(source, threads=1, speculator=output)
     prompt = model.encode("The quick brown fox")
     result = with_it.generate(prompt, max_new_tokens=16, policy="specee:threshold=0.0", return_dict=True)

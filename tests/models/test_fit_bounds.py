@@ -13,10 +13,13 @@ import safetensors
 import specee
 from specee.cli import main
 from specee.errors import CheckpointError, ConfigurationError
-from specee.fitting import block, states
+from specee.fitting import adapters, block, judging, pipeline, states
+from specee.fitting.calibration import THRESHOLDS
+from specee.fitting.corpus import Text
+from specee.fitting.gather import gather_texts
 from specee.fitting.limits import LEAST, Footprint, Limits, bytes_of, within
 from specee.fitting.pipeline import fit
-from specee.fitting.plan import Plan
+from specee.fitting.plan import Plan, Run
 from specee.fitting.timetable import Timetable
 from specee.models.speculator import fingerprint, read_speculator
 from tests.random_model import BASE
@@ -45,6 +48,18 @@ class Killed(BaseException):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> specee.Model:
     return specee.load(tiny_folder("llama", tmp_path_factory.mktemp("tiny"), seed=3), threads=1)
+
+
+@pytest.fixture
+def long_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some texts to judge by, one at a time."""
+
+    def gather(run: Run) -> tuple[list[Text], list[Text]]:
+        fitted, held_out = gather_texts(run)
+        return fitted, [*held_out, *fitted[:3]]
+
+    monkeypatch.setattr(judging, "_TOKENS", 64)
+    monkeypatch.setattr(pipeline, "gather_texts", gather)
 
 
 def checked(path: Path, model: specee.Model) -> tuple[dict[str, bytes], dict[str, object]]:
@@ -118,7 +133,7 @@ def test_time_enough_changes_nothing(model: specee.Model, tmp_path: Path) -> Non
     assert checked(tmp_path / "a", model)[0] == checked(tmp_path / "b", model)[0]
 
 
-def test_no_time_at_all_still_makes_a_file(model: specee.Model, tmp_path: Path) -> None:
+def test_no_time_at_all_still_makes_a_file(model: specee.Model, tmp_path: Path, long_report: None) -> None:
     clock = Clock()
 
     def tell(*_: object) -> None:
@@ -127,7 +142,7 @@ def test_no_time_at_all_still_makes_a_file(model: specee.Model, tmp_path: Path) 
     plan = replace(PLAN, tokens=100_000, minutes=0.5)
     report = fit(model, plan, tmp_path / "a", tmp_path / "work", tell, clock)
     tensors, notes = checked(tmp_path / "a", model)
-    assert set(report.cut_short) >= {"texts", "drafter", "adapters", "exits"}
+    assert set(report.cut_short) >= {"texts", "drafter", "report", "adapters", "exits"}
     assert notes["report"]["cut_short"] == report.cut_short  # type: ignore[index]
     assert notes["plan"]["minutes"] == 0.5  # type: ignore[index]
     done, total = report.cut_short["drafter"]
@@ -147,10 +162,11 @@ SECONDS = {"texts": 20.0, "states": 10.0, "drafter": 20.0, "report": 5.0, "adapt
 
 @pytest.mark.parametrize(
     "killed_at",
-    [pytest.param(stage, marks=[pytest.mark.slow]) for stage in ("states", "drafter")] + ["adapters"],
+    [pytest.param(stage, marks=[pytest.mark.slow]) for stage in ("states", "drafter")]
+    + ["adapters", "choosing", "calibration"],
 )
 def test_a_bounded_run_ends_in_time_also_when_it_was_killed(
-    killed_at: str, model: specee.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    killed_at: str, model: specee.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long_report: None
 ) -> None:
     monkeypatch.setattr(block, "_SAVE_EVERY", 2)
     monkeypatch.setattr(states, "_CHUNK", 4)
@@ -158,14 +174,21 @@ def test_a_bounded_run_ends_in_time_also_when_it_was_killed(
     begin, killed, trained = clock.now, False, []
 
     def tell(stage: str, done: int, total: int) -> None:
-        nonlocal killed
         clock.now += SECONDS.get(stage, 1.0)
         if stage == "drafter":
             trained.append(done)
-        if stage == killed_at and done >= 2 and not killed:
+        if stage == killed_at and done >= (0 if stage == "calibration" else 2):
+            kill()
+
+    def kill() -> None:
+        nonlocal killed
+        if not killed:
             killed = True
             raise Killed
 
+    if killed_at == "choosing":  # adapters are trained and judged, and their stage is closed
+        chosen = adapters._chosen
+        monkeypatch.setattr(adapters, "_chosen", lambda *given: (kill(), chosen(*given))[1])
     with pytest.raises(Killed):
         fit(model, plan, tmp_path / "a", tmp_path / "work", tell, clock)
     report = fit(model, plan, tmp_path / "a", tmp_path / "work", tell, clock)
@@ -174,13 +197,39 @@ def test_a_bounded_run_ends_in_time_also_when_it_was_killed(
     assert clock.now - begin <= 8 * 60 + 2 * max(SECONDS.values()), "what the first run spent counts"
     assert report.cut_short["drafter"][0] < report.cut_short["drafter"][1]
     assert "exits.layers" in tensors
+    assert len(report.adapters) > 0
+    assert report.cut_short["adapters"][0] > 0
+    assert len(report.losses_by_threshold) == len(THRESHOLDS)
     if killed_at == "adapters":
         assert trained == sorted(set(trained)), "what was trained is not trained again"
     done = clock.now
     again = fit(model, plan, tmp_path / "b", tmp_path / "work", tell, clock)
     assert checked(tmp_path / "b", model)[0] == tensors, "a run that is over is the same again"
-    assert again.cut_short == report.cut_short
+    assert replace(again, seconds=report.seconds) == report
     assert clock.now - done < 60
+
+
+@pytest.mark.parametrize(("minutes", "calibrated"), [(60.0, True), (8.0, False)])
+def test_few_generations_are_calibrated_on_in_time_or_not_at_all(
+    minutes: float, calibrated: bool, model: specee.Model, tmp_path: Path
+) -> None:
+    clock, threshold, seen = Clock(), 40.0, []
+
+    def tell(stage: str, done: int, total: int) -> None:
+        clock.now += threshold if stage == "calibration" else SECONDS.get(stage, 1.0)
+        if stage == "calibration":
+            seen.append(done)
+
+    plan = replace(PLAN, generations=8, adapter_samples=0, minutes=minutes)
+    report = fit(model, plan, tmp_path / "a", tmp_path / "work", tell, clock)
+    assert report.seconds <= 60 * minutes + threshold
+    assert bool(report.losses_by_threshold) == calibrated
+    assert seen == list(range(len(THRESHOLDS) if calibrated else len(seen)))
+    assert len(seen) > 0
+    assert report.cut_short.get("calibration") == (None if calibrated else [0, 8])
+    again = fit(model, plan, tmp_path / "b", tmp_path / "work", tell, clock)
+    assert again.cut_short == report.cut_short
+    assert checked(tmp_path / "b", model)[0] == checked(tmp_path / "a", model)[0]
 
 
 def test_sizes() -> None:
