@@ -149,6 +149,8 @@ class HeadVerbs(ABC):
 
     def candidate_logits(self, work: Work, candidates: Seq[Seq[int]]) -> Floats:
         """Logits of as many candidates of each row by its state: (rows, k), those of :meth:`logits`."""
+        if not candidates:
+            return np.zeros((0, 0), np.float32)
         return self._scores(self._states(work), np.asarray(candidates, np.int64))
 
     def _scores(self, states: Tensor, ids: Ints) -> Floats:

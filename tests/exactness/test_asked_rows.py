@@ -86,6 +86,15 @@ def test_a_row_is_asked_about_by_itself(engine: Engine) -> None:
         assert len({answer.chance for answer in together}) > 30
 
 
+def test_asking_about_no_row_says_nothing(engine: Engine) -> None:
+    """A tree of which nothing is left is still a call."""
+    made = fitted(engine)
+    state = made.sequence(some_text(made.backend, 1))
+    rows = made.backend.exit_rows(made.exits, [])
+    for calls in ([], [AskCall(state, [], [], Sampling())]):
+        assert made.backend.ask_exits(rows, made.exits.layers[0], calls) == []
+
+
 def test_what_cannot_be_asked_is_refused(engine: Engine) -> None:
     made = fitted(engine)
     backend = made.backend

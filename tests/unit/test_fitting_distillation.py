@@ -20,6 +20,18 @@ def plain(head: Tensor, wanted: Tensor, states: Tensor, counts: Tensor) -> Tenso
     return -(right * torch.log_softmax(functional.linear(states[counts], head), -1)).sum(-1).mean()
 
 
+def allowed(head: Tensor, wanted: Tensor, states: Tensor, counts: Tensor) -> Tensor:
+    """How far the gradient of the loss may be off where both inputs of a product are rounded to bf16.
+
+    A logit is then off by 2^-8 of the sum of absolute products at most, and a share of the softmax by twice
+    the largest of these, relative to itself; what is multiplied by the head once more is rounded again.
+    """
+    shares = [torch.softmax(functional.linear(each, head), -1) for each in (states, wanted)]
+    off = [2.0**-7 * functional.linear(each.abs(), head.abs()).amax(-1, True) for each in (states, wanted)]
+    wrong = off[0] * shares[0] + off[1] * shares[1] + 2.0**-8 * (shares[0] - shares[1]).abs()
+    return (wrong @ head.abs()) * counts[:, None] / counts.sum()
+
+
 @pytest.fixture
 def generator() -> torch.Generator:
     seed = random.randrange(2**32)
@@ -49,11 +61,16 @@ def test_as_plain_autograd(
         torch.testing.assert_close(one, other, **close)
     (ours[0] + 0.3 * ours[1]).backward()
     (theirs[0] + 0.3 * theirs[1]).backward()
-    for mine, right in zip(*leaves, strict=True):
+    for mine, right, count, share in zip(*leaves, counts, (1.0, 0.3), strict=True):
         assert mine.grad is not None
         assert right.grad is not None
-        scale = right.grad.abs().max()
-        torch.testing.assert_close(mine.grad / scale, right.grad / scale, **close)
+        if precise:
+            scale = right.grad.abs().max()
+            torch.testing.assert_close(mine.grad / scale, right.grad / scale, **close)
+        else:
+            room = share * allowed(head, wanted, right.detach(), count)
+            assert ((mine.grad - right.grad).abs() <= room).all()
+            assert (right.grad.norm() > 2 * room.norm()) or rows < 128, "a bound that nothing could break"
     assert not leaves[0][1].grad[~counts[1]].any()  # type: ignore[index]
 
 
