@@ -166,9 +166,12 @@ class CpuBackend:
         self, calls: Seq[RoundCall], drafter: FittedDrafter | None = None, head: DraftHead | None = None
     ) -> Rounds:
         """See :meth:`.Backend.run_rounds`."""
-        native = None if drafter is None else _native_drafter(drafter)
-        texts, *seconds = self._engine.run_rounds(native_rounds(calls), native, _native_head(head))
-        return Rounds([RoundText(*text) for text in texts], *seconds)
+        texts, draft, layers, last = self._engine.run_rounds(
+            native_rounds(calls),
+            None if drafter is None else _native_drafter(drafter),
+            None if head is None else _native_head(head),
+        )
+        return Rounds([RoundText(*text) for text in texts], draft, layers, last)
 
     def draft(
         self, work: Work, sampling: Seq[Sampling], head: DraftHead | None = None

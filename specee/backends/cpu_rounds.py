@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from specee import _cpu
 from specee.backends.cpu_drafter import native_column
-from specee.backends.cpu_sequence import native_sequence
+from specee.backends.cpu_sequence import CpuSequence, native_sequence
 from specee.backends.protocol import ChainCall, RoundCall, SequenceState, TreeCall
 from specee.errors import RowError
 from specee.types import Sampling
@@ -19,10 +19,13 @@ NativeRound: TypeAlias = tuple[_cpu.Sequence, Sampling, Collection[int], int, _C
 
 
 def native_rounds(calls: Seq[RoundCall]) -> list[NativeRound]:
-    """Raises RowError, ConfigurationError for what is another backend's."""
+    """Raises RowError, ConfigurationError for what is another backend's.
+
+    Once a step, with cold caches: a function that need not be called is a few microseconds.
+    """
     return [
         (
-            native_sequence(sequence),
+            sequence.native if type(sequence) is CpuSequence else native_sequence(sequence),
             sampling,
             ends,
             remaining,

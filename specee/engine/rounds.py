@@ -59,9 +59,11 @@ class NativeRounds:
     def run(self, wanted: Seq[Wanted], clock: Clock) -> list[Settled]:
         """Text that counts when the caller says so; the rows are it already."""
         calls = [self._call(one) for one in wanted]
-        texts, draft, layers, head = self._backend.run_rounds(
-            calls, self._heads.drafter, self._heads.drafter_head
-        )
+        if True in [call.drafts is not None for call in calls]:
+            made = self._backend.run_rounds(calls, self._heads.drafter, self._heads.drafter_head)
+        else:
+            made = self._backend.run_rounds(calls)
+        texts, draft, layers, head = made
         clock.draft += draft
         clock.verify += layers
         clock.head += head
