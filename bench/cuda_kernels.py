@@ -8,19 +8,15 @@ Needs torch with CUDA.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from specee import cuda
-from specee.errors import SpeceeError
 
-from . import machine
+from . import cuda_task
 from .cuda_cases import Call, Case, Shapes, cases
 
 REPEATS = 20
@@ -113,22 +109,7 @@ def run() -> dict[str, Any]:
 
 def main() -> int:
     """Measure, print, and save if asked to."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--save", metavar="NAME", help="write bench/results/NAME.json")
-    parser.add_argument("--out", type=Path, help="write FILE, without a description of the machine")
-    options = parser.parse_args()
-    try:
-        result = run()
-    except SpeceeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
-    if options.save:
-        print(machine.save(options.save, result))
-    return 0
+    return cuda_task.finish(cuda_task.parser(__doc__).parse_args(), run)
 
 
 if __name__ == "__main__":

@@ -8,24 +8,20 @@ all of them do the same work. Needs torch with CUDA.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from specee.cuda import choose, graph
 from specee.cuda.graph import Means
 from specee.cuda.record import SequencePlan
-from specee.errors import SpeceeError
 from specee.models.table import Key, matrices, shapes
 from specee.types import ModelConfig, RopeConfig
 
-from . import machine
+from . import cuda_task
 
 LLAMA = ModelConfig(
     family="llama",
@@ -129,32 +125,22 @@ def run(setting: Setting) -> dict[str, Any]:
     return found
 
 
-def main() -> int:
-    """Measure, print, and save if asked to."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--save", metavar="NAME", help="write bench/results/NAME.json")
-    parser.add_argument("--out", type=Path, help="write FILE, without a description of the machine")
-    options = parser.parse_args()
-    try:
-        launcher: Any = choose().launcher
-        found = run(Setting(LLAMA, "cuda", Means(launcher, launcher.function)))
-    except SpeceeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def report() -> dict[str, Any]:
+    """Of the model above, on this machine's device. Raises BackendUnavailableError without one."""
+    launcher: Any = choose().launcher
+    found = run(Setting(LLAMA, "cuda", Means(launcher, launcher.function)))
     for name, line in found.items():
         print(f"{name:<52} {line['median']:9.3f} ms")
-    result = {
+    return {
         "what": "decode rounds, milliseconds of one",
         "graphs": graph.missing() or "conditional nodes",
         "cases": found,
     }
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
-    if options.save:
-        print(machine.save(options.save, result))
-    return 0
+
+
+def main() -> int:
+    """Measure, print, and save if asked to."""
+    return cuda_task.finish(cuda_task.parser(__doc__).parse_args(), report)
 
 
 if __name__ == "__main__":

@@ -8,21 +8,17 @@ reading the weights takes at the speed of a plain copy, the least that a step ca
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import time
 from collections.abc import Sequence as Seq
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from specee.backends.protocol import Backend
-from specee.errors import SpeceeError
 from specee.types import ModelConfig, RopeConfig
 
-from . import machine
+from . import cuda_task
 
 ROWS = (1, 6, 64)
 CONTEXTS = (128, 2048)
@@ -113,24 +109,11 @@ def run(config: ModelConfig) -> dict[str, Any]:
 
 def main() -> int:
     """Measure, print, and save if asked to."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--save", metavar="NAME", help="write bench/results/NAME.json")
-    parser.add_argument("--out", type=Path, help="write FILE, without a description of the machine")
+    parser = cuda_task.parser(__doc__)
     parser.add_argument("--layers", type=int, default=LLAMA_3_8B.num_layers, help="of the model (default 32)")
     options = parser.parse_args()
     config = replace(LLAMA_3_8B, num_layers=options.layers, windows=(0,) * options.layers)
-    try:
-        result = run(config)
-    except SpeceeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
-    if options.save:
-        print(machine.save(options.save, result))
-    return 0
+    return cuda_task.finish(options, lambda: run(config))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from specee.backends.cuda_memory import Free, check_room, free_on
 from specee.backends.cuda_weights import CudaWeights, bytes_of, check_model, quantises
 from specee.backends.cuda_workspace import Workspace
 from specee.backends.drafter_verbs import DrafterVerbs
-from specee.backends.head_verbs import Draw
+from specee.backends.head_verbs import Draw, kept_tokens, own_head
 from specee.backends.protocol import DraftFormat, DraftHead, Floats, Ints, Work
 from specee.backends.reference_drafter import ReferenceDrafter
 from specee.backends.reference_sequence import ReferenceSequence, with_ancestors
@@ -160,16 +160,10 @@ class CudaBackend(DrafterVerbs):
             return self._head.scores(states, ids)
 
     def _own_head(self, head: DraftHead | None) -> CudaDraftHead | None:
-        if head is None or (isinstance(head, CudaDraftHead) and head.config is self.config):
-            return head
-        raise ConfigurationError(
-            f"a {type(head).__name__} of another backend or model: make draft heads with this backend's "
-            "draft_head()"
-        )
+        return own_head(CudaDraftHead, head, self.config)
 
     def _head_tokens(self, head: DraftHead | None) -> int:
-        own = self._own_head(head)
-        return self.config.vocab_size if own is None or own.ids is None else len(own.ids)
+        return kept_tokens(self._own_head(head), self.config)
 
     def draft_head(
         self,

@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,11 +18,43 @@ from torch import Tensor
 from specee.backends.protocol import DraftHead, Floats, Ints, Work
 from specee.backends.reference_exits import checked_candidates
 from specee.backends.reference_sequence import ReferenceSequence, Row
-from specee.errors import RowError
+from specee.errors import ConfigurationError, RowError
 from specee.sampling import penalised, sample
 from specee.types import ModelConfig, Sampling
 
 Named = list[tuple[ReferenceSequence, list[Row]]]
+
+
+class KeptHead(Protocol):
+    """What draft heads of these backends have: the model's shape, and kept tokens, None for all."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Of the model that it was made for."""
+
+    @property
+    def ids(self) -> Tensor | None:
+        """Kept tokens, ascending."""
+
+
+H = TypeVar("H", bound=KeptHead)
+
+
+def own_head(kind: type[H], head: object, config: ModelConfig) -> H | None:
+    """``head``, if it is of that kind and for that very model. Raises ConfigurationError."""
+    if head is None:
+        return None
+    if isinstance(head, kind) and head.config is config:
+        return head
+    raise ConfigurationError(
+        f"a {type(head).__name__} of another backend or model: make draft heads with this backend's "
+        "draft_head()"
+    )
+
+
+def kept_tokens(head: KeptHead | None, config: ModelConfig) -> int:
+    """How many tokens a head has, the model's own for None."""
+    return config.vocab_size if head is None or head.ids is None else len(head.ids)
 
 
 class Draw(NamedTuple):

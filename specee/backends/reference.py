@@ -15,7 +15,7 @@ from torch import Tensor
 
 from specee.backends.drafter_parts import stored_rows
 from specee.backends.drafter_verbs import DrafterVerbs
-from specee.backends.head_verbs import on_host
+from specee.backends.head_verbs import kept_tokens, on_host, own_head
 from specee.backends.protocol import DraftFormat, DraftHead, Floats, Ints, Work
 from specee.backends.reference_draft import ReferenceDraftHead, make_draft_head
 from specee.backends.reference_drafter import ReferenceDrafter
@@ -141,16 +141,10 @@ class ReferenceBackend(DrafterVerbs):
         return np.array([on_host(row) for row in rows], np.float32).reshape(len(rows), self.config.vocab_size)
 
     def _own_head(self, head: DraftHead | None) -> ReferenceDraftHead | None:
-        if head is None or (isinstance(head, ReferenceDraftHead) and head.config is self.config):
-            return head
-        raise ConfigurationError(
-            f"a {type(head).__name__} of another backend or model: make draft heads with this backend's "
-            "draft_head()"
-        )
+        return own_head(ReferenceDraftHead, head, self.config)
 
     def _head_tokens(self, head: DraftHead | None) -> int:
-        own = self._own_head(head)
-        return self.config.vocab_size if own is None or own.ids is None else len(own.ids)
+        return kept_tokens(self._own_head(head), self.config)
 
     def draft_head(
         self,
