@@ -37,6 +37,9 @@ class DraftHead:
     @property
     def bytes(self) -> int: ...
 
+class NgramIndex:
+    def __init__(self, longest: int, shortest: int) -> None: ...
+
 class DrafterColumn:
     @property
     def first(self) -> int: ...
@@ -122,11 +125,15 @@ class Engine:
                 tuple[DrafterColumn, int, float]
                 | tuple[DrafterColumn, int, int, int, int, float, float]
                 | None,
+                tuple[NgramIndex, int, float] | None,
             ]
         ],
         drafter: Drafter | None,
         head: DraftHead | None,
-    ) -> tuple[list[tuple[tuple[int, ...], list[int], tuple[float, ...], int]], float, float, float]: ...
+        turns: int,
+    ) -> list[
+        tuple[list[tuple[tuple[int, ...], list[int], tuple[float, ...], int, bool]], float, float, float]
+    ]: ...
     def exit_predictors(self, candidates: int, width: int) -> ExitPredictors: ...
     def leave_early(
         self,

@@ -55,9 +55,9 @@ def once(model: Any, prompt: list[int], policy: str | Policy, tokens: int, clock
     steps = iter(generation)
     next(steps)
     clock.reset()
-    counts = [len(step[0]) for step in steps]
+    made = sum([len(step[0]) for step in steps])
     total = clock.total
-    return Spent(len(counts), sum(counts), total, clock.native)
+    return Spent(generation.steps - 1, made, total, clock.native)
 
 
 def figures(found: Sequence[Spent]) -> dict[str, Any]:

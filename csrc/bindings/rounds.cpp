@@ -40,42 +40,57 @@ RoundDrafts parse_drafts(const py::handle& item) {
   return drafts;
 }
 
-// (sequence, Sampling, ends, remaining, drafts) each.
+// (index, length, stop_below), or None.
+RoundCopies parse_copies(const py::handle& item) {
+  if (item.is_none()) return {};
+  const auto parts = item.cast<py::sequence>();
+  return {&parts[0].cast<NgramIndex&>(), small(parts[1]), parts[2].cast<float>()};
+}
+
+// (sequence, Sampling, ends, remaining, drafts, copies) each.
 std::vector<RoundCall> parse_rounds(const py::sequence& items) {
   std::vector<RoundCall> calls;
   for (const py::handle item : items) {
     const auto parts = item.cast<py::sequence>();
-    RoundCall call{
-        &parts[0].cast<Sequence&>(), parse_sampling(parts[1]), {}, small(parts[3]), parse_drafts(parts[4])};
+    RoundCall call{&parts[0].cast<Sequence&>(), parse_sampling(parts[1]), {}, small(parts[3]),
+                   parse_drafts(parts[4]),      parse_copies(parts[5])};
     for (const py::handle token : parts[2]) call.ends.push_back(token.cast<int64_t>());
     calls.push_back(std::move(call));
   }
   return calls;
 }
 
-py::tuple run_rounds(Engine& engine, const py::sequence& items, Drafter* drafter, const DraftHead* head) {
-  const std::vector<RoundCall> calls = parse_rounds(items);
+py::tuple turn_of(const RoundTurn& turn) {
+  py::list rounds;
+  for (const RoundResult& result : turn.results)
+    rounds.append(py::make_tuple(py::tuple(py::cast(result.tokens)), result.accepted,
+                                 py::tuple(py::cast(result.confidences)), result.depth, result.copied));
+  return py::make_tuple(rounds, turn.seconds.draft, turn.seconds.layers, turn.seconds.head);
+}
+
+py::list run_rounds(Engine& engine, const py::sequence& items, Drafter* drafter, const DraftHead* head,
+                    int turns) {
+  std::vector<RoundCall> calls = parse_rounds(items);
   Work work;
   for (const RoundCall& call : calls) work.push_back({call.sequence, {}});
-  std::vector<RoundResult> results;
-  RoundSeconds seconds;
+  std::vector<RoundTurn> done;
   {
     const Using use(work);
     py::gil_scoped_release release;
-    results = engine.run_rounds(calls, drafter, head, check_signals, seconds);
+    done = engine.run_rounds(std::move(calls), drafter, head, check_signals, turns);
   }
-  py::list rounds;
-  for (const RoundResult& result : results)
-    rounds.append(py::make_tuple(py::tuple(py::cast(result.tokens)), result.accepted,
-                                 py::tuple(py::cast(result.confidences)), result.depth));
-  return py::make_tuple(rounds, seconds.draft, seconds.layers, seconds.head);
+  py::list made;
+  for (const RoundTurn& turn : done) made.append(turn_of(turn));
+  return made;
 }
 
 }  // namespace
 
 void bind_rounds(py::module_& m) {
-  m.attr("Engine").attr("run_rounds") = py::cpp_function(
-      &run_rounds, py::is_method(m.attr("Engine")), py::arg("calls"), py::arg("drafter"), py::arg("head"));
+  py::class_<NgramIndex>(m, "NgramIndex").def(py::init<int, int>(), py::arg("longest"), py::arg("shortest"));
+  m.attr("Engine").attr("run_rounds") =
+      py::cpp_function(&run_rounds, py::is_method(m.attr("Engine")), py::arg("calls"), py::arg("drafter"),
+                       py::arg("head"), py::arg("turns"));
 }
 
 }  // namespace specee

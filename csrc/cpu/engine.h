@@ -132,10 +132,10 @@ class Engine {
              const std::vector<std::vector<int>>& candidates, float* out);
   std::vector<Tree> draft_trees(Drafter& drafter, const std::vector<TreeCall>& calls, const DraftHead* head);
   // See Backend.run_rounds in specee/backends/protocol.py. `drafter` may be null where nothing is drafted;
-  // `between`: advance()'s. After an exception drafts may be left as speculative rows; nothing is text then.
-  std::vector<RoundResult> run_rounds(const std::vector<RoundCall>& calls, Drafter* drafter,
-                                      const DraftHead* head, const std::function<void()>& between,
-                                      RoundSeconds& seconds);
+  // `between`: advance()'s. After an exception drafts may be left as speculative rows, and what earlier turns
+  // gave is text.
+  std::vector<RoundTurn> run_rounds(std::vector<RoundCall> calls, Drafter* drafter, const DraftHead* head,
+                                    const std::function<void()>& between, int turns);
 
  private:
   friend class EarlyExit;

@@ -21,6 +21,9 @@ void check_call(const RoundCall& call) {
                    " tokens: allowed are 1 or more");
   if (call.drafts.column != nullptr && call.drafts.limits.nodes < 1)
     throw RowError("a round of " + std::to_string(call.drafts.limits.nodes) + " drafts: give 1 or more");
+  if (call.copies.index != nullptr && call.copies.length < 1)
+    throw RowError("a round with copies of " + std::to_string(call.copies.length) +
+                   " tokens: give 1 or more");
 }
 
 // Whether there is a state to draft from: that of the position before the newest.
@@ -47,6 +50,18 @@ Drafted cut(const Chain& chain, const RoundCall& call) {
     made.parents.push_back(static_cast<int>(i) - 1);
     made.confidences.push_back(chain.confidences[i]);
     if (is_end(call, chain.tokens[i])) break;
+  }
+  return made;
+}
+
+// The same of a copy, whose first token alone is drafted where it is not sure.
+Drafted cut(const Copy& copy, const RoundCall& call) {
+  Drafted made;
+  for (const int token : copy.tokens) {
+    made.parents.push_back(static_cast<int>(made.tokens.size()) - 1);
+    made.tokens.push_back(token);
+    made.confidences.push_back(copy.confidence);
+    if (is_end(call, token) || copy.confidence < call.copies.stop_below) break;
   }
   return made;
 }
@@ -123,33 +138,46 @@ void settle(Sequence& sequence, const RoundResult& result) {
 
 }  // namespace
 
-// One call of Engine::run_rounds().
+// One turn of Engine::run_rounds(): a round of every call.
 class Rounds {
  public:
-  Rounds(Engine& engine, const std::vector<RoundCall>& calls, RoundSeconds& seconds)
-      : engine_(engine), calls_(calls), seconds_(seconds), results_(calls.size()) {}
+  Rounds(Engine& engine, const std::vector<RoundCall>& calls, RoundTurn& turn)
+      : engine_(engine), calls_(calls), seconds_(turn.seconds), results_(turn.results) {
+    results_.resize(calls.size());
+  }
 
-  std::vector<RoundResult> run(Drafter* drafter, const DraftHead* head,
-                               const std::function<void()>& between) {
+  void run(Drafter* drafter, const DraftHead* head, const std::function<void()>& between) {
     Work work;
     for (const RoundCall& call : calls_) work.push_back({call.sequence, {}});
     engine_.check(work);
     for (const RoundCall& call : calls_) check_call(call);
     draft(drafter, head);
     verify(work, between);
-    return std::move(results_);
   }
 
  private:
-  // Chains of all sequences side by side, then trees. All are drafted before any row is added.
+  // Copies, and for the others chains side by side, then trees. All are drafted before any row is added.
   void draft(Drafter* drafter, const DraftHead* head) {
+    std::vector<Drafted> made(calls_.size());
+    for (size_t i = 0; i < calls_.size(); ++i)
+      if (const auto& [index, length, stop_below] = calls_[i].copies; index != nullptr) {
+        made[i] = cut(index->lookup(*calls_[i].sequence, length), calls_[i]);
+        results_[i].copied = !made[i].tokens.empty();
+      }
+    draft_with_block(drafter, head, made);
+    for (size_t i = 0; i < calls_.size(); ++i) add(i, std::move(made[i]));
+  }
+
+  // Copies cost no time to speak of.
+  void draft_with_block(Drafter* drafter, const DraftHead* head, std::vector<Drafted>& made) {
     const auto begin = Clock::now();
     std::vector<ChainCall> chains;
     std::vector<TreeCall> trees;
     std::vector<size_t> chained, branched;
     for (size_t i = 0; i < calls_.size(); ++i) {
-      const auto& [sequence, sampling, ends, remaining, drafts] = calls_[i];
-      if (drafts.column == nullptr || !known(*sequence, engine_.config().num_layers)) continue;
+      const auto& [sequence, sampling, ends, remaining, drafts, copies] = calls_[i];
+      if (drafts.column == nullptr || results_[i].copied) continue;
+      if (!known(*sequence, engine_.config().num_layers)) continue;
       if (drafter == nullptr) throw ConfigurationError("a round with drafts needs a drafter: give one");
       if (drafts.branched) {
         trees.push_back({sequence, drafts.column, drafts.limits, sampling});
@@ -160,7 +188,6 @@ class Rounds {
       }
     }
     if (chains.empty() && trees.empty()) return;
-    std::vector<Drafted> made(calls_.size());
     if (!chains.empty()) {
       const std::vector<Chain> found = engine_.draft_chains(*drafter, chains, head);
       for (size_t j = 0; j < found.size(); ++j) made[chained[j]] = cut(found[j], calls_[chained[j]]);
@@ -169,7 +196,6 @@ class Rounds {
       const std::vector<Tree> found = engine_.draft_trees(*drafter, trees, head);
       for (size_t j = 0; j < found.size(); ++j) made[branched[j]] = cut(found[j], calls_[branched[j]]);
     }
-    for (size_t i = 0; i < calls_.size(); ++i) add(i, std::move(made[i]));
     seconds_.draft += std::chrono::duration<double>(Clock::now() - begin).count();
   }
 
@@ -207,13 +233,35 @@ class Rounds {
   Engine& engine_;
   const std::vector<RoundCall>& calls_;
   RoundSeconds& seconds_;
-  std::vector<RoundResult> results_;
+  std::vector<RoundResult>& results_;
 };
 
-std::vector<RoundResult> Engine::run_rounds(const std::vector<RoundCall>& calls, Drafter* drafter,
-                                            const DraftHead* head, const std::function<void()>& between,
-                                            RoundSeconds& seconds) {
-  return Rounds(*this, calls, seconds).run(drafter, head, between);
+namespace {
+
+// Takes what a turn gave off what is left; whether there can be another turn that nobody has to be asked for.
+bool go_on(std::vector<RoundCall>& calls, const std::vector<RoundResult>& results) {
+  for (size_t i = 0; i < calls.size(); ++i) {
+    RoundCall& call = calls[i];
+    call.remaining -= static_cast<int>(results[i].tokens.size());
+    if (results[i].copied || call.remaining < 1 || is_end(call, results[i].tokens.back())) return false;
+    if (call.drafts.column != nullptr && call.drafts.limits.nodes >= call.remaining) return false;
+    if (call.copies.index != nullptr && call.copies.length >= call.remaining) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+std::vector<RoundTurn> Engine::run_rounds(std::vector<RoundCall> calls, Drafter* drafter,
+                                          const DraftHead* head, const std::function<void()>& between,
+                                          int turns) {
+  if (turns < 1) throw RowError("rounds of " + std::to_string(turns) + " turns: give 1 or more");
+  std::vector<RoundTurn> done;
+  do {
+    RoundTurn& turn = done.emplace_back();
+    Rounds(*this, calls, turn).run(drafter, head, between);
+  } while (static_cast<int>(done.size()) < turns && go_on(calls, done.back().results));
+  return done;
 }
 
 }  // namespace specee

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cpu/drafter.h"
+#include "cpu/ngrams.h"
 #include "cpu/sampling.h"
 #include "cpu/sequence.h"
 
@@ -17,12 +18,20 @@ struct RoundDrafts {
   TreeLimits limits{};
 };
 
+// What the text itself offers, which comes before all else; nothing where there is no index.
+struct RoundCopies {
+  NgramIndex* index = nullptr;
+  int length = 0;
+  float stop_below = 0.0f;
+};
+
 struct RoundCall {
   Sequence* sequence;
   Sampling sampling;
   std::vector<int64_t> ends;  // tokens after which the text is over
   int remaining;              // tokens that the text may still be given, at least 1
   RoundDrafts drafts;
+  RoundCopies copies{};
 };
 
 struct RoundResult {
@@ -30,10 +39,17 @@ struct RoundResult {
   std::vector<int> accepted;       // slots that accepted drafts were in, from the text's end down
   std::vector<float> confidences;  // of the drafts made here
   int depth = 0;                   // most of these in a row
+  bool copied = false;             // they are of the text
 };
 
 struct RoundSeconds {
   double draft = 0.0, layers = 0.0, head = 0.0;
+};
+
+// One round of every call.
+struct RoundTurn {
+  std::vector<RoundResult> results;
+  RoundSeconds seconds;
 };
 
 }  // namespace specee

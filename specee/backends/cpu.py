@@ -163,15 +163,24 @@ class CpuBackend:
         return self._engine.verify(_native(work), sampling)
 
     def run_rounds(
-        self, calls: Seq[RoundCall], drafter: FittedDrafter | None = None, head: DraftHead | None = None
-    ) -> Rounds:
+        self,
+        calls: Seq[RoundCall],
+        drafter: FittedDrafter | None = None,
+        head: DraftHead | None = None,
+        turns: int = 1,
+    ) -> list[Rounds]:
         """See :meth:`.Backend.run_rounds`."""
-        texts, draft, layers, last = self._engine.run_rounds(
+        done = self._engine.run_rounds(
             native_rounds(calls),
             None if drafter is None else _native_drafter(drafter),
             None if head is None else _native_head(head),
+            turns,
         )
-        return Rounds([RoundText(*text) for text in texts], draft, layers, last)
+        return [Rounds([RoundText(*text) for text in turn[0]], *turn[1:]) for turn in done]
+
+    def copies(self, longest: int, shortest: int) -> _cpu.NgramIndex:
+        """See :meth:`.Backend.copies`."""
+        return _cpu.NgramIndex(longest, shortest)
 
     def draft(
         self, work: Work, sampling: Seq[Sampling], head: DraftHead | None = None

@@ -9,13 +9,17 @@ from typing import TypeAlias
 from specee import _cpu
 from specee.backends.cpu_drafter import native_column
 from specee.backends.cpu_sequence import CpuSequence, native_sequence
-from specee.backends.protocol import ChainCall, RoundCall, SequenceState, TreeCall
+from specee.backends.own import own
+from specee.backends.protocol import ChainCall, CopyCall, RoundCall, SequenceState, TreeCall
 from specee.errors import RowError
 from specee.types import Sampling
 
 _Chain: TypeAlias = tuple[_cpu.DrafterColumn, int, float]
 _Tree: TypeAlias = tuple[_cpu.DrafterColumn, int, int, int, int, float, float]
-NativeRound: TypeAlias = tuple[_cpu.Sequence, Sampling, Collection[int], int, _Chain | _Tree | None]
+_Copies: TypeAlias = tuple[_cpu.NgramIndex, int, float]
+NativeRound: TypeAlias = tuple[
+    _cpu.Sequence, Sampling, Collection[int], int, _Chain | _Tree | None, _Copies | None
+]
 
 
 def native_rounds(calls: Seq[RoundCall]) -> list[NativeRound]:
@@ -30,9 +34,15 @@ def native_rounds(calls: Seq[RoundCall]) -> list[NativeRound]:
             ends,
             remaining,
             None if drafts is None else _drafts(drafts, sequence),
+            None if copies is None else _copies(copies),
         )
-        for sequence, sampling, ends, remaining, drafts in calls
+        for sequence, sampling, ends, remaining, drafts, copies in calls
     ]
+
+
+def _copies(call: CopyCall) -> _Copies:
+    index = own(_cpu.NgramIndex, call.ngrams, "indices of a text", "this backend's copies()")
+    return index, call.length, call.stop_below
 
 
 def _drafts(call: ChainCall | TreeCall, sequence: SequenceState) -> _Chain | _Tree:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from specee.backends.head_verbs import Draw, HeadVerbs, confidences
+from specee.backends.plain_copies import CopiedText
 from specee.backends.plain_rounds import run_rounds
 from specee.backends.protocol import (
     Answer,
@@ -54,11 +55,19 @@ class DrafterVerbs(HeadVerbs):
         """How many tokens ``head`` has. Raises ConfigurationError for one of another backend."""
 
     def run_rounds(
-        self, calls: Seq[RoundCall], drafter: FittedDrafter | None = None, head: DraftHead | None = None
-    ) -> Rounds:
+        self,
+        calls: Seq[RoundCall],
+        drafter: FittedDrafter | None = None,
+        head: DraftHead | None = None,
+        turns: int = 1,
+    ) -> list[Rounds]:
         """Drafts, verification and what stays, one after the other. Raises RowError, CapacityError."""
         self._named([(call.sequence, ()) for call in calls])
-        return run_rounds(self, calls, drafter, head)
+        return run_rounds(self, calls, drafter, head, turns)
+
+    def copies(self, longest: int, shortest: int) -> CopiedText:
+        """N-grams of a text. Raises RowError."""
+        return CopiedText(longest, shortest)
 
     @torch.no_grad()
     def draft_chains(

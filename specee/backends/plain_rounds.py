@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence as Seq
 from typing import Protocol
 
+from specee.backends.plain_copies import copied
 from specee.backends.protocol import (
     ChainCall,
     DraftedTree,
@@ -52,13 +53,48 @@ def run_rounds(
     calls: Seq[RoundCall],
     drafter: FittedDrafter | None = None,
     head: DraftHead | None = None,
-) -> Rounds:
+    turns: int = 1,
+) -> list[Rounds]:
     """See :meth:`.Backend.run_rounds`."""
+    if turns < 1:
+        raise RowError(f"rounds of {turns} turns: give 1 or more")
+    done = [_turn(backend, calls, drafter, head)]
+    while len(done) < turns:
+        pairs = zip(calls, done[-1].texts, strict=True)
+        calls = [call._replace(remaining=call.remaining - len(text.tokens)) for call, text in pairs]
+        if not all(_goes_on(*pair) for pair in zip(calls, done[-1].texts, strict=True)):
+            break
+        done.append(_turn(backend, calls, drafter, head))
+    return done
+
+
+def _goes_on(call: RoundCall, text: RoundText) -> bool:
+    """Whether there can be another turn that nobody has to be asked for."""
+    if text.copied or call.remaining < 1 or text.tokens[-1] in call.ends:
+        return False
+    wanted = [0] if call.copies is None else [call.copies.length]
+    if call.drafts is not None:
+        wanted.append(_most(call.drafts))
+    return max(wanted) < call.remaining
+
+
+def _most(drafts: ChainCall | TreeCall) -> int:
+    return drafts.length if isinstance(drafts, ChainCall) else drafts.nodes
+
+
+def _turn(
+    backend: Verbs, calls: Seq[RoundCall], drafter: FittedDrafter | None, head: DraftHead | None
+) -> Rounds:
     for call in calls:
         _check(call)
+    copies = [_copied(call) for call in calls]  # which costs no time to speak of
     begin = time.perf_counter()
-    made = [_drafted(backend, call, drafter, head) for call in calls]
-    draft = time.perf_counter() - begin if any(tokens for tokens, _, _ in made) else 0.0
+    blocks = [
+        ([], [], []) if copy[0] else _drafted(backend, call, drafter, head)
+        for call, copy in zip(calls, copies, strict=True)
+    ]
+    draft = time.perf_counter() - begin if any(tokens for tokens, _, _ in blocks) else 0.0
+    made = [copy if copy[0] else block for copy, block in zip(copies, blocks, strict=True)]
     for call, (tokens, parents, _) in zip(calls, made, strict=True):
         if tokens:
             call.sequence.branch(tokens, parents)
@@ -70,10 +106,10 @@ def run_rounds(
     work = [(call.sequence, own) for call, own in zip(calls, rows, strict=True)]
     after, layers, seconds = backend.verify(work, None if greedy else sampling)
     texts: list[RoundText] = []
-    for call, own, (_, parents, confidences) in zip(calls, rows, made, strict=True):
+    for call, own, copy, (_, parents, shares) in zip(calls, rows, copies, made, strict=True):
         text, accepted = _walk(call, dict(zip(own, after, strict=False)))
         after = after[len(own) :]
-        texts.append(RoundText(text, accepted, tuple(confidences), _depth(parents)))
+        texts.append(RoundText(text, accepted, tuple(shares), _depth(parents), bool(copy[0])))
     for call, given in zip(calls, texts, strict=True):
         call.sequence.commit(given.accepted)
         call.sequence.append(given.tokens[len(given.accepted) :])
@@ -89,6 +125,8 @@ def _check(call: RoundCall) -> None:
         )
     if call.drafts is not None and call.drafts.sequence is not call.sequence:
         raise RowError("a round drafts for another sequence: give it drafts of its own")
+    if call.copies is not None and call.copies.length < 1:
+        raise RowError(f"a round with copies of {call.copies.length} tokens: give 1 or more")
 
 
 def _check_room(call: RoundCall) -> None:
@@ -101,6 +139,14 @@ def _check_room(call: RoundCall) -> None:
             f"a round may give {most} tokens, and {free} of {sequence.capacity} slots are free: reserve a "
             "longer sequence, or give `remaining` what it has room for"
         )
+
+
+def _copied(call: RoundCall) -> _Drafts:
+    """What the text itself offers."""
+    if call.copies is None:
+        return [], [], []
+    tokens, confidence = copied(call.copies, call.sequence)
+    return _cut(tokens, list(range(-1, len(tokens) - 1)), [confidence] * len(tokens), call)
 
 
 def _drafted(

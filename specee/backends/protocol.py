@@ -11,310 +11,71 @@ logits are identical to the bit. An accepted branch of a tree has the very bits 
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from collections.abc import Sequence as Seq
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
+from specee.backends.calls import (
+    Answer,
+    AskCall,
+    ChainCall,
+    CopyCall,
+    DraftedTree,
+    Exit,
+    ExitCall,
+    Exits,
+    RankCall,
+    RoundCall,
+    Rounds,
+    RoundText,
+    TreeCall,
+    Work,
+)
+from specee.backends.handles import (
+    CopyIndex,
+    DraftHead,
+    ExitRows,
+    FittedColumn,
+    FittedDrafter,
+    FittedExits,
+    Floats,
+    Ints,
+    SequenceState,
+)
 from specee.models.drafter_parts import DrafterParts
 from specee.models.exit_parts import ExitParts
 from specee.models.speculator import Adapter
-from specee.types import KVDtype, ModelConfig, RowInfo, Sampling, WeightFormat
+from specee.types import KVDtype, ModelConfig, Sampling, WeightFormat
+
+__all__ = [
+    "Answer",
+    "AskCall",
+    "Backend",
+    "ChainCall",
+    "CopyCall",
+    "CopyIndex",
+    "DraftFormat",
+    "DraftHead",
+    "DraftedTree",
+    "Exit",
+    "ExitCall",
+    "ExitRows",
+    "Exits",
+    "FittedColumn",
+    "FittedDrafter",
+    "FittedExits",
+    "Floats",
+    "Ints",
+    "RankCall",
+    "RoundCall",
+    "RoundText",
+    "Rounds",
+    "SequenceState",
+    "TreeCall",
+    "Work",
+]
 
 DraftFormat: TypeAlias = Literal["Q8_0", "Q4_1"]
 """Blocks of 32 weights of 8 or 4 bits: a coarser draft comes sooner, and is right a little less often."""
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-
-
-class SequenceState(Protocol):
-    """Rows and KV cache of one sequence."""
-
-    @property
-    def length(self) -> int:
-        """Committed positions."""
-
-    @property
-    def capacity(self) -> int:
-        """Slots reserved: committed positions plus live speculative rows may not exceed it."""
-
-    @property
-    def frontier(self) -> tuple[int, ...]:
-        """Committed positions done, per layer; ``num_layers`` entries, never increasing."""
-
-    @property
-    def speculative(self) -> tuple[int, ...]:
-        """Slots of the live speculative rows, parents before children."""
-
-    def row(self, slot: int) -> RowInfo:
-        """The row in ``slot``. Raises RowError if there is none."""
-
-    def append(self, tokens: Seq[int]) -> range:
-        """Add committed positions (no layer done yet) and return their slots.
-
-        Raises RowError while speculative rows are live or for a token outside the vocabulary,
-        CapacityError if there is no room.
-        """
-
-    def branch(self, tokens: Seq[int], parents: Seq[int] | None = None, root: int | None = None) -> list[int]:
-        """Add speculative rows and return their slots.
-
-        ``parents[i]`` is the index *within this call* of row i's parent (less than i), or -1 for
-        ``root``; None makes a chain. ``root`` is the slot of the last committed position (the
-        default) or of a live speculative row. Raises RowError, CapacityError.
-        """
-
-    def prune(self, rows: Seq[int]) -> None:
-        """Drop speculative rows and all their descendants. Raises RowError for a slot not live."""
-
-    def commit(self, path: Seq[int]) -> None:
-        """Make a path of speculative rows committed, and drop every other speculative row.
-
-        ``path[0]`` must be a child of the last committed position and each next one a child of the
-        one before; the cache is compacted so that position p is in slot p again. Rows may still be
-        pending at any layer. An empty path drops all speculative rows. Raises RowError.
-        """
-
-    def rollback(self, n: int) -> None:
-        """Drop the last ``n`` committed positions and all speculative rows. Raises RowError."""
-
-    def keep(self, layers: Seq[int], positions: int) -> None:
-        """Keep the hidden states after each of ``layers``, for :meth:`Backend.shadow`.
-
-        ``layers``: 1..num_layers, ascending, each once; none keeps nothing. States are kept of rows whose
-        first layer is computed from now on: of speculative rows, of committed ones that are not complete,
-        and of the latest ``positions`` complete ones. What was kept before is forgotten, and a rollback
-        brings back nothing that was let go. Raises RowError.
-        """
-
-    @property
-    def kept(self) -> int:
-        """How many of the latest complete committed positions, without a gap, have their states kept.
-
-        Pending positions after them do not count and are no gap.
-        """
-
-    def kv(self, layer: int, slots: Seq[int]) -> tuple[Floats, Floats]:
-        """Keys (after rotation) and values of ``slots`` at ``layer``, each widened to fp32.
-
-        Shapes (len(slots), num_kv_heads, head_dim). For tests and export.
-        Raises RowError if a slot has not done that layer.
-        """
-
-
-class DraftHead(Protocol):
-    """A head of :meth:`Backend.draft_head`; belongs to the backend that made it."""
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of weights that one use reads, its adapter's included."""
-
-
-class FittedColumn(Protocol):
-    """What a drafter block has for one sequence: keys and values of positions, made from true states."""
-
-    @property
-    def first(self) -> int:
-        """The position that the first of them belongs to; 1 or more."""
-
-    @property
-    def length(self) -> int:
-        """How many positions in a row are there."""
-
-
-class FittedDrafter(Protocol):
-    """A drafter block of :meth:`Backend.drafter`; belongs to the backend that made it."""
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """Layers of the model whose states it reads: they have to be kept."""
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of weights that one draft reads, those of the head aside."""
-
-    def column(self, capacity: int, kv_dtype: KVDtype, *, poison: bool = False) -> FittedColumn:
-        """An empty column for a sequence of that many slots.
-
-        With ``poison`` whatever drafts leave behind is NaN after each call (for tests). Raises CapacityError,
-        OutOfMemoryError.
-        """
-
-
-class ChainCall(NamedTuple):
-    """A chain of drafts to make for one sequence.
-
-    At most ``length`` tokens (1 or more), none after one whose confidence is under ``stop_below``.
-    """
-
-    sequence: SequenceState
-    column: FittedColumn
-    length: int
-    stop_below: float
-    sampling: Sampling
-
-
-class RankCall(NamedTuple):
-    """A row, by its slot, to guess the next token of."""
-
-    sequence: SequenceState
-    column: FittedColumn
-    slot: int
-
-
-class FittedExits(Protocol):
-    """Predictors of :meth:`Backend.exit_predictors`; belong to the backend that made them."""
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """Those that have one, ascending."""
-
-    @property
-    def candidates(self) -> int:
-        """Tokens that each row is judged by."""
-
-
-class ExitRows(Protocol):
-    """Rows of :meth:`Backend.exit_rows`, with what predictors saw of them; belong to their backend."""
-
-
-class AskCall(NamedTuple):
-    """Rows of one sequence, by their slots, to ask predictors about.
-
-    ``rows``: which of the :class:`ExitRows` each of them is, counted from 0. ``sampling`` draws their tokens.
-    """
-
-    sequence: SequenceState
-    slots: Seq[int]
-    rows: Seq[int]
-    sampling: Sampling
-
-
-class Answer(NamedTuple):
-    """The predictor's chance that ``token``, a row's likeliest candidate by its layer, is the final one."""
-
-    chance: float
-    token: int
-
-
-class ExitCall(NamedTuple):
-    """A row, by its slot, to take through layers until a predictor lets it go.
-
-    ``layers``: those to check, ascending; none takes the row to the last one. ``threshold``: a row leaves
-    where the predictor's chance is above it. ``sampling`` draws its token.
-    """
-
-    sequence: SequenceState
-    column: FittedColumn
-    slot: int
-    layers: Seq[int]
-    threshold: float
-    sampling: Sampling
-
-
-class TreeCall(NamedTuple):
-    """A tree of drafts to make for one sequence: EAGLE-2 (Li et al., EMNLP 2024).
-
-    ``nodes`` are kept at most, none of them more than ``depth`` drafts deep. At each depth ``width`` nodes at
-    most get children, each ``children`` at most. A node's *chance* is the product of the shares on its path:
-    none is kept whose chance is under ``stop_below``, the likeliest first one aside, and there is no further
-    depth where the nodes that would get children have less than ``deepen_from`` together. ``likely``: how
-    many tokens to name after each node that the block has looked behind, 0 for none.
-    """
-
-    sequence: SequenceState
-    column: FittedColumn
-    nodes: int
-    depth: int
-    width: int
-    children: int
-    stop_below: float
-    deepen_from: float
-    sampling: Sampling
-    likely: int = 0
-
-
-class Exit(NamedTuple):
-    """Where a row left, 0 if it did not; the token after it, and the predictor's chance that it is final.
-
-    A row that went through all layers has the last one and a chance of 1.
-    """
-
-    layer: int
-    token: int
-    confidence: float
-
-
-class Exits(NamedTuple):
-    """What came of each call, and the seconds spent on candidates, in layers with predictors, in the head."""
-
-    exits: list[Exit]
-    draft: float
-    layers: float
-    head: float
-
-
-class DraftedTree(NamedTuple):
-    """Nodes of a tree, likeliest first, the one found first among equals: parents before their children.
-
-    ``parents`` are indices, -1 for the end of the text: what :meth:`SequenceState.branch` takes. ``chances``
-    never grow along a path, nor along the list. ``likely``: what :meth:`Backend.rank` gives after the end of
-    the text, and then after each node; nothing for nodes that the block has not looked behind, among which is
-    none that has children. The whole list is empty where a call asked for nothing.
-    """
-
-    tokens: list[int]
-    parents: list[int]
-    chances: list[float]
-    likely: list[list[int]]
-
-
-class RoundCall(NamedTuple):
-    """A round of one sequence: drafts are verified, and what the full model confirms becomes text.
-
-    ``drafts``, of the same sequence, is drafted first; None takes the speculative rows that are there, if
-    any. ``sampling`` draws the text; ``ends`` are tokens after which it is over, and ``remaining`` how many
-    it may still be given, 1 or more.
-    """
-
-    sequence: SequenceState
-    sampling: Sampling
-    ends: Collection[int]
-    remaining: int
-    drafts: ChainCall | TreeCall | None = None
-
-
-class RoundText(NamedTuple):
-    """``tokens`` are text now, and only the last one can be one that ends it.
-
-    The newest row has been through no layer yet, unless the text ended with an accepted draft.
-
-    ``accepted``: slots that accepted drafts were in, one for each of the first tokens. Of the drafts made in
-    the call: ``confidences``, and ``depth``, the most of them in a row; their slots followed the text's end.
-    """
-
-    tokens: tuple[int, ...]
-    accepted: list[int]
-    confidences: tuple[float, ...]
-    depth: int
-
-
-class Rounds(NamedTuple):
-    """What came of each call, and the seconds spent on drafts, in layers, in the head."""
-
-    texts: list[RoundText]
-    draft: float
-    layers: float
-    head: float
-
-
-Work = Seq[tuple[SequenceState, Seq[int]]]
-"""Rows of several sequences: (sequence, slots) pairs; results are concatenated in this order.
-
-A sequence may appear once only; its slots must be distinct.
-"""
 
 
 class Backend(Protocol):
@@ -386,18 +147,33 @@ class Backend(Protocol):
         """
 
     def run_rounds(
-        self, calls: Seq[RoundCall], drafter: FittedDrafter | None = None, head: DraftHead | None = None
-    ) -> Rounds:
-        """Whole rounds of several sequences: draft, verify, accept, commit, in one call.
+        self,
+        calls: Seq[RoundCall],
+        drafter: FittedDrafter | None = None,
+        head: DraftHead | None = None,
+        turns: int = 1,
+    ) -> list[Rounds]:
+        """Whole rounds of several sequences: draft, verify, accept, commit, all of it ``turns`` times.
 
-        Drafts are those of :meth:`draft_chains` and :meth:`draft_trees` with ``drafter`` and ``head``, none
-        where the state before the newest position is not kept, and none behind a token of ``ends``. All rows
-        are then verified as by :meth:`verify`. Of each sequence, a draft stays if it is the token drawn after
-        the row before it (Leviathan et al., 2023, coupled as in :mod:`specee.acceptance`), until no draft
-        matches or the text ends; these are committed, all others dropped, and the token drawn after the last
-        one is appended. Raises what those raise, CapacityError where a text may not find room, RowError for
-        an empty text, ``remaining`` under 1, and drafts of another sequence. After an exception drafts may
-        be left as speculative rows; no text has grown then.
+        Drafts are copies of the text, or those of :meth:`draft_chains` and :meth:`draft_trees` with
+        ``drafter`` and ``head``, none where the state before the newest position is not kept, and none behind
+        a token of ``ends``. All rows are then verified as by :meth:`verify`. Of each sequence, a draft stays
+        if it is the token drawn after the row before it (Leviathan et al., 2023, coupled as in
+        :mod:`specee.acceptance`), until no draft matches or the text ends; these are committed, all others
+        dropped, and the token drawn after the last one is appended.
+
+        There are fewer turns where there is something to be decided: after one that ended a text or copied,
+        and where what is to be drafted next has as many tokens as may still be given. Raises what those
+        verbs raise, CapacityError where a text may not find room, RowError for an empty text, ``remaining``,
+        ``turns`` or a draft's length under 1, and drafts of another sequence. After an exception drafts may
+        be left as speculative rows, and what earlier turns gave is text.
+        """
+
+    def copies(self, longest: int, shortest: int) -> CopyIndex:
+        """An index of a text's n-grams, for :class:`CopyCall`: it learns from the sequence it is used with.
+
+        The longest suffix of the text of ``longest`` to ``shortest`` tokens that occurred before is looked up
+        (Saxena, "Prompt lookup decoding", 2023). Raises RowError for no tokens, or less than the shortest.
         """
 
     def draft(

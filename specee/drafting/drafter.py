@@ -65,7 +65,7 @@ def built_in(backend: Backend, heads: DraftHeads) -> dict[type[DraftSource], Dra
     trees = TreeDrafter(backend, heads, chains)
     return {
         ExitLayer: ExitLayerDrafter(backend, heads),
-        NgramLookup: PromptLookupDrafter(),
+        NgramLookup: PromptLookupDrafter(backend),
         DrafterBlock: chains,
         DrafterTree: trees,
         PredictedExit: PredictedExitDrafter(backend, heads, chains.columns),

@@ -68,6 +68,8 @@ def check_plan(
         raise ConfigurationError(
             f"a plan for sequences {list(named)}: allowed are {running}, at least one of them and each once"
         )
+    if not isinstance(plan, LeaveEarly) and plan.turns < 1:
+        raise ConfigurationError(f"a plan for {plan.turns} turns: allowed are 1 or more")
     if isinstance(plan, Speculate):
         for draft in plan.drafts:
             _check_draft(draft, sequences[draft.sequence], drafters, model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Seq
 
 from specee.acceptance import walk
@@ -13,7 +13,7 @@ from specee.engine.checks import check_plan, drafter_of
 from specee.engine.leaving import Leaving
 from specee.engine.rounds import NativeRounds, Wanted
 from specee.engine.sequence import ActiveSequence
-from specee.engine.settled import Settled, walked
+from specee.engine.settled import Settled, Turn, walked
 from specee.engine.shadows import Shadows
 from specee.engine.verify import Pair, verify
 from specee.policies import (
@@ -54,8 +54,10 @@ class Executor:
         self._leaving = Leaving(backend, heads)
         self._rounds = NativeRounds(backend, heads, drafters)
 
-    def run(self, plan: Plan, clock: Clock) -> list[Settled]:
-        """Draft, verify, and decide what stays; that it counts is for the caller to say.
+    def run(self, plan: Plan, turns: int = 1) -> Iterator[Turn]:
+        """Draft, verify, and decide what stays; that it counts is for the caller to say, turn by turn.
+
+        ``turns``: most of them; there is one where Python has a say in what is drafted or kept.
 
         Raises what :func:`.check_plan` raises before anything ran. After any other exception (a user's
         processor, Ctrl-C) the sequences are to be restored.
@@ -63,17 +65,31 @@ class Executor:
         if plan is not self._sound or not self._fits(plan):
             check_plan(plan, self._sequences, self._drafters, self._model, self._kept)
             self._sound = plan
+        clock = Clock()
         if isinstance(plan, LeaveEarly):
-            return self._leaving.run(plan, self._sequences, clock)
-        if isinstance(plan, NextToken):
-            sequences = [self._sequences[index] for index in plan.sequences]
-            if True not in [sequence.judged for sequence in sequences]:  # stops hear of a token anyway
-                return self._rounds.plain(sequences, clock)
-            return self._watched([Draft(index, _NONE, 0) for index in plan.sequences], sequences, clock)
+            yield Turn(self._leaving.run(plan, self._sequences, clock), clock)
+        elif isinstance(plan, NextToken):
+            yield from self._next_tokens(plan, clock, turns)
+        else:
+            yield from self._speculate(plan, clock, turns)
+
+    def _next_tokens(self, plan: NextToken, clock: Clock, turns: int) -> Iterator[Turn]:
+        sequences = [self._sequences[index] for index in plan.sequences]
+        if True in [sequence.judged for sequence in sequences]:
+            drafts = [Draft(index, _NONE, 0) for index in plan.sequences]
+            yield Turn(self._watched(drafts, sequences, clock), clock)
+        else:  # stops hear of a token anyway
+            watched = True in [sequence.watched for sequence in sequences]
+            yield from self._rounds.plain(sequences, clock, 1 if watched else turns)
+
+    def _speculate(self, plan: Speculate, clock: Clock, turns: int) -> Iterator[Turn]:
         sequences = [self._sequences[draft.sequence] for draft in plan.drafts]
         if True in [sequence.watched for sequence in sequences]:
-            return self._watched(plan.drafts, sequences, clock)
-        return self._rounds.run(self._wanted(plan.drafts, sequences, clock), clock)
+            yield Turn(self._watched(plan.drafts, sequences, clock), clock)
+            return
+        wanted = self._wanted(plan.drafts, sequences, clock)
+        native = True not in [one.tree is not None for one in wanted]
+        yield from self._rounds.run(wanted, clock, turns if native else 1)
 
     def _wanted(self, drafts: Seq[Draft], sequences: Seq[ActiveSequence], clock: Clock) -> list[Wanted]:
         """What Python drafts is drafted here, what the backend can draft by itself is left to it."""
@@ -122,7 +138,9 @@ class Executor:
         if not isinstance(plan, Speculate):
             return True
         for draft in plan.drafts:
-            if draft.otherwise is not None or draft.length >= self._sequences[draft.sequence].remaining:
+            most = draft.length if draft.otherwise is None else max(draft.length, draft.otherwise.length)
+            nested = draft.otherwise is not None and draft.otherwise.otherwise is not None
+            if nested or most >= self._sequences[draft.sequence].remaining:
                 return False
         return True
 

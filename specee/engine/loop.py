@@ -1,4 +1,4 @@
-"""The generation loop: one turn of it, ``step``, is observe, plan, run, commit."""
+"""The generation loop: observe, plan, run, commit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Sequence as Seq
 from typing import Any, NamedTuple
 
 from specee.backends.protocol import Backend
-from specee.clock import Clock
 from specee.drafting import Drafter, DraftHeads, built_in
 from specee.engine.checks import get_ready, states_kept
 from specee.engine.executor import Executor
@@ -17,9 +16,21 @@ from specee.engine.passes import draft_turns, in_step, verified_rows
 from specee.engine.sequence import ActiveSequence
 from specee.engine.settled import Settled
 from specee.engine.statistics import Statistics
-from specee.policies import DraftCost, DraftSource, Observation, Outcome, Plan, Policy
+from specee.policies import (
+    DraftCost,
+    DraftSource,
+    NextToken,
+    Observation,
+    Outcome,
+    Plan,
+    Policy,
+    Round,
+    Speculate,
+)
 
 _PLAIN_STEPS = 8  # of which one refines the latency table
+_BURST = 0.03  # seconds: tokens of several turns come together, as long as the eye does not notice
+_TICK = 1e-6  # what no turn is shorter than
 
 
 class Timing(NamedTuple):
@@ -32,7 +43,8 @@ class Timing(NamedTuple):
 class Generation:
     """Continues sequences until all are finished.
 
-    Iterating gives, for each step, the committed tokens by sequence id. The rows of every sequence are
+    Iterating gives, for each step, the committed tokens by sequence id: those of one turn of the loop, or of
+    several where that takes no longer than 30 ms. The rows of every sequence are
     exactly its text between steps, also after one that ended in an exception (Ctrl-C, a user's processor):
     the sequences can be continued or rolled back. Tokens that such a step had committed before are in
     ``generated``, but were not given out. ``heads`` are the speculator's; None is none. ``drafters`` are
@@ -58,6 +70,7 @@ class Generation:
         self._running = [sequence for sequence in sequences if sequence.finish_reason is None]
         self._policy = policy
         self._layers = backend.config.num_layers
+        self._unseen = 0  # turns since the latest plain one that refined the latency table
         self._executor = Executor(backend, self.sequences, sources, heads, needs.shadow_layers)
         self._latency = (latency or LatencyMeter(backend)) if needs.latency else None
         if self._latency is not None:
@@ -86,50 +99,66 @@ class Generation:
             yield self.step()
 
     def step(self) -> dict[int, tuple[int, ...]]:
-        """One turn of the loop."""
+        """One turn of the loop, or as many as a plan allows and nobody would want to wait for longer."""
         begin = time.perf_counter()
+        committed: dict[int, tuple[int, ...]] = {}
         try:
             plan = self._policy.plan(self._observation())
-            clock = Clock()
-            done = self._executor.run(plan, clock)
-            committed = self._commit(done)
-            outcome = Outcome(tuple([one.round for one in done]), clock.times)
-            seconds = time.perf_counter() - begin
-            self.statistics.add(outcome, seconds)
+            outcomes: list[Outcome] = []
+            for settled, clock in self._executor.run(plan, self._turns(plan)):
+                outcomes.append(Outcome(self._commit(settled, committed), clock.times))
+            spent = time.perf_counter() - begin
+            self._count(outcomes, spent)
             if plan.shadows:  # what was committed is counted, also when this is interrupted
-                outcome = self._executor.look(plan, outcome, clock)
-                seconds = time.perf_counter() - begin
-                self.statistics.amend(outcome, seconds)
+                outcomes = [self._executor.look(plan, outcomes[0], clock)]
+                spent = time.perf_counter() - begin
+                self.statistics.amend(outcomes[0], spent)
             if self._latency is not None:
-                self._refine(plan, outcome, seconds)
-            self._policy.observe(outcome)
+                self._refine(plan, outcomes)
+            for outcome in outcomes:
+                self._policy.observe(outcome)
         except BaseException:
             self._restore()
             raise
         return committed
 
+    def _turns(self, plan: Plan) -> int:
+        """The first token is out at once, and later ones are not kept back for longer than one can see."""
+        if not isinstance(plan, (NextToken, Speculate)) or plan.shadows or not self.statistics.outcomes:
+            return 1
+        return max(1, min(plan.turns, int(_BURST / max(self.statistics.step_seconds[-1], _TICK))))
+
+    def _count(self, outcomes: Seq[Outcome], spent: float) -> None:
+        """What was spent outside of backend calls is every turn's alike."""
+        around = (spent - sum([outcome.times.total for outcome in outcomes])) / len(outcomes)
+        for outcome in outcomes:
+            self.statistics.add(outcome, outcome.times.total + around)
+
     def _observation(self) -> Observation:
         views = tuple([sequence.view() for sequence in self._running])
         return Observation(views, None if self._latency is None else self._latency.table())
 
-    def _refine(self, plan: Plan, outcome: Outcome, seconds: float) -> None:
-        """Of plain steps, which are all alike, a few are enough. The first step is the prompt's."""
-        steps, rounds = len(self.statistics.outcomes), outcome.rounds
-        if steps % _PLAIN_STEPS and not max([entry.drafted for entry in rounds]):
-            return
-        if self._latency is not None and steps > 1 and in_step(plan, rounds):
-            rows, parts = verified_rows(rounds, self._layers)
-            self._latency.observe(rows, parts, outcome.times, seconds, draft_turns(rounds))
+    def _refine(self, plan: Plan, outcomes: Seq[Outcome]) -> None:
+        """By the latest turn; of plain ones, which are all alike, a few are enough. Not by the prompt's."""
+        outcome, seconds = outcomes[-1], self.statistics.step_seconds[-1]
+        self._unseen += len(outcomes)
+        if not max([entry.drafted for entry in outcome.rounds]):
+            if self._unseen < _PLAIN_STEPS:
+                return
+            self._unseen = 0
+        if self._latency is not None and self.steps > 1 and in_step(plan, outcome.rounds):
+            rows, parts = verified_rows(outcome.rounds, self._layers)
+            self._latency.observe(rows, parts, outcome.times, seconds, draft_turns(outcome.rounds))
 
-    def _commit(self, done: Seq[Settled]) -> dict[int, tuple[int, ...]]:
-        committed = {}
+    def _commit(self, done: Seq[Settled], committed: dict[int, tuple[int, ...]]) -> tuple[Round, ...]:
         for one in done:
             one.commit()
-            committed[one.sequence.id] = one.round.tokens
+            index, tokens = one.sequence.id, one.round.tokens
+            committed[index] = committed[index] + tokens if index in committed else tokens
             if one.end is not None:
                 self._running.remove(one.sequence)
                 self._executor.ended(one.sequence)
-        return committed
+        return tuple([one.round for one in done])
 
     def _restore(self) -> None:
         """After a step that failed: each sequence has had it, or has not."""

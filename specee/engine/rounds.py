@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
-from specee.backends.protocol import Backend, ChainCall, RoundCall, RoundText, TreeCall
+from specee.backends.protocol import Backend, ChainCall, CopyCall, RoundCall, Rounds, RoundText, TreeCall
 from specee.clock import Clock
 from specee.drafting import Drafter, DraftHeads, DraftTree
 from specee.drafting.drafter_block import BlockDrafter
 from specee.drafting.drafter_tree import TreeDrafter
+from specee.drafting.prompt_lookup import PromptLookupDrafter
 from specee.engine.sequence import ActiveSequence
-from specee.engine.settled import Settled, drafted_round, round_of
-from specee.policies import Draft, DraftSource, Round
+from specee.engine.settled import Settled, Turn, drafted_round, round_of
+from specee.policies import Draft, DraftSource, NgramLookup, Round
 
 _MAKERS = (BlockDrafter, TreeDrafter)
 
@@ -27,7 +28,10 @@ class Wanted(NamedTuple):
 
 
 class NativeRounds:
-    """Carries them out. Sequences that a user's code watches are not for it."""
+    """Carries them out. Sequences that a user's code watches are not for it.
+
+    What it gives is to be committed turn by turn: each one is told from the text that those before it left.
+    """
 
     def __init__(
         self, backend: Backend, heads: DraftHeads, drafters: Mapping[type[DraftSource], Drafter]
@@ -38,53 +42,78 @@ class NativeRounds:
             # A class derived from one of these may draft otherwise.
             if isinstance(drafter, _MAKERS) and type(drafter) in _MAKERS:
                 self._makers[kind] = drafter
+        copier = drafters.get(NgramLookup)
+        self._copier = copier if type(copier) is PromptLookupDrafter else None
 
     def makes(self, draft: Draft) -> bool:
-        """Whether the backend can draft it by itself."""
+        """Whether the backend can draft it by itself: the block's drafts, or copies and else the block's."""
+        if type(draft.source) is NgramLookup:
+            rest = draft.otherwise
+            return self._copier is not None and (rest is None or self._blocks(rest))
+        return self._blocks(draft)
+
+    def _blocks(self, draft: Draft) -> bool:
         return draft.otherwise is None and type(draft.source) in self._makers
 
-    def plain(self, sequences: Seq[ActiveSequence], clock: Clock) -> list[Settled]:
+    def plain(self, sequences: Seq[ActiveSequence], clock: Clock, turns: int) -> Iterator[Turn]:
         """The same without drafts, in most steps of most texts: the fewer calls the better."""
         calls = [
             RoundCall(one.state, one.request.sampling, one.request.eos, one.remaining) for one in sequences
         ]
-        texts, _, layers, head = self._backend.run_rounds(calls)
-        clock.verify += layers
-        clock.head += head
-        return [
-            Settled(sequence, Round(sequence.id, text[0]), sequence.end_after(text[0]), None)
-            for sequence, text in zip(sequences, texts, strict=True)
-        ]
+        for done in self._backend.run_rounds(calls, turns=turns):
+            settled = [
+                Settled(sequence, Round(sequence.id, text[0]), sequence.end_after(text[0]), None)
+                for sequence, text in zip(sequences, done[0], strict=True)
+            ]
+            yield Turn(settled, _counted(clock, done))
+            clock = Clock()
 
-    def run(self, wanted: Seq[Wanted], clock: Clock) -> list[Settled]:
+    def run(self, wanted: Seq[Wanted], clock: Clock, turns: int) -> Iterator[Turn]:
         """Text that counts when the caller says so; the rows are it already."""
         calls = [self._call(one) for one in wanted]
         if True in [call.drafts is not None for call in calls]:
-            made = self._backend.run_rounds(calls, self._heads.drafter, self._heads.drafter_head)
+            made = self._backend.run_rounds(calls, self._heads.drafter, self._heads.drafter_head, turns)
         else:
-            made = self._backend.run_rounds(calls)
-        texts, draft, layers, head = made
-        clock.draft += draft
-        clock.verify += layers
-        clock.head += head
-        return [_settled(*pair) for pair in zip(wanted, texts, strict=True)]
+            made = self._backend.run_rounds(calls, turns=turns)
+        for done in made:
+            settled = [_settled(*pair) for pair in zip(wanted, done.texts, strict=True)]
+            yield Turn(settled, _counted(clock, done))
+            clock = Clock()
 
     def _call(self, wanted: Wanted) -> RoundCall:
         sequence, draft, tree = wanted
         request, state = sequence.request, sequence.state
+        copies: CopyCall | None = None
         drafts: ChainCall | TreeCall | None = None
         if tree is None and draft.length:
-            drafts = self._makers[type(draft.source)].wanted(draft, state, request.sampling)
-        return RoundCall(state, request.sampling, request.eos, sequence.remaining, drafts)
+            block = _of_block(draft)
+            if block is not draft and self._copier is not None:
+                copies = self._copier.wanted(draft)
+            if block is not None and block.length:
+                drafts = self._makers[type(block.source)].wanted(block, state, request.sampling)
+        return RoundCall(state, request.sampling, request.eos, sequence.remaining, drafts, copies)
+
+
+def _of_block(draft: Draft) -> Draft | None:
+    """What there is beside copies, or instead of them."""
+    return draft.otherwise if type(draft.source) is NgramLookup else draft
+
+
+def _counted(clock: Clock, done: Rounds) -> Clock:
+    clock.draft += done[1]
+    clock.verify += done[2]
+    clock.head += done[3]
+    return clock
 
 
 def _settled(wanted: Wanted, text: RoundText) -> Settled:
     sequence, draft, tree = wanted
-    tokens, accepted, confidences, depth = text
+    tokens, accepted, confidences, depth, copied = text
     if tree is not None:
         entry = round_of(sequence.id, tokens, tree, [tree.slots.index(slot) for slot in accepted])
     else:
         first = len(sequence.text)  # the slot of the first draft
         path = tuple([slot - first for slot in accepted])
-        entry = drafted_round(sequence.id, draft.source, tokens, path, confidences, depth)
+        made = draft if copied else _of_block(draft) or draft
+        entry = drafted_round(sequence.id, made.source, tokens, path, confidences, depth)
     return Settled(sequence, entry, sequence.end_after(tokens), None)

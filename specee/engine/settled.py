@@ -6,6 +6,7 @@ from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
 from specee.acceptance import Walk
+from specee.clock import Clock
 from specee.drafting import DraftTree
 from specee.engine.sequence import ActiveSequence
 from specee.policies import DrafterTree, DraftSource, Round
@@ -31,6 +32,13 @@ class Settled(NamedTuple):
             self.sequence.extend(tokens, self.end)
         else:
             self.sequence.commit(tokens, self.accepted, self.end, drafted=self.round.drafted > 0)
+
+
+class Turn(NamedTuple):
+    """What one execution of a plan gave, and the clock of its backend calls."""
+
+    settled: list[Settled]
+    clock: Clock
 
 
 def walked(sequence: ActiveSequence, tree: DraftTree | None, walk: Walk) -> Settled:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from specee.policies.plans import ModelView, Needs, NextToken, Observation, Outcome
 
+_TURNS = 64  # as many as anybody may want: there is nothing to be asked
+
 
 class Autoregressive:
     """The yardstick of all other policies. It learns nothing."""
@@ -19,7 +21,7 @@ class Autoregressive:
         """The next token of every sequence; the same object while these are the same."""
         running = tuple([sequence.id for sequence in observation.sequences])
         if running != self._plan.sequences:
-            self._plan = NextToken(running)
+            self._plan = NextToken(running, turns=_TURNS)
         return self._plan
 
     def observe(self, outcome: Outcome) -> None:

@@ -12,6 +12,8 @@ from specee.policies.lengths import Lengths
 from specee.policies.plans import DrafterBlock, ModelView, Needs, Observation, Outcome, Speculate
 from specee.policies.rounds import speculate
 
+_TURNS = 4  # a length is as good as it was for a few rounds
+
 
 class Drafter:
     """Draft with the block of the loaded speculator.
@@ -45,6 +47,7 @@ class Drafter:
             lambda view: self._lengths.of(view.id),
             lambda _: self._threshold,
             latest=self._latest,
+            turns=_TURNS,
         )
         return self._latest
 

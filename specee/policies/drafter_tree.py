@@ -19,6 +19,8 @@ from specee.policies.plans import (
 )
 from specee.policies.tree_sizes import TreeSizes
 
+_TURNS = 4  # a size is as good as it was for a few rounds
+
 
 class DrafterTrees:
     """Draft trees with the block of the loaded speculator.
@@ -57,7 +59,8 @@ class DrafterTrees:
 
     def plan(self, observation: Observation) -> Speculate:
         """Each sequence with a tree of its own size; a prompt comes first by itself."""
-        return Speculate(tuple([self._draft(view, observation) for view in observation.sequences]))
+        drafts = tuple([self._draft(view, observation) for view in observation.sequences])
+        return Speculate(drafts, turns=_TURNS)
 
     def observe(self, outcome: Outcome) -> None:
         """Learn what trees take, and how often they are right."""

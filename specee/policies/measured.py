@@ -38,6 +38,7 @@ from specee.policies.tree_choice import TreeChoice
 
 _LAYERS_ALONE = Latency((1,), (1.0,), (0.0,))
 """Time in layers, however many rows pass: DEL's tokens per layer."""
+_TURNS = 4  # in which a plan is as good as it was
 _MOST_LAYERS = 16  # that are candidates: keeping states costs a little for each
 
 
@@ -133,7 +134,6 @@ class Measured:
         if rest is not None:
             same = len(observation.sequences) == len(rest.sequences)
             if rest.left > 0 and same and observation.latency is self._latency:
-                rest.left -= 1
                 return rest.plan
             self._wake(rest)
         objective, seconds = self._objective(observation)
@@ -149,19 +149,19 @@ class Measured:
         if not shadows:
             quiet = min([self._quiet(*one) for one in zip(observation.sequences, drafts, strict=True)])
             if quiet > 0:
-                self._rest = _Rest(plan, observation.sequences, quiet - 1)
+                self._rest = _Rest(plan, observation.sequences, quiet)
         return plan
 
     def _together(
         self, views: Sequence[SequenceView], drafts: Sequence[Draft | None], shadows: Sequence[Shadow]
     ) -> Plan:
+        turns = 1 if shadows else _TURNS
         if not any(drafts):
-            return NextToken(tuple([view.id for view in views]), tuple(shadows))
+            return NextToken(tuple([view.id for view in views]), tuple(shadows), turns)
         nothing = self._lookup or NgramLookup()
         pairs = zip(views, drafts, strict=True)
-        return Speculate(
-            tuple([draft or Draft(view.id, nothing, 0) for view, draft in pairs]), tuple(shadows)
-        )
+        planned = tuple([draft or Draft(view.id, nothing, 0) for view, draft in pairs])
+        return Speculate(planned, tuple(shadows), turns)
 
     def _quiet(self, view: SequenceView, draft: Draft | None) -> int:
         """Rounds in which the same is planned for a sequence, and fits, while nothing is drafted."""
@@ -175,6 +175,7 @@ class Measured:
         rest = self._rest
         if rest is not None:
             if not any(entry.drafted or entry.pruned for entry in outcome.rounds):
+                rest.left -= 1
                 rest.rounds += 1
                 rest.seconds += outcome.times.total
                 return

@@ -209,17 +209,27 @@ class Shadow(NamedTuple):
 
 
 class NextToken(NamedTuple):
-    """Take all pending positions of these sequences through every layer, and draw one token after each."""
+    """Take all pending positions of these sequences through every layer, and draw one token after each.
+
+    ``turns``: how often this may be carried out before the policy is asked again, 1 or more. There are fewer
+    where a text ends, where somebody waits for the first one, and with ``shadows``.
+    """
 
     sequences: tuple[int, ...]
     shadows: tuple[Shadow, ...] = ()
+    turns: int = 1
 
 
 class Speculate(NamedTuple):
-    """Draft for each sequence named, verify all drafts in one pass, and keep what the full model confirms."""
+    """Draft for each sequence named, verify all drafts in one pass, and keep what the full model confirms.
+
+    ``turns``: as in :class:`NextToken`. There are fewer also after one that copied, where less may still be
+    given than is drafted, and where the backend cannot draft by itself.
+    """
 
     drafts: tuple[Draft, ...]
     shadows: tuple[Shadow, ...] = ()
+    turns: int = 1
 
 
 class Leave(NamedTuple):
@@ -347,4 +357,4 @@ class Policy(Protocol):
         """What to run in this step; must advance at least one sequence."""
 
     def observe(self, outcome: Outcome) -> None:
-        """Learn from what the latest plan gave."""
+        """Learn from what the latest plan gave, once for each of its turns."""

@@ -12,6 +12,8 @@ from specee.policies.lengths import Lengths
 from specee.policies.plans import ModelView, Needs, NgramLookup, Observation, Outcome, Speculate
 from specee.policies.rounds import speculate
 
+_TURNS = 64
+
 
 class PromptLookup:
     """Copy tokens from where the latest ones occurred before.
@@ -48,7 +50,11 @@ class PromptLookup:
     def plan(self, observation: Observation) -> Speculate:
         """Each sequence at its own length."""
         self._latest = speculate(
-            observation, self._source, lambda view: self._lengths.of(view.id), latest=self._latest
+            observation,
+            self._source,
+            lambda view: self._lengths.of(view.id),
+            latest=self._latest,
+            turns=_TURNS,  # a copy ends them
         )
         return self._latest
 

@@ -13,6 +13,7 @@ def speculate(
     length: Callable[[SequenceView], int],
     stop_below: Callable[[SequenceView], float] = lambda _: 0.0,
     latest: Speculate | None = None,
+    turns: int = 1,
 ) -> Speculate:
     """Draft for each sequence as long as ``length`` says, as far as its text may still grow.
 
@@ -30,5 +31,5 @@ def speculate(
         )
         for view in observation.sequences
     ]
-    plan = Speculate(tuple(drafts))
+    plan = Speculate(tuple(drafts), turns=turns)
     return latest if latest is not None and plan == latest else plan

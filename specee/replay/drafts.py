@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from specee.drafting.prompt_lookup import NgramIndex
+from specee.ngrams import NgramIndex
 from specee.policies import Draft, DraftSource, ExitLayer, NgramLookup
 from specee.replay.trace import Text, column
 
@@ -34,7 +34,6 @@ class RecordedDrafts:
         self._text = text
         self._columns: dict[int, tuple[list[float], list[float]]] = {}
         self._indices: dict[NgramLookup, NgramIndex] = {}
-        self._known = list(text.words[: text.prompt])
 
     def draft(self, length: int, wish: Draft) -> Drafted | None:
         """What comes of ``wish`` after the first ``length`` tokens; None for nothing.
@@ -63,12 +62,11 @@ class RecordedDrafts:
 
     def _copy(self, length: int, wish: Draft, source: NgramLookup) -> Drafted | None:
         text = self._text.words
-        self._known += text[len(self._known) : length]
         index = self._indices.get(source)
         if index is None:
-            index = self._indices[source] = NgramIndex(source)
-        index.update(self._known)
-        tokens, confidence = index.lookup(self._known, wish.length)
+            index = self._indices[source] = NgramIndex(source.longest, source.shortest)
+        index.grow(text[index.length : length])
+        tokens, confidence = index.lookup(wish.length)
         if not tokens:
             return None
         if confidence < wish.stop_below:

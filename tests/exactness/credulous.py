@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 
 from specee.backends import plain_rounds
+from specee.backends.plain_copies import CopiedText
 from specee.backends.protocol import Backend, RoundCall
 
 
@@ -22,3 +23,4 @@ def keep_first_drafts(monkeypatch: pytest.MonkeyPatch, backend: Backend) -> None
 
     monkeypatch.setattr(plain_rounds, "_walk", credulous)
     monkeypatch.setattr(backend, "run_rounds", partial(plain_rounds.run_rounds, backend))
+    monkeypatch.setattr(backend, "copies", CopiedText)

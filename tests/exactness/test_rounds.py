@@ -10,13 +10,18 @@ import numpy as np
 import pytest
 
 from specee.backends import plain_rounds
+from specee.backends.plain_copies import CopiedText
 from specee.backends.protocol import (
     Backend,
     ChainCall,
+    CopyCall,
+    CopyIndex,
     DraftHead,
     FittedColumn,
     FittedDrafter,
     RoundCall,
+    Rounds,
+    RoundText,
     SequenceState,
     TreeCall,
 )
@@ -34,10 +39,11 @@ MOST = 24  # new tokens
 
 
 class Text(NamedTuple):
-    """One sequence, the column of its drafts, and what its text is drawn with."""
+    """One sequence, what its drafts are made with, and what its text is drawn with."""
 
     state: SequenceState
     column: FittedColumn
+    ngrams: CopyIndex
     sampling: Sampling
     ends: frozenset[int]
     prompt: list[int]
@@ -56,8 +62,10 @@ def world(engine: Engine, kind: str = "fp32") -> World:
     return World(backend, drafter, backend.draft_head(None, rng.permutation(VOCAB)[: VOCAB - 2]))
 
 
-def begun(here: World, rng: np.random.Generator, count: int) -> list[Text]:
-    """Sequences with prompts of which nothing is computed yet."""
+def begun(
+    here: World, rng: np.random.Generator, count: int, index: Callable[[int, int], CopyIndex] | None = None
+) -> list[Text]:
+    """Sequences with prompts of which nothing is computed yet. ``index``: the backend's own if None."""
     texts = []
     for _ in range(count):
         prompt = rng.integers(VOCAB, size=int(rng.integers(1, 7))).tolist()
@@ -69,7 +77,9 @@ def begun(here: World, rng: np.random.Generator, count: int) -> list[Text]:
         column = here.drafter.column(capacity, "fp16", poison=True)
         ends = frozenset(rng.integers(VOCAB, size=int(rng.integers(0, 2))).tolist())
         sampling = replace(SAMPLINGS[int(rng.integers(len(SAMPLINGS)))], seed=int(rng.integers(99)))
-        texts.append(Text(state, column, sampling, ends, prompt))
+        shortest = int(rng.integers(1, 3))
+        ngrams = (index or here.backend.copies)(shortest + int(rng.integers(2)), shortest)
+        texts.append(Text(state, column, ngrams, sampling, ends, prompt))
     return texts
 
 
@@ -78,7 +88,7 @@ def remaining(text: Text) -> int:
 
 
 def a_call(here: World, text: Text, rng: np.random.Generator) -> RoundCall:
-    """Nothing, a chain, a tree, or rows of any depth that are there already."""
+    """Nothing, a chain, a tree, copies before one of these, or rows of any depth that are there already."""
     state, left = text.state, remaining(text)
     asked = int(rng.integers(1, left + 1))
     drafts: ChainCall | TreeCall | None = None
@@ -98,7 +108,10 @@ def a_call(here: World, text: Text, rng: np.random.Generator) -> RoundCall:
         slots = state.branch(tokens, parents)
         if rng.random() < 0.5:
             here.backend.advance([(state, slots[: most // 2])], 1)
-    return RoundCall(state, text.sampling, text.ends, asked, drafts)
+    copies = None
+    if kind != 3 and most > 0 and rng.random() < 0.5:
+        copies = CopyCall(text.ngrams, int(rng.integers(1, most + 1)), float(rng.choice([0, 0.7])))
+    return RoundCall(state, text.sampling, text.ends, asked, drafts, copies)
 
 
 def _distinct(parents: Sequence[int], rng: np.random.Generator) -> list[int]:
@@ -131,9 +144,11 @@ def test_a_native_round_is_its_verbs_one_by_one(engine: Engine, kind: str) -> No
     seed = int(np.random.default_rng().integers(2**31))
     print("seed", seed)
     here = world(engine, kind)
-    accepted = drafted = 0
+    accepted = drafted = copied = longest = 0
     for turn in range(6):
-        native, plain = (begun(here, np.random.default_rng([seed, turn]), 3) for _ in range(2))
+        native, plain = (
+            begun(here, np.random.default_rng([seed, turn]), 3, index) for index in (None, CopiedText)
+        )
         rngs = [np.random.default_rng([seed, turn, 1]) for _ in range(2)]
         for _ in range(8):
             open_texts = [pair for pair in zip(native, plain, strict=True) if remaining(pair[0])]
@@ -141,20 +156,26 @@ def test_a_native_round_is_its_verbs_one_by_one(engine: Engine, kind: str) -> No
                 break
             calls = [a_call(here, text, rngs[0]) for text, _ in open_texts]
             others = [a_call(here, text, rngs[1]) for _, text in open_texts]
-            found = here.backend.run_rounds(calls, here.drafter, here.head)
-            wanted = plain_rounds.run_rounds(here.backend, others, here.drafter, here.head)
-            for one, other in zip(found.texts, wanted.texts, strict=True):
+            turns, _ = (int(rng.integers(1, 5)) for rng in rngs)
+            found = here.backend.run_rounds(calls, here.drafter, here.head, turns)
+            wanted = plain_rounds.run_rounds(here.backend, others, here.drafter, here.head, turns)
+            assert 1 <= len(found) == len(wanted) <= turns
+            longest = max(longest, len(found))
+            pairs = zip(all_texts(found), all_texts(wanted), strict=True)
+            for one, other in pairs:
                 assert one[:2] == other[:2]
-                assert (one.depth, len(one.confidences)) == (other.depth, len(other.confidences))
+                assert (one.depth, one.copied) == (other.depth, other.copied)
                 np.testing.assert_allclose(one.confidences, other.confidences, rtol=1e-5)
                 accepted += len(one.accepted)
                 drafted += len(one.confidences)
+                copied += one.copied
             for text, twin in open_texts:
                 assert seen(text.state) == seen(twin.state)
                 go_on(text.state)
                 go_on(twin.state)
     assert accepted > 0
-    assert drafted > 0
+    assert drafted > copied > 0
+    assert longest > 1
 
 
 @pytest.mark.parametrize("engine", all_engines())
@@ -167,18 +188,24 @@ def test_rounds_give_the_text_of_plain_decoding(engine: Engine) -> None:
     given: list[list[int]] = [[] for _ in texts]
     while open_texts := [i for i, text in enumerate(texts) if remaining(text)]:
         calls = [a_call(here, texts[i], rng) for i in open_texts]
-        found = here.backend.run_rounds(calls, here.drafter, here.head)
-        for i, call, text in zip(open_texts, calls, found.texts, strict=True):
-            assert 1 <= len(text.tokens) <= call.remaining
-            assert not set(text.tokens[:-1]) & texts[i].ends, "a text went on behind its end"
+        found = here.backend.run_rounds(calls, here.drafter, here.head, int(rng.integers(1, 5)))
+        for place, (i, call) in enumerate(zip(open_texts, calls, strict=True)):
+            tokens = [token for done in found for token in done.texts[place].tokens]
+            assert len(found) <= len(tokens) <= call.remaining
+            assert not set(tokens[:-1]) & texts[i].ends, "a text went on behind its end"
+            assert not any(done.texts[place].copied for done in found[:-1]), "nobody was asked after a copy"
             assert texts[i].state.speculative == ()
             go_on(texts[i].state)
-            given[i] += text.tokens
-        assert min(found.draft, found.layers, found.head) >= 0
+            given[i] += tokens
+        assert min(min(done.draft, done.layers, done.head) for done in found) >= 0
     for text, tokens in zip(texts, given, strict=True):
         assert tokens == plainly(here.backend, text)
         rows = [text.state.row(slot).token for slot in range(text.state.length)]
         assert rows == [*text.prompt, *tokens]
+
+
+def all_texts(found: Sequence[Rounds]) -> list[RoundText]:
+    return [text for done in found for text in done.texts]
 
 
 def plainly(backend: Backend, text: Text) -> list[int]:
@@ -192,6 +219,10 @@ def plainly(backend: Backend, text: Text) -> list[int]:
     return made
 
 
+class Foreign:
+    """An index that no backend has made."""
+
+
 BAD: dict[str, tuple[type[SpeceeError], Callable[[World, Text], Sequence[RoundCall]]]] = {
     "nothing may be given": (RowError, lambda w, t: [_call(t, remaining=0)]),
     "no text": (RowError, lambda w, t: [_call(t)._replace(sequence=w.backend.sequence(4))]),
@@ -203,6 +234,11 @@ BAD: dict[str, tuple[type[SpeceeError], Callable[[World, Text], Sequence[RoundCa
     ),
     "no drafts of a chain": (RowError, lambda w, t: [_call(t, _chain(t, 0))]),
     "drafts without a drafter": (ConfigurationError, lambda w, t: [_call(t, _chain(t, 1))]),
+    "no tokens of a copy": (RowError, lambda w, t: [_call(t)._replace(copies=CopyCall(t.ngrams, 0, 0.0))]),
+    "copies of another backend": (
+        ConfigurationError,
+        lambda w, t: [_call(t)._replace(copies=CopyCall(Foreign(), 2, 0.0))],
+    ),
 }
 
 
@@ -227,7 +263,8 @@ def test_bad_rounds_are_refused_and_give_nothing(engine: Engine, name: str) -> N
     state.keep((1, LAYERS), 4)
     state.append([1, 2, 3])
     here.backend.advance([(state, [1])], LAYERS)
-    text = Text(state, here.drafter.column(20, "fp16"), Sampling(), frozenset(), [1, 2, 3])
+    ngrams = here.backend.copies(2, 1)
+    text = Text(state, here.drafter.column(20, "fp16"), ngrams, Sampling(), frozenset(), [1, 2, 3])
     error, make = BAD[name]
     calls = make(here, text)
     before = state.length
@@ -235,4 +272,55 @@ def test_bad_rounds_are_refused_and_give_nothing(engine: Engine, name: str) -> N
         here.backend.run_rounds(calls, None if "without" in name else here.drafter)
     assert (state.length, state.speculative) == (before, ())
     if name != "more than there is room for":
-        assert here.backend.run_rounds([_call(text)]).texts[0].tokens
+        assert here.backend.run_rounds([_call(text)])[0].texts[0].tokens
+
+
+@pytest.mark.parametrize("engine", all_engines())
+def test_turns_end_where_something_is_to_be_decided(engine: Engine) -> None:
+    here = world(engine)
+    rng = np.random.default_rng(5)
+    prompt = rng.integers(VOCAB, size=4).tolist()
+    plain = plainly(here.backend, Text(_state(here, prompt), None, None, Sampling(), frozenset(), prompt))  # type: ignore[arg-type]
+
+    def turns(ends: frozenset[int], remaining: int, copies: CopyCall | None = None) -> list[list[int]]:
+        call = RoundCall(_state(here, prompt), Sampling(), ends, remaining, None, copies)
+        return [list(done.texts[0].tokens) for done in here.backend.run_rounds([call], turns=6)]
+
+    assert turns(frozenset(), MOST) == [[token] for token in plain[:6]]
+    assert turns(frozenset(), 4) == [[token] for token in plain[:4]], "no more than may be given"
+    end = plain[2]
+    until = plain.index(end) + 1
+    assert turns(frozenset({end}), MOST) == [[token] for token in plain[:until]], "none behind the end"
+    waits = CopyCall(here.backend.copies(9, 9), MOST - 3, 0.0)  # finds nothing in so short a text
+    assert turns(frozenset(), MOST, waits) == [[token] for token in plain[:3]], "no room for another copy"
+    for count in (0, -1):
+        with pytest.raises(RowError, match=f"{count} turns"):
+            here.backend.run_rounds([RoundCall(_state(here, prompt), Sampling(), (), 3)], turns=count)
+    for longest, shortest in ((1, 2), (0, 0), (3, -1)):
+        with pytest.raises(RowError, match=f"{longest} to {shortest} tokens"):
+            here.backend.copies(longest, shortest)
+
+
+def _state(here: World, prompt: list[int]) -> SequenceState:
+    state = here.backend.sequence(len(prompt) + MOST)
+    state.append(prompt)
+    return state
+
+
+@pytest.mark.parametrize("engine", all_engines())
+def test_copies_follow_a_text_that_is_cut(engine: Engine) -> None:
+    """What is copied is of the text that is there, not of one that was."""
+    here = world(engine)
+    ngrams, state = here.backend.copies(1, 1), here.backend.sequence(40)
+
+    def copied(text: list[int]) -> tuple[int, ...]:
+        state.rollback(state.length)
+        state.append(text)
+        call = RoundCall(state, Sampling(), (), 6, None, CopyCall(ngrams, 3, 0.0))
+        [done] = here.backend.run_rounds([call])
+        assert done.texts[0].copied is (text[-1] in text[:-1])
+        return (len(done.texts[0].confidences), *np.round(done.texts[0].confidences[:1], 4).tolist())
+
+    assert copied([1, 2, 3, 4, 5, 1]) == (3, round(2 / 3, 4))
+    assert copied([7, 8]) == (0,)
+    assert copied([7, 8, 7, 8, 7]) == (3, round(3 / 4, 4)), "followed twice by the same"

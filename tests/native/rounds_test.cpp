@@ -23,6 +23,7 @@ constexpr int kNew = 20;  // tokens
 struct Text {
   std::unique_ptr<Sequence> sequence;
   std::unique_ptr<specee::DrafterColumn> column;
+  std::unique_ptr<specee::NgramIndex> ngrams;
   std::vector<int> prompt, given;
   std::vector<int64_t> ends;
   Sampling sampling;
@@ -40,6 +41,8 @@ Text some_text(Engine& engine, specee::Drafter& drafter, const std::vector<int>&
   if (random.chance(80)) text.sequence->keep(layers, random.between(1, 9));
   text.sequence->append(text.prompt);
   text.column = engine.drafter_column(drafter, capacity, specee::Dtype::f32, true);
+  const int shortest = random.between(1, 2);
+  text.ngrams = std::make_unique<specee::NgramIndex>(shortest + random.between(0, 2), shortest);
   if (random.chance(50)) text.ends.push_back(random.between(0, vocab - 1));
   if (random.chance(50)) text.sampling.temperature = 0.9;
   if (random.chance(20)) text.sampling.repetition_penalty = 1.3;
@@ -61,19 +64,21 @@ std::vector<int> plainly(Engine& engine, const Text& text) {
   return given;
 }
 
-// Nothing, a chain or a tree of the block, or rows of any depth that hold the right tokens and wrong ones.
+// Nothing, a chain or a tree of the block, copies, both, or rows of any depth that hold the right tokens and
+// wrong ones.
 RoundCall some_call(Engine& engine, Text& text, const std::vector<int>& plain, Random& random) {
   Sequence& sequence = *text.sequence;
   RoundCall call{&sequence, text.sampling, text.ends, random.between(1, text.left()), {}};
   const int room = text.left() - 1;
   if (room < 1) return call;
   const int count = random.between(1, std::min(room, 7));
+  if (random.chance(50)) call.copies = {text.ngrams.get(), count, random.chance(50) ? 0.0f : 0.7f};
   if (random.chance(60)) {
     call.drafts.column = text.column.get();
     call.drafts.branched = random.chance(50);
     call.drafts.limits = {count, random.between(1, 4), random.between(1, 4), random.between(1, 4), 0.0f,
                           0.0f};
-  } else if (random.chance(70)) {
+  } else if (call.copies.index == nullptr && random.chance(70)) {
     std::vector<int> tokens;
     const size_t done = text.given.size();
     for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
@@ -96,14 +101,27 @@ void go_on(Sequence& sequence) {
   sequence.append({token});
 }
 
-void check_round(Text& text, const RoundCall& call, const RoundResult& result) {
+void check_round(Text& text, int remaining, const RoundResult& result) {
   const size_t count = result.tokens.size();
-  CHECK(count >= 1 && static_cast<int>(count) <= call.remaining, "a round gave more than it may");
+  CHECK(count >= 1 && static_cast<int>(count) <= remaining, "a round gave more than it may");
   CHECK(result.accepted.size() == count || result.accepted.size() + 1 == count, "more drafts than tokens");
   for (size_t i = 0; i + 1 < count; ++i)
     CHECK(std::find(text.ends.begin(), text.ends.end(), result.tokens[i]) == text.ends.end(),
           "a text went on behind its end");
   for (const int64_t token : result.tokens) text.given.push_back(static_cast<int>(token));
+}
+
+// Turns of one text, the first of which may give as many tokens as the call says.
+void check_turns(Text& text, const RoundCall& call, const std::vector<specee::RoundTurn>& turns, size_t at) {
+  int remaining = call.remaining;
+  for (const specee::RoundTurn& turn : turns) {
+    const RoundResult& result = turn.results[at];
+    check_round(text, remaining, result);
+    remaining -= static_cast<int>(result.tokens.size());
+    const bool last = &turn == &turns.back();
+    const bool ended = std::find(text.ends.begin(), text.ends.end(), result.tokens.back()) != text.ends.end();
+    CHECK(last || (!result.copied && !ended && remaining > 0), "a turn that nobody was asked for");
+  }
   CHECK(text.sequence->speculative().empty(), "drafts are left");
   CHECK(text.sequence->length() == static_cast<int>(text.prompt.size() + text.given.size()),
         "rows are not the text");
@@ -134,16 +152,18 @@ void test_rounds(const std::string& isa, Random& random) {
       calls.push_back(some_call(*engine, texts[i], plain[i], random));
     }
     if (calls.empty()) break;
-    specee::RoundSeconds seconds;
-    const std::vector<RoundResult> results =
-        engine->run_rounds(calls, drafter.get(), nullptr, [] {}, seconds);
-    for (size_t i = 0; i < calls.size(); ++i) check_round(*going[i], calls[i], results[i]);
+    const int most = random.between(1, 4);
+    const std::vector<specee::RoundTurn> turns =
+        engine->run_rounds(calls, drafter.get(), nullptr, [] {}, most);
+    CHECK(!turns.empty() && static_cast<int>(turns.size()) <= most, "not as many turns as allowed");
+    for (size_t i = 0; i < calls.size(); ++i) check_turns(*going[i], calls[i], turns, i);
   }
   for (size_t i = 0; i < texts.size(); ++i) CHECK(texts[i].given == plain[i], "a round changed the text");
-  specee::RoundSeconds seconds;
   const RoundCall full{texts[0].sequence.get(), {}, {}, 1, {}};
-  CHECK_THROWS(specee::CapacityError, engine->run_rounds({full}, nullptr, nullptr, [] {}, seconds));
-  CHECK_THROWS(specee::RowError, engine->run_rounds({full, full}, nullptr, nullptr, [] {}, seconds));
+  CHECK_THROWS(specee::CapacityError, engine->run_rounds({full}, nullptr, nullptr, [] {}, 1));
+  CHECK_THROWS(specee::RowError, engine->run_rounds({full, full}, nullptr, nullptr, [] {}, 1));
+  CHECK_THROWS(specee::RowError, engine->run_rounds({full}, nullptr, nullptr, [] {}, 0));
+  CHECK_THROWS(specee::RowError, specee::NgramIndex(1, 2));
 }
 
 }  // namespace native

@@ -175,7 +175,7 @@ def test_a_wrong_import_is_noticed(module: str, source: str) -> None:
         ("specee.backends.reference.ops", "import torch"),
         ("specee.fitting.training", "import torch"),
         ("specee.replay.record", "from specee.engine import LatencyMeter"),
-        ("specee.replay.drafts", "from specee.drafting.prompt_lookup import NgramIndex"),
+        ("specee.replay.drafts", "from specee.drafting.tree import DraftTree"),
         ("specee.policies.greedy", "from specee.types import Sampling"),
         ("specee.cli.bench", "def f():\n    from specee.bench import suite"),
         ("specee.bench.decode.speed", "from .. import machine"),

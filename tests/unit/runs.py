@@ -56,9 +56,13 @@ class Interrupted:
         return self._backend.verify(work, sampling)
 
     def run_rounds(
-        self, calls: Sequence[RoundCall], drafter: FittedDrafter | None = None, head: DraftHead | None = None
-    ) -> Rounds:
-        return plain_rounds.run_rounds(self, calls, drafter, head)  # type: ignore[arg-type]
+        self,
+        calls: Sequence[RoundCall],
+        drafter: FittedDrafter | None = None,
+        head: DraftHead | None = None,
+        turns: int = 1,
+    ) -> list[Rounds]:
+        return plain_rounds.run_rounds(self, calls, drafter, head, turns)  # type: ignore[arg-type]
 
 
 class Say:

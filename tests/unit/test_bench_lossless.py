@@ -47,6 +47,7 @@ def wrong_verification(monkeypatch: pytest.MonkeyPatch) -> None:
     """A backend that gives another token after every row but the first of a sequence."""
     from specee.backends import plain_rounds
     from specee.backends.cpu import CpuBackend
+    from specee.backends.plain_copies import CopiedText
 
     real = CpuBackend.verify
 
@@ -61,6 +62,7 @@ def wrong_verification(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(CpuBackend, "verify", spoilt)
     monkeypatch.setattr(CpuBackend, "run_rounds", plain_rounds.run_rounds)
+    monkeypatch.setattr(CpuBackend, "copies", lambda self, *lengths: CopiedText(*lengths))
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) -> list[tuple[str, range]]:

@@ -37,7 +37,7 @@ def test_chat_goes_on_after_an_interrupt(backend: Backend) -> None:
     prompt = [1, 2, 3, *answer.sequences[0].generated, 70]
     again = chat.answer(prompt, options(2))
     list(again)
-    assert chat.reused == 5
+    assert chat.reused == 3 + len(answer.sequences[0].generated) > 3
     assert again.sequences[0].generated == by_hand(backend, tuple(prompt), 2, Sampling())
 
 

@@ -13,9 +13,10 @@ from specee.backends.protocol import Backend, Work
 from specee.clock import Clock
 from specee.drafting import DraftHeads, DraftTree
 from specee.drafting.exit_layer import ExitLayerDrafter
-from specee.drafting.prompt_lookup import NgramIndex, PromptLookupDrafter
+from specee.drafting.prompt_lookup import PromptLookupDrafter
 from specee.errors import ConfigurationError
 from specee.models.speculator import Adapter, Speculator
+from specee.ngrams import NgramIndex
 from specee.policies import Draft, DraftCost, DrafterTree, DraftSource, ExitLayer, NgramLookup
 from specee.types import Sampling
 from tests.random_model import BASE
@@ -73,22 +74,22 @@ def test_lookup_is_the_naive_search(
     text: list[int], shortest: int, more: int, length: int, piece: int
 ) -> None:
     source = NgramLookup(shortest + more, shortest)
-    index = NgramIndex(source)
+    index = NgramIndex(source.longest, source.shortest)
     for end in range(piece, len(text) + piece, piece):  # the text comes in pieces
         part = text[:end]
         index.update(part)
-        tokens, confidence = index.lookup(part, length)
+        tokens, confidence = index.lookup(length)
         assert tokens == naive_lookup(part, source, length)
         assert (0.5 < confidence < 1.0) if tokens else confidence == 0.0
 
 
 def test_lookup_trusts_what_has_happened_before() -> None:
     """Rule of succession: seen once 2/3, twice in a row 3/4; after a change 2/3 again."""
-    index, text = NgramIndex(NgramLookup(1, 1)), [1, 2]
+    index, text = NgramIndex(1, 1), [1, 2]
     for more, token, confidence in (([1], 2, 2 / 3), ([2, 1], 2, 3 / 4), ([5, 1], 5, 2 / 3)):
         text += more
         index.update(text)
-        assert index.lookup(text, 1) == ([token], pytest.approx(confidence))
+        assert index.lookup(1) == ([token], pytest.approx(confidence))
 
 
 def test_a_tree_stops_where_plan_and_text_do(backend: Backend) -> None:
@@ -176,7 +177,7 @@ def test_lookup_drafts_a_chain_and_costs_no_model(backend: Backend) -> None:
     one = tree(backend, [1, 2, 3, 4, 1, 2], NgramLookup(), 5)
     none = tree(backend, [1, 2, 3], NgramLookup(), 5, index=1)
     clock = Clock()
-    PromptLookupDrafter().draft([one, none], clock)
+    PromptLookupDrafter(backend).draft([one, none], clock)
     assert one.tokens[1:] == [3, 4, 1, 2, 3]
     assert none.drafted == 0
     assert clock.times.total == 0.0
@@ -193,7 +194,7 @@ def test_every_source_states_its_cost(backend: Backend) -> None:
     trimmed, adapted = drafter.cost(ExitLayer(1, adapted=True)), drafter.cost(ExitLayer(2, adapted=True))
     assert trimmed == DraftCost(1, pytest.approx(26 / 101))
     assert adapted.head == pytest.approx(trimmed.head + 2 * 4 * 2 / (101 * 4), rel=0.2)
-    assert PromptLookupDrafter().cost(NgramLookup()) == DraftCost(0, 0.0)
+    assert PromptLookupDrafter(backend).cost(NgramLookup()) == DraftCost(0, 0.0)
     with pytest.raises(ConfigurationError, match="no draft head"):
         ExitLayerDrafter(backend, DraftHeads(backend)).cost(ExitLayer(1, adapted=True))
 
@@ -207,4 +208,4 @@ def test_sources_that_are_not_there_are_refused(backend: Backend) -> None:
     with pytest.raises(ConfigurationError, match="speculator"):
         drafter.check(ExitLayer(1, adapted=True))
     with pytest.raises(ConfigurationError, match="shortest"):
-        PromptLookupDrafter().check(NgramLookup(1, 2))
+        PromptLookupDrafter(backend).check(NgramLookup(1, 2))

@@ -17,7 +17,9 @@ def test_gives_what_decoding_by_hand_gives(backend: Backend, sampling: Sampling)
     run = generation(backend, Request((1, 2, 3), 6, sampling))
     steps = list(run)
     assert run.sequences[0].generated == by_hand(backend, (1, 2, 3), 6, sampling)
-    assert [step[0] for step in steps] == [(token,) for token in run.sequences[0].generated]
+    assert [token for step in steps for token in step[0]] == run.sequences[0].generated
+    assert len(steps[0][0]) == 1, "somebody waits for the first token"
+    assert [len(entry.tokens) for entry in run.statistics.rounds()] == [1] * 6
     assert run.sequences[0].finish_reason == "length"
     assert run.steps == 6
 

@@ -1,0 +1,128 @@
+"""Plans that are good for several turns: as many as nobody notices, each of them told to the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from specee.backends.protocol import Backend
+from specee.engine import Generation, Request, loop, reserve
+from specee.errors import ConfigurationError
+from specee.policies import (
+    Draft,
+    ExitLayer,
+    Needs,
+    NextToken,
+    NgramLookup,
+    Plan,
+    Shadow,
+    Speculate,
+)
+from specee.types import Sampling
+from tests.random_model import BASE
+from tests.unit.runs import Say, by_hand
+
+PROMPT = (1, 2, 3)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is."""
+    monkeypatch.setattr(loop, "_BURST", 60.0)
+
+
+def begun(
+    backend: Backend, *plans: Plan, requests: Sequence[Request] | None = None, needs: Needs | None = None
+) -> tuple[Generation, Say]:
+    """After the prompt."""
+    policy = Say(NextToken(tuple(range(len(requests or [0]))), turns=9), *plans, needs=needs)
+    run = Generation(backend, reserve(backend, requests or [Request(PROMPT, 12)]), policy)
+    assert [len(tokens) for tokens in run.step().values()] == [1] * len(run.sequences), "the first is awaited"
+    return run, policy
+
+
+def test_one_step_is_all_turns_of_its_plan(backend: Backend) -> None:
+    run, policy = begun(backend, NextToken((0,), turns=4))
+    given = run.step()[0]
+    assert list(given) == by_hand(backend, PROMPT, 5, Sampling())[1:]
+    assert len(policy.observations) == 2, "asked once"
+    assert [outcome.rounds[0].tokens for outcome in policy.outcomes[1:]] == [(token,) for token in given]
+    assert run.steps == len(policy.outcomes) == 5
+    seconds, spent = run.statistics.step_seconds, [one.times for one in run.statistics.outcomes]
+    assert all(step > one.total > 0 for step, one in zip(seconds, spent, strict=True))
+    outside = [step - one.total for step, one in zip(seconds[1:], spent[1:], strict=True)]
+    assert outside == pytest.approx([outside[0]] * 4), "what is spent outside of calls is shared"
+
+
+def test_a_text_that_ends_ends_the_turns(backend: Backend) -> None:
+    free = by_hand(backend, PROMPT, 6, Sampling())
+    ends = frozenset({free[2]})
+    run, _ = begun(
+        backend, NextToken((0, 1), turns=9), requests=[Request(PROMPT, 9, eos=ends), Request((4, 5), 9)]
+    )
+    given = run.step()
+    until = free.index(free[2])
+    assert list(given[0]) == free[1 : until + 1]
+    assert len(given[1]) == until
+    assert run.sequences[0].finish_reason == "eos"
+    assert run.sequences[1].finish_reason is None
+
+
+def test_a_length_ends_the_turns(backend: Backend) -> None:
+    run, _ = begun(backend, NextToken((0,), turns=99))
+    assert len(run.step()[0]) == 11
+    assert run.sequences[0].finish_reason == "length"
+
+
+def test_copies_end_the_turns(backend: Backend) -> None:
+    never, always = Draft(0, NgramLookup(9, 9), 2), Draft(0, NgramLookup(1, 1), 2)
+    every = tuple(range(BASE.vocab_size))
+    run, policy = begun(
+        backend, Speculate((never,), turns=3), Speculate((always,), turns=3), requests=[Request(every, 40)]
+    )
+    run.step()
+    assert [one.rounds[0].source for one in policy.outcomes[1:]] == [None] * 3
+    run.step()
+    assert [one.rounds[0].source for one in policy.outcomes[4:]] == [NgramLookup(1, 1)]
+
+
+WATCHED = {
+    "an exit layer drafts": Speculate((Draft(0, ExitLayer(1), 2),), turns=4),
+    "shadows": NextToken((0,), (Shadow(0, (1,), 1),), turns=4),
+}
+
+
+@pytest.mark.parametrize("name", WATCHED)
+def test_one_turn_where_python_has_a_say(backend: Backend, name: str) -> None:
+    run, policy = begun(backend, WATCHED[name], needs=Needs(shadow_layers=(1, 3), shadow_positions=4))
+    run.step()
+    assert len(policy.outcomes) == 2
+
+
+def test_one_turn_where_somebody_stops_the_text(backend: Backend) -> None:
+    heard: list[int] = []
+
+    def stop(generated: Sequence[int]) -> bool:
+        heard.append(len(generated))
+        return False
+
+    run, policy = begun(backend, NextToken((0,), turns=4), requests=[Request(PROMPT, 9, stops=(stop,))])
+    run.step()
+    assert len(policy.outcomes) == 2
+    assert heard == [1, 2], "every token, before there is another"
+
+
+def test_slow_turns_come_one_by_one(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "_BURST", 0.0)
+    run, policy = begun(backend, NextToken((0,), turns=4))
+    assert len(run.step()[0]) == 1
+    assert len(policy.outcomes) == 2
+
+
+def test_a_plan_for_no_turn_is_refused(backend: Backend) -> None:
+    for plan in (NextToken((0,), turns=0), Speculate((Draft(0, NgramLookup(), 2),), turns=-1)):
+        run, _ = begun(backend, plan)
+        with pytest.raises(ConfigurationError, match=f"{plan.turns} turns"):
+            run.step()
+        assert run.sequences[0].generated == by_hand(backend, PROMPT, 1, Sampling())
