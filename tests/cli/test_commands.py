@@ -117,7 +117,7 @@ def test_chat_stops_an_answer_not_the_program(
 
     def step(self: specee.Generation) -> object:
         calls.append(1)
-        if len(calls) == 3:
+        if len(calls) == 2:
             raise KeyboardInterrupt
         return original(self)
 
@@ -240,7 +240,7 @@ def test_ctrl_c_stops_a_running_program(folder: str) -> None:
         "import sys, signal, os; from specee.cli import main; from specee.engine import Generation\n"
         "step = Generation.step\n"
         "def slow(self):\n"
-        "    if self.steps == 2: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    if self.steps == 1: os.kill(os.getpid(), signal.SIGINT)\n"
         "    return step(self)\n"
         "Generation.step = slow\n"
         "sys.exit(main(sys.argv[1:]))\n"
