@@ -16,7 +16,7 @@ from specee.backends.protocol import SequenceState
 from specee.backends.select import choose, numbered
 from specee.chat import Chat
 from specee.drafting import DraftHeads, built_in
-from specee.engine import ActiveSequence, Generation, LatencyMeter, Request, get_ready, reserve
+from specee.engine import BURST, ActiveSequence, Generation, LatencyMeter, Request, get_ready, reserve
 from specee.errors import ConfigurationError
 from specee.models.checkpoint import Checkpoint, open_checkpoint
 from specee.models.formats import WEIGHTS
@@ -296,33 +296,46 @@ class Model:
         return resolve(said, self.checkpoint.generation_defaults, self.checkpoint.eos_token_ids, rows, width)
 
     def start(
-        self, prompt: Seq[int], *, policy: str | Policy = "autoregressive", **options: Any
+        self,
+        prompt: Seq[int],
+        *,
+        policy: str | Policy = "autoregressive",
+        burst: float = BURST,
+        **options: Any,
     ) -> Generation:
-        """A generation of one prompt, for callers that drive the steps themselves: iterate over it."""
-        prompts = read_prompts(list(prompt), None, None, self.config.vocab_size)
-        return self._start(prompts.rows, self.options(1, len(prompt), **options), policy)
+        """A generation of one prompt, for callers that drive the steps themselves: iterate over it.
 
-    def _start(self, rows: list[tuple[int, ...]], options: Options, policy: str | Policy) -> Generation:
+        ``burst``: seconds for which tokens are gathered before a step gives them, 0 for none.
+        """
+        prompts = read_prompts(list(prompt), None, None, self.config.vocab_size)
+        return self._start(prompts.rows, self.options(1, len(prompt), **options), policy, burst)
+
+    def _start(
+        self, rows: list[tuple[int, ...]], options: Options, policy: str | Policy, burst: float = BURST
+    ) -> Generation:
         requests = [make_request(row, options, index, self._decode) for index, row in enumerate(rows)]
-        return self.generation(requests, policy)
+        return self.generation(requests, policy, burst=burst)
 
     def generation(
         self,
         requests: Seq[Request],
         policy: str | Policy = "autoregressive",
         state: SequenceState | None = None,
+        *,
+        burst: float = BURST,
     ) -> Generation:
         """A generation of requests that the caller has made, with processors and stops of its own.
 
         ``state``: of a single request, rows that hold its prompt already, with room for what may follow.
-        Raises ConfigurationError, CapacityError, OutOfMemoryError.
+        ``burst``: as for :meth:`start`. Raises ConfigurationError, CapacityError, OutOfMemoryError.
         """
         chosen = self.check_policy(policy)  # before memory is asked for
         if state is None:
             sequences = reserve(self.backend, requests, self.kv_dtype)
         else:
             sequences = [ActiveSequence(0, requests[0], state)]
-        return Generation(self.backend, sequences, chosen, self._heads_for(chosen), latency=self.latency)
+        heads = self._heads_for(chosen)
+        return Generation(self.backend, sequences, chosen, heads, latency=self.latency, burst=burst)
 
     def _padding(self, given: int | None, eos: int | Seq[int] | None) -> tuple[int | None, int | None]:
         """The padding token, and the same where it can be told from the text: not if it also ends texts."""

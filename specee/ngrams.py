@@ -22,9 +22,15 @@ class NgramIndex:
         """Tokens known."""
         return len(self._text)
 
+    @property
+    def newest(self) -> int:
+        """The latest token that is known; there must be one."""
+        return self._text[-1]
+
     def update(self, text: Sequence[int]) -> None:
-        """Learn what was added; a text that was cut is learnt anew."""
-        if len(text) < len(self._text):
+        """Learn what was added; a text that does not go on from what is known, by its end, is learnt anew."""
+        known = len(self._text)
+        if known > len(text) or (known and text[known - 1] != self.newest):
             self.forget()
         self.grow(text[len(self._text) :])
 

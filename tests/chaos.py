@@ -91,9 +91,12 @@ class Chaos:
         )
         shadows = self._shadows(observation)
         if self._rng.random() < 0.15:
-            return NextToken(tuple(view.id for view in views), shadows)
+            return NextToken(tuple(view.id for view in views), shadows, self._turns())
         order = [views[i] for i in self._rng.permutation(len(views))]
-        return Speculate(tuple(self._draft(view) for view in order), shadows)
+        return Speculate(tuple(self._draft(view) for view in order), shadows, self._turns())
+
+    def _turns(self) -> int:
+        return int(self._rng.integers(1, 6))
 
     def _draft(self, view: SequenceView) -> Draft:
         known = () if self._model.exits is None else self._model.exits.layers

@@ -25,7 +25,10 @@ Copy NgramIndex::lookup(const Sequence& sequence, int length) {
 
 void NgramIndex::update(const Sequence& sequence) {
   const size_t length = static_cast<size_t>(sequence.length());
-  if (length < text_.size()) {
+  const size_t known = text_.size();
+  const bool other = known > 0 && known <= length &&
+                     static_cast<char32_t>(sequence.row(static_cast<int>(known) - 1).token) != text_.back();
+  if (length < known || other) {
     text_.clear();
     found_.clear();
   }

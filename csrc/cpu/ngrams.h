@@ -15,14 +15,15 @@ struct Copy {
   float confidence = 0.0f;
 };
 
-// Of one text. See NgramIndex in specee/backends/ngrams.py, which is the reference.
+// Of one text. See NgramIndex in specee/ngrams.py, which is the reference.
 class NgramIndex {
  public:
   // The suffix of `longest` to `shortest` tokens that is looked up. Throws RowError.
   NgramIndex(int longest, int shortest);
 
   // Up to `length` tokens that may follow the committed text of `sequence`; what was added to it since the
-  // latest call is learnt first. A text that was cut is learnt anew.
+  // latest call is learnt first. A text that does not go on from there is learnt anew: one that is shorter,
+  // or has another token at the last place that was known.
   Copy lookup(const Sequence& sequence, int length);
 
  private:

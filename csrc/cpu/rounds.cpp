@@ -26,6 +26,24 @@ void check_call(const RoundCall& call) {
                    " tokens: give 1 or more");
 }
 
+// What is drafted in a round is all that is verified in it.
+void check_alone(const RoundCall& call) {
+  const size_t rows = call.sequence->speculative().size();
+  if (rows > 0 && (call.drafts.column != nullptr || call.copies.index != nullptr))
+    throw RowError("a round is to draft while " + std::to_string(rows) +
+                   " speculative rows are live: commit a path (an empty one drops them all) first");
+}
+
+// An index follows one text.
+void check_distinct(const std::vector<RoundCall>& calls) {
+  std::vector<const NgramIndex*> indices;
+  for (const RoundCall& call : calls)
+    if (call.copies.index != nullptr) indices.push_back(call.copies.index);
+  std::sort(indices.begin(), indices.end());
+  if (std::adjacent_find(indices.begin(), indices.end()) != indices.end())
+    throw RowError("an index of n-grams appears twice in one call: give each sequence one of its own");
+}
+
 // Whether there is a state to draft from: that of the position before the newest.
 bool known(const Sequence& sequence, int layers) {
   const int before = sequence.length() - 2;
@@ -150,7 +168,11 @@ class Rounds {
     Work work;
     for (const RoundCall& call : calls_) work.push_back({call.sequence, {}});
     engine_.check(work);
-    for (const RoundCall& call : calls_) check_call(call);
+    for (const RoundCall& call : calls_) {
+      check_call(call);
+      check_alone(call);
+    }
+    check_distinct(calls_);
     draft(drafter, head);
     verify(work, between);
   }
@@ -159,16 +181,21 @@ class Rounds {
   // Copies, and for the others chains side by side, then trees. All are drafted before any row is added.
   void draft(Drafter* drafter, const DraftHead* head) {
     std::vector<Drafted> made(calls_.size());
+    copy(made);
+    draft_with_block(drafter, head, made);
+    for (size_t i = 0; i < calls_.size(); ++i) add(i, std::move(made[i]));
+  }
+
+  // This takes a few microseconds, the first time aside, when an index learns the prompt.
+  void copy(std::vector<Drafted>& made) {
+    const std::lock_guard<std::mutex> lock(engine_.mutex_);  // an index is one thread's at a time
     for (size_t i = 0; i < calls_.size(); ++i)
       if (const auto& [index, length, stop_below] = calls_[i].copies; index != nullptr) {
         made[i] = cut(index->lookup(*calls_[i].sequence, length), calls_[i]);
         results_[i].copied = !made[i].tokens.empty();
       }
-    draft_with_block(drafter, head, made);
-    for (size_t i = 0; i < calls_.size(); ++i) add(i, std::move(made[i]));
   }
 
-  // Copies cost no time to speak of.
   void draft_with_block(Drafter* drafter, const DraftHead* head, std::vector<Drafted>& made) {
     const auto begin = Clock::now();
     std::vector<ChainCall> chains;
@@ -257,10 +284,12 @@ std::vector<RoundTurn> Engine::run_rounds(std::vector<RoundCall> calls, Drafter*
                                           int turns) {
   if (turns < 1) throw RowError("rounds of " + std::to_string(turns) + " turns: give 1 or more");
   std::vector<RoundTurn> done;
-  do {
+  for (;;) {
     RoundTurn& turn = done.emplace_back();
     Rounds(*this, calls, turn).run(drafter, head, between);
-  } while (static_cast<int>(done.size()) < turns && go_on(calls, done.back().results));
+    if (static_cast<int>(done.size()) == turns || !go_on(calls, turn.results)) break;
+    between();
+  }
   return done;
 }
 

@@ -11,7 +11,7 @@
 
 namespace specee {
 
-// What a round drafts first with a drafter's block; nothing where there is no column.
+// What a round drafts with a drafter's block; nothing where there is no column.
 struct RoundDrafts {
   DrafterColumn* column = nullptr;
   bool branched = false;  // a tree of these limits, else a chain of limits.nodes

@@ -169,10 +169,10 @@ class RoundText(NamedTuple):
     accepted: list[int]
     confidences: tuple[float, ...]
     depth: int
-    copied: bool = False
+    copied: bool
 
 
-class Rounds(NamedTuple):
+class RoundTurn(NamedTuple):
     """A round of each call: what came of it, and the seconds spent on drafts, in layers, in the head."""
 
     texts: list[RoundText]

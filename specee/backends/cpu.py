@@ -33,8 +33,8 @@ from specee.backends.protocol import (
     Ints,
     RankCall,
     RoundCall,
-    Rounds,
     RoundText,
+    RoundTurn,
     TreeCall,
     Work,
 )
@@ -168,7 +168,7 @@ class CpuBackend:
         drafter: FittedDrafter | None = None,
         head: DraftHead | None = None,
         turns: int = 1,
-    ) -> list[Rounds]:
+    ) -> list[RoundTurn]:
         """See :meth:`.Backend.run_rounds`."""
         done = self._engine.run_rounds(
             native_rounds(calls),
@@ -176,7 +176,7 @@ class CpuBackend:
             None if head is None else _native_head(head),
             turns,
         )
-        return [Rounds([RoundText(*text) for text in turn[0]], *turn[1:]) for turn in done]
+        return [RoundTurn([RoundText(*text) for text in turn[0]], *turn[1:]) for turn in done]
 
     def copies(self, longest: int, shortest: int) -> _cpu.NgramIndex:
         """See :meth:`.Backend.copies`."""

@@ -28,7 +28,7 @@ from specee.backends.protocol import (
     FittedExits,
     RankCall,
     RoundCall,
-    Rounds,
+    RoundTurn,
     SequenceState,
     TreeCall,
 )
@@ -60,7 +60,7 @@ class DrafterVerbs(HeadVerbs):
         drafter: FittedDrafter | None = None,
         head: DraftHead | None = None,
         turns: int = 1,
-    ) -> list[Rounds]:
+    ) -> list[RoundTurn]:
         """Drafts, verification and what stays, one after the other. Raises RowError, CapacityError."""
         self._named([(call.sequence, ()) for call in calls])
         return run_rounds(self, calls, drafter, head, turns)

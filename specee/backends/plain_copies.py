@@ -20,8 +20,9 @@ class CopiedText(NgramIndex):
         super().__init__(longest, shortest)
 
     def follow(self, state: SequenceState) -> None:
-        """Learn what was added to the committed text since."""
-        if self.length > state.length:
+        """Learn what was added to the committed text since; one that does not go on from there anew."""
+        known = self.length
+        if known > state.length or (known and state.row(known - 1).token != self.newest):
             self.forget()
         self.grow([state.row(slot).token for slot in range(self.length, state.length)])
 

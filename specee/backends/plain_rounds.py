@@ -13,8 +13,8 @@ from specee.backends.protocol import (
     DraftHead,
     FittedDrafter,
     RoundCall,
-    Rounds,
     RoundText,
+    RoundTurn,
     SequenceState,
     TreeCall,
     Work,
@@ -54,7 +54,7 @@ def run_rounds(
     drafter: FittedDrafter | None = None,
     head: DraftHead | None = None,
     turns: int = 1,
-) -> list[Rounds]:
+) -> list[RoundTurn]:
     """See :meth:`.Backend.run_rounds`."""
     if turns < 1:
         raise RowError(f"rounds of {turns} turns: give 1 or more")
@@ -84,10 +84,11 @@ def _most(drafts: ChainCall | TreeCall) -> int:
 
 def _turn(
     backend: Verbs, calls: Seq[RoundCall], drafter: FittedDrafter | None, head: DraftHead | None
-) -> Rounds:
+) -> RoundTurn:
     for call in calls:
         _check(call)
-    copies = [_copied(call) for call in calls]  # which costs no time to speak of
+    _check_distinct(calls)
+    copies = [_copied(call) for call in calls]  # a few microseconds, but for a prompt that is learnt
     begin = time.perf_counter()
     blocks = [
         ([], [], []) if copy[0] else _drafted(backend, call, drafter, head)
@@ -113,7 +114,7 @@ def _turn(
     for call, given in zip(calls, texts, strict=True):
         call.sequence.commit(given.accepted)
         call.sequence.append(given.tokens[len(given.accepted) :])
-    return Rounds(texts, draft, layers, seconds)
+    return RoundTurn(texts, draft, layers, seconds)
 
 
 def _check(call: RoundCall) -> None:
@@ -127,6 +128,19 @@ def _check(call: RoundCall) -> None:
         raise RowError("a round drafts for another sequence: give it drafts of its own")
     if call.copies is not None and call.copies.length < 1:
         raise RowError(f"a round with copies of {call.copies.length} tokens: give 1 or more")
+
+    live = len(call.sequence.speculative)
+    if live and (call.drafts is not None or call.copies is not None):
+        raise RowError(
+            f"a round is to draft while {live} speculative rows are live: commit a path (an empty one drops "
+            "them all) first"
+        )
+
+
+def _check_distinct(calls: Seq[RoundCall]) -> None:
+    indices = [id(call.copies.ngrams) for call in calls if call.copies is not None]
+    if len(indices) != len(set(indices)):
+        raise RowError("an index of n-grams appears twice in one call: give each sequence one of its own")
 
 
 def _check_room(call: RoundCall) -> None:
@@ -152,7 +166,7 @@ def _copied(call: RoundCall) -> _Drafts:
 def _drafted(
     backend: Verbs, call: RoundCall, drafter: FittedDrafter | None, head: DraftHead | None
 ) -> _Drafts:
-    """What is drafted first, cut where the text would end."""
+    """What the block drafts, cut where the text would end."""
     wanted, state = call.drafts, call.sequence
     if wanted is None or not _known(state, backend.config.num_layers):
         return [], [], []

@@ -25,8 +25,8 @@ from specee.backends.calls import (
     Exits,
     RankCall,
     RoundCall,
-    Rounds,
     RoundText,
+    RoundTurn,
     TreeCall,
     Work,
 )
@@ -68,7 +68,7 @@ __all__ = [
     "RankCall",
     "RoundCall",
     "RoundText",
-    "Rounds",
+    "RoundTurn",
     "SequenceState",
     "TreeCall",
     "Work",
@@ -152,12 +152,12 @@ class Backend(Protocol):
         drafter: FittedDrafter | None = None,
         head: DraftHead | None = None,
         turns: int = 1,
-    ) -> list[Rounds]:
-        """Whole rounds of several sequences: draft, verify, accept, commit, all of it ``turns`` times.
+    ) -> list[RoundTurn]:
+        """Whole rounds of several sequences: draft, verify, accept, commit, all of it up to ``turns`` times.
 
         Drafts are copies of the text, or those of :meth:`draft_chains` and :meth:`draft_trees` with
-        ``drafter`` and ``head``, none where the state before the newest position is not kept, and none behind
-        a token of ``ends``. All rows are then verified as by :meth:`verify`. Of each sequence, a draft stays
+        ``drafter`` and ``head`` where the state before the newest position is kept; none are behind a token
+        of ``ends``. All rows are then verified as by :meth:`verify`. Of each sequence, a draft stays
         if it is the token drawn after the row before it (Leviathan et al., 2023, coupled as in
         :mod:`specee.acceptance`), until no draft matches or the text ends; these are committed, all others
         dropped, and the token drawn after the last one is appended.
@@ -165,12 +165,16 @@ class Backend(Protocol):
         There are fewer turns where there is something to be decided: after one that ended a text or copied,
         and where what is to be drafted next has as many tokens as may still be given. Raises what those
         verbs raise, CapacityError where a text may not find room, RowError for an empty text, ``remaining``,
-        ``turns`` or a draft's length under 1, and drafts of another sequence. After an exception drafts may
-        be left as speculative rows, and what earlier turns gave is text.
+        ``turns`` or a draft's length under 1, drafts of another sequence or beside speculative rows, and an
+        index that appears twice; ConfigurationError for what another backend made. After an exception drafts
+        may be left as speculative rows, and what earlier turns gave is text.
         """
 
     def copies(self, longest: int, shortest: int) -> CopyIndex:
         """An index of a text's n-grams, for :class:`CopyCall`: it learns from the sequence it is used with.
+
+        A text that does not go on from what it knows is learnt anew: one that is shorter, or has another
+        token at the last place that was known.
 
         The longest suffix of the text of ``longest`` to ``shortest`` tokens that occurred before is looked up
         (Saxena, "Prompt lookup decoding", 2023). Raises RowError for no tokens, or less than the shortest.

@@ -16,7 +16,7 @@ def latency_lines(table: Latency, layers: int) -> Iterator[str]:
         columns = f"{layer * 1e6:>12.1f}{head * 1e6:>12.1f}{whole * 1e3:>12.2f}{whole / wholes[0]:>12.2f}"
         yield f"{rows:<20}{columns}"
     call, step = table.call * 1e6, table.step * 1e6
-    yield f"beside its work a call takes {call:.0f} us, and the loop {step:.0f} us a step"
+    yield f"beside its work a call takes {call:.0f} us, and the loop {step:.0f} us a turn"
     if exits := exit_layers(layers):
         costs = ", ".join(
             f"{draft_seconds(table, exit_layer) / wholes[0]:.2f} at {exit_layer}" for exit_layer in exits

@@ -55,8 +55,8 @@ def check_plan(
     """Refuse a plan that cannot be carried out. ``kept`` are the layers that shadows may look at.
 
     Raises ConfigurationError for an unknown kind of plan or source, a sequence that is not there or over or
-    named twice, a negative length, a source or a shadow's layer that is not there; CapacityError for drafts
-    that outgrow the sequence's budget.
+    named twice, no turn, a negative length, a source or a shadow's layer that is not there; CapacityError for
+    drafts that outgrow the sequence's budget.
     """
     if not isinstance(plan, (NextToken, Speculate, LeaveEarly)):
         raise ConfigurationError(
@@ -68,8 +68,8 @@ def check_plan(
         raise ConfigurationError(
             f"a plan for sequences {list(named)}: allowed are {running}, at least one of them and each once"
         )
-    if not isinstance(plan, LeaveEarly) and plan.turns < 1:
-        raise ConfigurationError(f"a plan for {plan.turns} turns: allowed are 1 or more")
+    if not isinstance(plan, LeaveEarly) and not (type(plan.turns) is int and plan.turns >= 1):
+        raise ConfigurationError(f"a plan for {plan.turns!r} turns: allowed are whole numbers, 1 or more")
     if isinstance(plan, Speculate):
         for draft in plan.drafts:
             _check_draft(draft, sequences[draft.sequence], drafters, model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Seq
 
 from specee.acceptance import walk
@@ -99,13 +99,12 @@ class Executor:
                 _, trees[sequence.id] = self._tree(draft, sequence)
         if not trees:
             return [Wanted(*one, None) for one in zip(sequences, drafts, strict=True)]
-        self._grow(list(trees.values()), clock, self._rounds.makes)
-        wanted: list[Wanted] = []
-        for draft, sequence in zip(drafts, sequences, strict=True):
-            tree = trees.get(sequence.id)
-            turned = tree is not None and tree.open  # to what the backend makes
-            wanted.append(Wanted(sequence, tree.draft if tree else draft, None if turned else tree))
-        return wanted
+        self._grow(list(trees.values()), clock)
+        return [
+            Wanted(sequence, draft if tree is None else tree.draft, tree)
+            for draft, sequence in zip(drafts, sequences, strict=True)
+            for tree in (trees.get(sequence.id),)
+        ]
 
     def _watched(self, drafts: Seq[Draft], sequences: Seq[ActiveSequence], clock: Clock) -> list[Settled]:
         """Where Python has a say: token by token."""
@@ -151,19 +150,14 @@ class Executor:
         )
         return sequence, tree
 
-    def _grow(
-        self, trees: Seq[DraftTree], clock: Clock, leave: Callable[[Draft], bool] = lambda _: False
-    ) -> None:
-        """Each source drafts for all sequences it serves; where one has nothing, the next has its turn.
-
-        Trees that turn to drafts to be left to somebody else stay open.
-        """
+    def _grow(self, trees: Seq[DraftTree], clock: Clock) -> None:
+        """Each source drafts for all sequences it serves; where one has nothing, the next has its turn."""
         trees = [tree for tree in trees if tree.open]
         while trees:
             for kind in {type(tree.draft.source): None for tree in trees}:
                 group = [tree for tree in trees if type(tree.draft.source) is kind]
                 self._drafters[kind].draft(group, clock)
-            trees = [tree for tree in trees if _turned(tree) and not leave(tree.draft)]
+            trees = [tree for tree in trees if _turned(tree)]
 
 
 def _turned(tree: DraftTree) -> bool:

@@ -14,6 +14,7 @@ from specee.policies import Latency, Times
 
 # Weights of the newest step: in what all row counts have in common, in one row count, in the loop's own time.
 _DRIFT, _ENTRY, _LOOP = 0.05, 0.02, 0.05
+_MOST_DRIFT = 0.2  # of a step that stands for several
 # Deviations, in parts of what was expected. Outside these a step was disturbed; one entry's is cut at _FAR.
 _LEAST, _MOST = -0.5, 1.0
 _FAR = 0.25
@@ -63,10 +64,12 @@ class LatencyMeter:
         times: Times,
         step_seconds: float,
         turns: int = 0,
+        together: int = 1,
     ) -> None:
         """Refine by a step that took ``rows`` rows through the head, and ``layer_rows`` to it.
 
-        ``turns``: tokens that it drafted one after the other with layers and a head.
+        ``turns``: tokens that it drafted one after the other with layers and a head. ``together``: steps that
+        one native call took, which this one stands for, with its share of what they cost beside their work.
 
         Each pair is a number of layers and the rows that passed them together: ``[(8, 1), (22, 5)]`` after a
         chain of 4 drafted at layer 8 of 30. Nothing is learnt before the first :meth:`table`, nor from more
@@ -75,13 +78,20 @@ class LatencyMeter:
         if self._table is None or max([rows, *[count for _, count in layer_rows]]) > self._most:
             return
         with self._lock:
-            self._learn(rows, layer_rows, times, step_seconds, turns)
-            self._seen += 1
-            if self._seen % _EVERY == 0:
+            self._learn(rows, layer_rows, times, step_seconds, turns, together)
+            self._seen += together
+            if self._seen >= _EVERY:
+                self._seen = 0
                 self._publish()
 
     def _learn(
-        self, rows: int, layer_rows: Seq[tuple[int, int]], times: Times, step_seconds: float, turns: int
+        self,
+        rows: int,
+        layer_rows: Seq[tuple[int, int]],
+        times: Times,
+        step_seconds: float,
+        turns: int,
+        together: int,
     ) -> None:
         """No calls in here: it is run in every step."""
         draft, draft_head, verify, head, shadow = times
@@ -102,9 +112,10 @@ class LatencyMeter:
         if low > high:
             low, high = high, low
         middle = low if newest < low else high if newest > high else newest
-        self._scale = scale = scale * (1 + _DRIFT * middle)
+        drift = min(_DRIFT * together, _MOST_DRIFT)
+        self._scale = scale = scale * (1 + drift * middle)
         # While the scale lags behind what steps have in common, nothing can be said about an entry.
-        self._trend = trend = self._trend + _DRIFT * (middle - self._trend)
+        self._trend = trend = self._trend + drift * (middle - self._trend)
         if -_STEADY < trend < _STEADY and not disturbed:
             off = verify / (scale * layers_expected) - 1
             off = _FAR if off > _FAR else -_FAR if off < -_FAR else off
@@ -112,7 +123,7 @@ class LatencyMeter:
                 self._layer.off[count] += off * layers * at[count] / layers_expected
             off = head / (scale * head_expected) - 1
             self._head.off[rows] += _FAR if off > _FAR else -_FAR if off < -_FAR else off
-        around = step_seconds - draft - draft_head - verify - head - shadow - self._call
+        around = step_seconds - draft - draft_head - verify - head - shadow - self._call / together
         # Whose fault a deviation is cannot be told from one step, but most have turns or have none.
         off = around / (self._step + turns * self._turn) - 1
         off = _LOOP * (_MOST if off > _MOST else _LEAST if off < _LEAST else off)

@@ -29,7 +29,8 @@ from specee.policies import (
 )
 
 _PLAIN_STEPS = 8  # of which one refines the latency table
-_BURST = 0.03  # seconds: tokens of several turns come together, as long as the eye does not notice
+BURST = 0.03
+"""Seconds for which tokens are gathered: less than the eye notices."""
 _TICK = 1e-6  # what no turn is shorter than
 
 
@@ -44,11 +45,11 @@ class Generation:
     """Continues sequences until all are finished.
 
     Iterating gives, for each step, the committed tokens by sequence id: those of one turn of the loop, or of
-    several where that takes no longer than 30 ms. The rows of every sequence are
-    exactly its text between steps, also after one that ended in an exception (Ctrl-C, a user's processor):
-    the sequences can be continued or rolled back. Tokens that such a step had committed before are in
-    ``generated``, but were not given out. ``heads`` are the speculator's; None is none. ``drafters`` are
-    more draft sources than the built-in ones, by the type that plans name them with. ``latency`` is what
+    as many as take ``burst`` seconds together, by the latest; 0 is one at a time. The rows of every sequence
+    are exactly its text between steps, also after one that ended in an exception (Ctrl-C, a user's
+    processor): the sequences can be continued or rolled back. Tokens that such a step had committed before
+    are in ``generated``, but were not given out. ``heads`` are the speculator's; None is none. ``drafters``
+    are more draft sources than the built-in ones, by the type that plans name them with. ``latency`` is what
     generations of the same backend share, so that it is measured once. Raises ConfigurationError if the
     policy does not fit the model.
     """
@@ -61,6 +62,7 @@ class Generation:
         heads: DraftHeads | None = None,
         drafters: Mapping[type[Any], Drafter] | None = None,
         latency: LatencyMeter | None = None,
+        burst: float = BURST,
     ) -> None:
         heads = heads or DraftHeads(backend)
         sources = {**built_in(backend, heads), **(drafters or {})}
@@ -69,6 +71,7 @@ class Generation:
         self.statistics = Statistics()
         self._running = [sequence for sequence in sequences if sequence.finish_reason is None]
         self._policy = policy
+        self._burst = burst
         self._layers = backend.config.num_layers
         self._unseen = 0  # turns since the latest plain one that refined the latency table
         self._executor = Executor(backend, self.sequences, sources, heads, needs.shadow_layers)
@@ -99,7 +102,7 @@ class Generation:
             yield self.step()
 
     def step(self) -> dict[int, tuple[int, ...]]:
-        """One turn of the loop, or as many as a plan allows and nobody would want to wait for longer."""
+        """One turn of the loop, or as many as the plan is good for and fit into ``burst``."""
         begin = time.perf_counter()
         committed: dict[int, tuple[int, ...]] = {}
         try:
@@ -123,10 +126,15 @@ class Generation:
         return committed
 
     def _turns(self, plan: Plan) -> int:
-        """The first token is out at once, and later ones are not kept back for longer than one can see."""
-        if not isinstance(plan, (NextToken, Speculate)) or plan.shadows or not self.statistics.outcomes:
+        """How many may be taken together. The first token of a text is out at once.
+
+        The plan has not been checked yet.
+        """
+        if not isinstance(plan, (NextToken, Speculate)) or plan.shadows or type(plan.turns) is not int:
             return 1
-        return max(1, min(plan.turns, int(_BURST / max(self.statistics.step_seconds[-1], _TICK))))
+        if True in [one.remaining == one.request.max_new_tokens for one in self._running]:
+            return 1
+        return max(1, min(plan.turns, int(self._burst / max(self.statistics.step_seconds[-1], _TICK))))
 
     def _count(self, outcomes: Seq[Outcome], spent: float) -> None:
         """What was spent outside of backend calls is every turn's alike."""
@@ -148,7 +156,8 @@ class Generation:
             self._unseen = 0
         if self._latency is not None and self.steps > 1 and in_step(plan, outcome.rounds):
             rows, parts = verified_rows(outcome.rounds, self._layers)
-            self._latency.observe(rows, parts, outcome.times, seconds, draft_turns(outcome.rounds))
+            turns = draft_turns(outcome.rounds)
+            self._latency.observe(rows, parts, outcome.times, seconds, turns, len(outcomes))
 
     def _commit(self, done: Seq[Settled], committed: dict[int, tuple[int, ...]]) -> tuple[Round, ...]:
         for one in done:

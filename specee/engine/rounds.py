@@ -6,7 +6,15 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
-from specee.backends.protocol import Backend, ChainCall, CopyCall, RoundCall, Rounds, RoundText, TreeCall
+from specee.backends.protocol import (
+    Backend,
+    ChainCall,
+    CopyCall,
+    RoundCall,
+    RoundText,
+    RoundTurn,
+    TreeCall,
+)
 from specee.clock import Clock
 from specee.drafting import Drafter, DraftHeads, DraftTree
 from specee.drafting.drafter_block import BlockDrafter
@@ -99,7 +107,7 @@ def _of_block(draft: Draft) -> Draft | None:
     return draft.otherwise if type(draft.source) is NgramLookup else draft
 
 
-def _counted(clock: Clock, done: Rounds) -> Clock:
+def _counted(clock: Clock, done: RoundTurn) -> Clock:
     clock.draft += done[1]
     clock.verify += done[2]
     clock.head += done[3]

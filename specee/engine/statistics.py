@@ -26,8 +26,9 @@ class Counts:
 class Statistics:
     """Of one generation, all its sequences together: outcomes as they were, summed up when asked.
 
-    The first step computes the prompts. ``step_seconds[i]`` is step i's time, from observing to committing
-    and seeing shadow tokens.
+    A step is a turn here, one execution of a plan; the first one computes the prompts. ``step_seconds[i]`` is
+    step i's time, from observing to committing and seeing shadow tokens; of turns that were taken together,
+    its backend calls and an equal share of the rest.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)

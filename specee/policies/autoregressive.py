@@ -1,4 +1,4 @@
-"""Plain decoding: one token a step for every sequence, through every layer."""
+"""Plain decoding: one token a turn for every sequence, through every layer."""
 
 from __future__ import annotations
 

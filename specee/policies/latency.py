@@ -11,7 +11,7 @@ class Latency(NamedTuple):
     """Seconds, by rows that pass together.
 
     ``layer[i]``: one layer, ``head[i]``: the model's head, each for ``rows[i]`` rows (ascending, from 1).
-    ``call``: what a native call costs beside them, ``step``: what a step of the loop does, ``turn``: what
+    ``call``: what a native call costs beside them, ``step``: what the loop does for a turn, ``turn``: what
     each token drafted with layers and a head does.
     """
 

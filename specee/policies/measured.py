@@ -45,15 +45,23 @@ _MOST_LAYERS = 16  # that are candidates: keeping states costs a little for each
 class _Rest:
     """Steps in which there is nothing to decide, until one drafts: what is saved here is every step's.
 
-    ``views``: of the sequences that ``plan`` is for, when it was made.
+    ``views``: of the sequences that ``plan`` is for, when it was made. ``left``: rounds until there is
+    something to decide, which are a few more where the last of them are taken together.
     """
 
-    __slots__ = ("left", "plan", "rounds", "seconds", "sequences")
+    __slots__ = ("_longest", "left", "plan", "rounds", "seconds", "sequences")
 
     def __init__(self, plan: Plan, views: Sequence[SequenceView], left: int) -> None:
         self.plan, self.left = plan, left
         self.sequences = [view.id for view in views]
+        self._longest = max([draft.length for draft in plan.drafts]) if isinstance(plan, Speculate) else 0
         self.rounds, self.seconds = 0, 0.0
+
+    def still(self, views: Sequence[SequenceView]) -> bool:
+        """Whether there is nothing to decide yet, and room for what the plan drafts in every sequence."""
+        if self.left <= 0 or len(views) != len(self.sequences):
+            return False
+        return self._longest < min([view.remaining for view in views])
 
 
 class Measured:
@@ -132,8 +140,7 @@ class Measured:
         """For each sequence its drafts and its looks."""
         rest = self._rest
         if rest is not None:
-            same = len(observation.sequences) == len(rest.sequences)
-            if rest.left > 0 and same and observation.latency is self._latency:
+            if rest.still(observation.sequences) and observation.latency is self._latency:
                 return rest.plan
             self._wake(rest)
         objective, seconds = self._objective(observation)

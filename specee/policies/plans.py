@@ -211,8 +211,10 @@ class Shadow(NamedTuple):
 class NextToken(NamedTuple):
     """Take all pending positions of these sequences through every layer, and draw one token after each.
 
-    ``turns``: how often this may be carried out before the policy is asked again, 1 or more. There are fewer
-    where a text ends, where somebody waits for the first one, and with ``shadows``.
+    ``turns``: how often this may be carried out before the policy is asked again, 1 or more. The engine takes
+    as many together as it gives tokens out for (see :class:`.Generation`), so how many there are depends on
+    its speed; there are fewer where a text ends, and one with ``shadows``, for a prompt, and where code of
+    the user has a say.
     """
 
     sequences: tuple[int, ...]
@@ -223,8 +225,8 @@ class NextToken(NamedTuple):
 class Speculate(NamedTuple):
     """Draft for each sequence named, verify all drafts in one pass, and keep what the full model confirms.
 
-    ``turns``: as in :class:`NextToken`. There are fewer also after one that copied, where less may still be
-    given than is drafted, and where the backend cannot draft by itself.
+    ``turns``: as in :class:`NextToken`. There are fewer also after one that copied and where no more may
+    still be given than is drafted, and one where the backend cannot draft by itself.
     """
 
     drafts: tuple[Draft, ...]

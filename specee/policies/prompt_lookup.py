@@ -12,7 +12,7 @@ from specee.policies.lengths import Lengths
 from specee.policies.plans import ModelView, Needs, NgramLookup, Observation, Outcome, Speculate
 from specee.policies.rounds import speculate
 
-_TURNS = 64
+_TURNS = 64  # as many as anybody may want: a copy ends them
 
 
 class PromptLookup:
@@ -54,7 +54,7 @@ class PromptLookup:
             self._source,
             lambda view: self._lengths.of(view.id),
             latest=self._latest,
-            turns=_TURNS,  # a copy ends them
+            turns=_TURNS,
         )
         return self._latest
 

@@ -20,8 +20,8 @@ from specee.backends.protocol import (
     FittedColumn,
     FittedDrafter,
     RoundCall,
-    Rounds,
     RoundText,
+    RoundTurn,
     SequenceState,
     TreeCall,
 )
@@ -204,7 +204,7 @@ def test_rounds_give_the_text_of_plain_decoding(engine: Engine) -> None:
         assert rows == [*text.prompt, *tokens]
 
 
-def all_texts(found: Sequence[Rounds]) -> list[RoundText]:
+def all_texts(found: Sequence[RoundTurn]) -> list[RoundText]:
     return [text for done in found for text in done.texts]
 
 
@@ -235,6 +235,11 @@ BAD: dict[str, tuple[type[SpeceeError], Callable[[World, Text], Sequence[RoundCa
     "no drafts of a chain": (RowError, lambda w, t: [_call(t, _chain(t, 0))]),
     "drafts without a drafter": (ConfigurationError, lambda w, t: [_call(t, _chain(t, 1))]),
     "no tokens of a copy": (RowError, lambda w, t: [_call(t)._replace(copies=CopyCall(t.ngrams, 0, 0.0))]),
+    "one index for two": (
+        RowError,
+        lambda w, t: [_copying(t), _copying(t)._replace(sequence=_state(w, [1, 2]))],
+    ),
+    "drafts beside rows that are there": (RowError, lambda w, t: [_branched(t, _copying(t))]),
     "copies of another backend": (
         ConfigurationError,
         lambda w, t: [_call(t)._replace(copies=CopyCall(Foreign(), 2, 0.0))],
@@ -244,6 +249,15 @@ BAD: dict[str, tuple[type[SpeceeError], Callable[[World, Text], Sequence[RoundCa
 
 def _call(text: Text, drafts: ChainCall | TreeCall | None = None, remaining: int = 3) -> RoundCall:
     return RoundCall(text.state, text.sampling, text.ends, remaining, drafts)
+
+
+def _copying(text: Text) -> RoundCall:
+    return _call(text)._replace(copies=CopyCall(text.ngrams, 2, 0.0))
+
+
+def _branched(text: Text, call: RoundCall) -> RoundCall:
+    text.state.branch([1, 2])
+    return call
 
 
 def _chain(text: Text, length: int) -> ChainCall:
@@ -270,8 +284,10 @@ def test_bad_rounds_are_refused_and_give_nothing(engine: Engine, name: str) -> N
     before = state.length
     with pytest.raises(error):
         here.backend.run_rounds(calls, None if "without" in name else here.drafter)
-    assert (state.length, state.speculative) == (before, ())
+    assert state.length == before
+    assert bool(state.speculative) is ("rows that are there" in name)
     if name != "more than there is room for":
+        state.commit([])
         assert here.backend.run_rounds([_call(text)])[0].texts[0].tokens
 
 
@@ -324,3 +340,5 @@ def test_copies_follow_a_text_that_is_cut(engine: Engine) -> None:
     assert copied([1, 2, 3, 4, 5, 1]) == (3, round(2 / 3, 4))
     assert copied([7, 8]) == (0,)
     assert copied([7, 8, 7, 8, 7]) == (3, round(3 / 4, 4)), "followed twice by the same"
+    assert copied([7, 8, 7, 8, 6, 5, 6]) == (3, round(2 / 3, 4)), "as long as before, and another"
+    assert copied([1, 2, 3, 4, 5, 9, 8]) == (0,)

@@ -133,7 +133,8 @@ def run(
 ) -> tuple[list[Result], Generation]:
     lengths = {index: len(request.prompt) for index, request in enumerate(made)}
     grower = Grower(dict(enumerate(answers)), lengths, backend.config.vocab_size)
-    generation = Generation(backend, active(backend, made), policy, heads, {Grown: grower}, latency)
+    drafters, sequences = {Grown: grower}, active(backend, made)
+    generation = Generation(backend, sequences, policy, heads, drafters, latency, burst=60.0)
     for step in generation:
         for index, sequence in generation.sequences.items():
             rows = [sequence.state.row(slot).token for slot in range(sequence.state.length)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from specee.backends import plain_rounds
-from specee.backends.protocol import Backend, DraftHead, FittedDrafter, RoundCall, Rounds, Work
+from specee.backends.protocol import Backend, DraftHead, FittedDrafter, RoundCall, RoundTurn, Work
 from specee.engine import Generation, Request, reserve
 from specee.policies import (
     ModelView,
@@ -61,7 +61,7 @@ class Interrupted:
         drafter: FittedDrafter | None = None,
         head: DraftHead | None = None,
         turns: int = 1,
-    ) -> list[Rounds]:
+    ) -> list[RoundTurn]:
         return plain_rounds.run_rounds(self, calls, drafter, head, turns)  # type: ignore[arg-type]
 
 

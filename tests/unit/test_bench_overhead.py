@@ -36,12 +36,9 @@ def model(folder: Path) -> specee.Model:
 class SlowPolicy(PromptLookup):
     """Thinks for a while."""
 
-    plans = 0
-
     def plan(self, observation: Observation) -> Speculate:
         time.sleep(PAUSE)
-        self.plans += 1
-        return super().plan(observation)
+        return super().plan(observation)._replace(turns=1)
 
 
 class SlowEngine:
@@ -74,9 +71,8 @@ def test_native_and_python_are_all_of_the_time(model: specee.Model, policy: str)
 
 def test_a_slow_policy_is_python_and_a_slow_engine_is_native(model: specee.Model) -> None:
     with native_clock.watched(model.backend) as clock:
-        policy = SlowPolicy()
-        found = overhead.once(model, PROMPT, policy, 8, clock)
-        assert found.python >= (policy.plans - 1) * PAUSE > found.native
+        found = overhead.once(model, PROMPT, SlowPolicy(), 8, clock)
+        assert found.python >= found.steps * PAUSE > found.native
     model.backend._engine = SlowEngine(model.backend._engine)  # type: ignore[attr-defined]
     with native_clock.watched(model.backend) as clock:
         found = overhead.once(model, PROMPT, "autoregressive", 8, clock)
@@ -95,9 +91,8 @@ def test_watching_changes_no_token_and_ends(model: specee.Model) -> None:
 
 def test_processor_time_leaves_out_what_others_took(model: specee.Model) -> None:
     with native_clock.watched(model.backend, time.thread_time) as clock:
-        policy = SlowPolicy()
-        found = overhead.once(model, PROMPT, policy, 8, clock)
-    assert 0 < found.python < (policy.plans - 1) * PAUSE
+        found = overhead.once(model, PROMPT, SlowPolicy(), 8, clock)
+    assert 0 < found.python < found.steps * PAUSE
 
 
 def test_errors_of_the_engine_pass_through(model: specee.Model) -> None:

@@ -40,7 +40,10 @@ class Meter:
         self.asked += 1
         return Latency((1,), (1.0,), (1.0,))
 
-    def observe(self, rows: int, parts: list[tuple[int, int]], _t: object, _s: float, turns: int = 0) -> None:
+    def observe(
+        self, rows: int, parts: list[tuple[int, int]], _t: object, _s: float, turns: int, together: int
+    ) -> None:
+        assert together == 1
         self.seen.append((rows, parts, turns))
 
 

@@ -99,6 +99,18 @@ def test_the_same_history_gives_the_same_plans(name: str) -> None:
     assert first.plan(observation()) == begun(name).plan(observation()), "begin() forgets"
 
 
+def test_a_length_moves_by_one_however_many_turns_a_plan_had() -> None:
+    for name in ("drafter", "layerskip-adaptive:exit_layer=4", "prompt-lookup"):
+        policy = begun(name)
+        first = drafts(policy)[0].length
+        for _ in range(4):
+            told(policy, first, first)
+        assert drafts(policy)[0].length == first + 1
+        for accepted in (first, 0, 0):  # the latest counts
+            told(policy, first + 1, accepted)
+        assert drafts(policy)[0].length == first
+
+
 def test_layerskip_is_static() -> None:
     policy = begun("layerskip:exit_layer=4,speculation_length=5")
     wanted = Draft(0, ExitLayer(4), 5)

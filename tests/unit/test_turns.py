@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from specee.backends.protocol import Backend
-from specee.engine import Generation, Request, loop, reserve
+from specee.drafting import DraftHeads
+from specee.engine import Generation, Request, reserve
 from specee.errors import ConfigurationError
+from specee.models.speculator import Speculator
 from specee.policies import (
     Draft,
+    DrafterBlock,
+    DrafterTree,
     ExitLayer,
     Needs,
     NextToken,
@@ -20,24 +27,26 @@ from specee.policies import (
     Speculate,
 )
 from specee.types import Sampling
-from tests.random_model import BASE
+from tests.engines import Engine, all_engines
+from tests.random_drafter import random_parts
+from tests.random_model import BASE, random_model
 from tests.unit.runs import Say, by_hand
 
 PROMPT = (1, 2, 3)
 
 
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow the machine is."""
-    monkeypatch.setattr(loop, "_BURST", 60.0)
-
-
 def begun(
-    backend: Backend, *plans: Plan, requests: Sequence[Request] | None = None, needs: Needs | None = None
+    backend: Backend,
+    *plans: Plan,
+    requests: Sequence[Request] | None = None,
+    needs: Needs | None = None,
+    heads: DraftHeads | None = None,
+    burst: float = 60.0,
 ) -> tuple[Generation, Say]:
-    """After the prompt."""
+    """After the prompt; however slow the machine is."""
     policy = Say(NextToken(tuple(range(len(requests or [0]))), turns=9), *plans, needs=needs)
-    run = Generation(backend, reserve(backend, requests or [Request(PROMPT, 12)]), policy)
+    sequences = reserve(backend, requests or [Request(PROMPT, 12)])
+    run = Generation(backend, sequences, policy, heads, burst=burst)
     assert [len(tokens) for tokens in run.step().values()] == [1] * len(run.sequences), "the first is awaited"
     return run, policy
 
@@ -87,6 +96,60 @@ def test_copies_end_the_turns(backend: Backend) -> None:
     assert [one.rounds[0].source for one in policy.outcomes[4:]] == [NgramLookup(1, 1)]
 
 
+BLOCK = {"chain": DrafterBlock(), "tree": DrafterTree(3, 2, 2)}
+
+
+@pytest.mark.parametrize("kind", BLOCK)
+@pytest.mark.parametrize("engine", all_engines())
+def test_turns_that_draft_are_what_single_ones_are(engine: Engine, kind: str) -> None:
+    """Tokens, drafts, paths and confidences of each turn, also beside another sequence."""
+    few = replace(BASE, vocab_size=6)  # so that drafts are right at times
+    backend = engine.load(random_model(few, seed=2))
+    parts = random_parts(few, (1, few.num_layers), np.random.default_rng(4))
+    heads = DraftHeads(backend, Speculator(np.arange(6), {}, parts))
+    drafts = tuple([Draft(index, BLOCK[kind], 3) for index in (0, 1)])
+    requests = [Request((1, 2, 3), 60), Request((4, 5), 60, Sampling(1.0, seed=8))]
+    needs = Needs((BLOCK[kind],))
+    together, told = begun(
+        backend, *[Speculate(drafts, turns=4)] * 3, requests=requests, needs=needs, heads=heads
+    )
+    given = [together.step() for _ in range(3)]
+    alone, one_by_one = begun(backend, *[Speculate(drafts)] * 12, requests=requests, needs=needs, heads=heads)
+    for _ in range(12):
+        alone.step()
+    assert [one.rounds for one in told.outcomes] == [one.rounds for one in one_by_one.outcomes]
+    rounds = together.statistics.rounds()
+    assert {entry.source for entry in rounds[2:]} == {BLOCK[kind]}
+    assert 0 < sum(entry.accepted for entry in rounds) < sum(entry.drafted for entry in rounds)
+    for index in (0, 1):
+        tokens = together.sequences[index].generated
+        assert tokens == alone.sequences[index].generated
+        assert tokens[1:] == [token for step in given for token in step[index]]
+
+
+def test_an_interrupt_between_turns_loses_none_that_counted(backend: Backend) -> None:
+    """Rows of turns that did not count are computed again."""
+    run, _ = begun(backend, *[NextToken((0,), turns=5)] * 4)
+    sequence, left = run.sequences[0], [3]
+    extend = sequence.extend
+
+    def interrupted(*arguments: Any) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        extend(*arguments)
+
+    sequence.extend = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        run.step()
+    wanted = by_hand(backend, PROMPT, 12, Sampling())
+    assert sequence.generated == wanted[:3], "the prompt's and two turns'"
+    assert sequence.state.length == len(PROMPT) + 3
+    for _ in range(2):
+        run.step()
+    assert sequence.generated == wanted
+
+
 WATCHED = {
     "an exit layer drafts": Speculate((Draft(0, ExitLayer(1), 2),), turns=4),
     "shadows": NextToken((0,), (Shadow(0, (1,), 1),), turns=4),
@@ -113,16 +176,21 @@ def test_one_turn_where_somebody_stops_the_text(backend: Backend) -> None:
     assert heard == [1, 2], "every token, before there is another"
 
 
-def test_slow_turns_come_one_by_one(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "_BURST", 0.0)
-    run, policy = begun(backend, NextToken((0,), turns=4))
+def test_slow_turns_come_one_by_one(backend: Backend) -> None:
+    run, policy = begun(backend, NextToken((0,), turns=4), burst=0.0)
     assert len(run.step()[0]) == 1
     assert len(policy.outcomes) == 2
 
 
 def test_a_plan_for_no_turn_is_refused(backend: Backend) -> None:
-    for plan in (NextToken((0,), turns=0), Speculate((Draft(0, NgramLookup(), 2),), turns=-1)):
+    wrong: list[NextToken | Speculate] = [
+        NextToken((0,), turns=0),
+        Speculate((Draft(0, NgramLookup(), 2),), turns=-1),
+        NextToken((0,), turns=2.5),  # type: ignore[arg-type]
+        NextToken((0,), turns="4"),  # type: ignore[arg-type]
+    ]
+    for plan in wrong:
         run, _ = begun(backend, plan)
-        with pytest.raises(ConfigurationError, match=f"{plan.turns} turns"):
+        with pytest.raises(ConfigurationError, match=f"{plan.turns!r} turns"):
             run.step()
         assert run.sequences[0].generated == by_hand(backend, PROMPT, 1, Sampling())

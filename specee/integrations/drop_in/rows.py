@@ -71,7 +71,7 @@ def decode_rows(
     seeds: Seq[int],
     policy: str | Policy,
 ) -> Result:
-    """Continue every row. A streamer, for one row, gets tokens as soon as they are accepted.
+    """Continue every row. A streamer, for one row, gets tokens as they are accepted, those of 30 ms together.
 
     A single row begins with what it has in common with the text that ``owner`` keeps.
     """
