@@ -23,6 +23,7 @@ _PANELS = (
 def exit_curves(result: dict[str, Any]) -> Any:
     """A panel a quantity, a curve for each format of the weights and set of checked layers, by threshold."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FormatStrFormatter
 
     figure = Figure(figsize=(11, 7.4), layout="constrained")
     axes = figure.subplots(2, 2).ravel()
@@ -38,9 +39,12 @@ def exit_curves(result: dict[str, Any]) -> Any:
         axis.set(xlabel="threshold of the predictor's chance", ylabel=label)
         axis.grid(color="#dddddd")
     axes[1].axhline(1, color="black", linewidth=0.8)
-    axes[3].set_yscale("log")
+    axes[3].set_yscale("log", subs=(1, 2, 5))
+    axes[3].yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes[3].yaxis.set_minor_formatter(FormatStrFormatter("%g"))
     axes[0].legend(frameon=False)
-    axes[3].legend(frameon=False)
+    dotted = [line for line in axes[3].get_lines() if line.get_linestyle() == ":"]
+    axes[3].legend(handles=dotted, frameon=False)  # the others are the first panel's
     return figure
 
 
