@@ -132,9 +132,10 @@ class Generation:
         """
         if not isinstance(plan, (NextToken, Speculate)) or plan.shadows or type(plan.turns) is not int:
             return 1
-        if True in [one.remaining == one.request.max_new_tokens for one in self._running]:
+        known = self.statistics.step_seconds  # of an interrupted step nothing may be known
+        if not known or True in [one.remaining == one.request.max_new_tokens for one in self._running]:
             return 1
-        return max(1, min(plan.turns, int(self._burst / max(self.statistics.step_seconds[-1], _TICK))))
+        return max(1, min(plan.turns, int(self._burst / max(known[-1], _TICK))))
 
     def _count(self, outcomes: Seq[Outcome], spent: float) -> None:
         """What was spent outside of backend calls is every turn's alike."""

@@ -96,6 +96,23 @@ def test_copies_end_the_turns(backend: Backend) -> None:
     assert [one.rounds[0].source for one in policy.outcomes[4:]] == [NgramLookup(1, 1)]
 
 
+def test_an_interrupt_before_anything_is_counted(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prompt's token is text then, and no step's time is known."""
+    policy = Say(*[NextToken((0,), turns=5)] * 4)
+    run = Generation(backend, reserve(backend, [Request(PROMPT, 12)]), policy, burst=60.0)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_count", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run.step()
+    assert len(run.sequences[0].generated) == 1
+    assert [len(run.step()[0]) for _ in range(3)] == [1, 5, 5]
+    assert run.sequences[0].generated == by_hand(backend, PROMPT, 12, Sampling())
+
+
 BLOCK = {"chain": DrafterBlock(), "tree": DrafterTree(3, 2, 2)}
 
 
