@@ -22,7 +22,7 @@ def test_the_lines() -> None:
         ["4", "200.0", "1500.0", "8.50", "1.70"],
     ]
     last = list(latency_lines(TABLE, 30))[-2:]
-    assert last[0] == "beside its work a call takes 50 us, and the loop 950 us a step"
+    assert last[0] == "beside its work a call takes 50 us, and the loop 950 us a turn"
     assert last[1].endswith("in plain steps: 0.36 at 7, 0.52 at 15, 0.66 at 22")
 
 
