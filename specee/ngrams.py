@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 class NgramIndex:
@@ -22,22 +22,17 @@ class NgramIndex:
         """Tokens known."""
         return len(self._text)
 
-    @property
-    def newest(self) -> int:
-        """The latest token that is known; there must be one."""
-        return self._text[-1]
-
     def update(self, text: Sequence[int]) -> None:
-        """Learn what was added; a text that does not go on from what is known, by its end, is learnt anew."""
-        known = len(self._text)
-        if known > len(text) or (known and text[known - 1] != self.newest):
-            self.forget()
+        """Learn what was added, as :meth:`match` has it."""
+        self.match(len(text), text.__getitem__)
         self.grow(text[len(self._text) :])
 
-    def forget(self) -> None:
-        """All of it."""
-        self._text.clear()
-        self._found.clear()
+    def match(self, length: int, token: Callable[[int], int]) -> None:
+        """Forget all if a text of ``length`` tokens does not go on from here, by its length or its token."""
+        known = len(self._text)
+        if known > length or (known and token(known - 1) != self._text[-1]):
+            self._text.clear()
+            self._found.clear()
 
     def grow(self, tokens: Sequence[int]) -> None:
         """Learn tokens that were added. The latest n-gram has no successor yet."""

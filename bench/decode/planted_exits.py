@@ -54,6 +54,11 @@ class Decoded:
         self.agreed: list[bool] = []
         self.times = Times()
 
+    @property
+    def python(self) -> float:
+        """Seconds outside backend calls."""
+        return sum(self.seconds) - self.times.total
+
     def decode(self, prompt: list[int]) -> None:
         """One text."""
         reader = self._reader
@@ -147,6 +152,7 @@ def one_model(reader: Reader, texts: list[list[int]], policy: str, meter: Meter)
         "layers_passed": float(np.mean(early.exits)) / reader.layers,
         "block_us": 1e6 * early.times.draft / count,
         "head_us": 1e6 * head,
+        "python_us": {"plain": 1e6 * plain.python / count, "early": 1e6 * early.python / count},
     }
 
 

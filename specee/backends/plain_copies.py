@@ -21,9 +21,7 @@ class CopiedText(NgramIndex):
 
     def follow(self, state: SequenceState) -> None:
         """Learn what was added to the committed text since; one that does not go on from there anew."""
-        known = self.length
-        if known > state.length or (known and state.row(known - 1).token != self.newest):
-            self.forget()
+        self.match(state.length, lambda slot: state.row(slot).token)
         self.grow([state.row(slot).token for slot in range(self.length, state.length)])
 
 

@@ -97,14 +97,8 @@ class Executor:
         for draft, sequence in zip(drafts, sequences, strict=True):
             if draft.length and not self._rounds.makes(draft):
                 _, trees[sequence.id] = self._tree(draft, sequence)
-        if not trees:
-            return [Wanted(*one, None) for one in zip(sequences, drafts, strict=True)]
         self._grow(list(trees.values()), clock)
-        return [
-            Wanted(sequence, draft if tree is None else tree.draft, tree)
-            for draft, sequence in zip(drafts, sequences, strict=True)
-            for tree in (trees.get(sequence.id),)
-        ]
+        return [Wanted(*one, trees.get(one[0].id)) for one in zip(sequences, drafts, strict=True)]
 
     def _watched(self, drafts: Seq[Draft], sequences: Seq[ActiveSequence], clock: Clock) -> list[Settled]:
         """Where Python has a say: token by token."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from specee.policies.plans import ModelView, Needs, NextToken, Observation, Outcome
-
-_TURNS = 64  # as many as anybody may want: there is nothing to be asked
+from specee.policies.rounds import ANY_TURNS
 
 
 class Autoregressive:
@@ -21,7 +20,7 @@ class Autoregressive:
         """The next token of every sequence; the same object while these are the same."""
         running = tuple([sequence.id for sequence in observation.sequences])
         if running != self._plan.sequences:
-            self._plan = NextToken(running, turns=_TURNS)
+            self._plan = NextToken(running, turns=ANY_TURNS)
         return self._plan
 
     def observe(self, outcome: Outcome) -> None:

@@ -10,9 +10,7 @@ from specee.errors import ConfigurationError
 from specee.policies import settings
 from specee.policies.lengths import Lengths
 from specee.policies.plans import DrafterBlock, ModelView, Needs, Observation, Outcome, Speculate
-from specee.policies.rounds import speculate
-
-_TURNS = 4  # a length is as good as it was for a few rounds
+from specee.policies.rounds import FEW_TURNS, speculate
 
 
 class Drafter:
@@ -47,7 +45,7 @@ class Drafter:
             lambda view: self._lengths.of(view.id),
             lambda _: self._threshold,
             latest=self._latest,
-            turns=_TURNS,
+            turns=FEW_TURNS,
         )
         return self._latest
 

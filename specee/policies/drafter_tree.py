@@ -17,9 +17,8 @@ from specee.policies.plans import (
     SequenceView,
     Speculate,
 )
+from specee.policies.rounds import FEW_TURNS
 from specee.policies.tree_sizes import TreeSizes
-
-_TURNS = 4  # a size is as good as it was for a few rounds
 
 
 class DrafterTrees:
@@ -60,7 +59,7 @@ class DrafterTrees:
     def plan(self, observation: Observation) -> Speculate:
         """Each sequence with a tree of its own size; a prompt comes first by itself."""
         drafts = tuple([self._draft(view, observation) for view in observation.sequences])
-        return Speculate(drafts, turns=_TURNS)
+        return Speculate(drafts, turns=FEW_TURNS)
 
     def observe(self, outcome: Outcome) -> None:
         """Learn what trees take, and how often they are right."""

@@ -34,11 +34,11 @@ from specee.policies.plans import (
 )
 from specee.policies.predicted_choice import PredictedChoice, PredictedCost
 from specee.policies.prune_cost import PruneCost
+from specee.policies.rounds import FEW_TURNS
 from specee.policies.tree_choice import TreeChoice
 
 _LAYERS_ALONE = Latency((1,), (1.0,), (0.0,))
 """Time in layers, however many rows pass: DEL's tokens per layer."""
-_TURNS = 4  # in which a plan is as good as it was
 _MOST_LAYERS = 16  # that are candidates: keeping states costs a little for each
 
 
@@ -154,7 +154,8 @@ class Measured:
                 shadows.append(shadow)
         plan = self._together(observation.sequences, drafts, shadows)
         if not shadows:
-            quiet = min([self._quiet(*one) for one in zip(observation.sequences, drafts, strict=True)])
+            views = observation.sequences
+            quiet = min([0 if view.fresh else self._choices[view.id].quiet for view in views])
             if quiet > 0:
                 self._rest = _Rest(plan, observation.sequences, quiet)
         return plan
@@ -162,20 +163,13 @@ class Measured:
     def _together(
         self, views: Sequence[SequenceView], drafts: Sequence[Draft | None], shadows: Sequence[Shadow]
     ) -> Plan:
-        turns = 1 if shadows else _TURNS
+        turns = 1 if shadows else FEW_TURNS
         if not any(drafts):
             return NextToken(tuple([view.id for view in views]), tuple(shadows), turns)
         nothing = self._lookup or NgramLookup()
         pairs = zip(views, drafts, strict=True)
         planned = tuple([draft or Draft(view.id, nothing, 0) for view, draft in pairs])
         return Speculate(planned, tuple(shadows), turns)
-
-    def _quiet(self, view: SequenceView, draft: Draft | None) -> int:
-        """Rounds in which the same is planned for a sequence, and fits, while nothing is drafted."""
-        if view.fresh:
-            return 0
-        quiet = self._choices[view.id].quiet
-        return quiet if draft is None else min(quiet, view.remaining - draft.length)
 
     def observe(self, outcome: Outcome) -> None:
         """Learn what came of the drafts, and what was seen beside."""

@@ -10,9 +10,7 @@ from specee.errors import ConfigurationError
 from specee.policies import settings
 from specee.policies.lengths import Lengths
 from specee.policies.plans import ModelView, Needs, NgramLookup, Observation, Outcome, Speculate
-from specee.policies.rounds import speculate
-
-_TURNS = 64  # as many as anybody may want: a copy ends them
+from specee.policies.rounds import ANY_TURNS, speculate
 
 
 class PromptLookup:
@@ -54,7 +52,7 @@ class PromptLookup:
             self._source,
             lambda view: self._lengths.of(view.id),
             latest=self._latest,
-            turns=_TURNS,
+            turns=ANY_TURNS,  # a copy ends them
         )
         return self._latest
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from specee.backends import plain_rounds
 from specee.backends.protocol import Backend, DraftHead, FittedDrafter, RoundCall, RoundTurn, Work
-from specee.engine import Generation, Request, reserve
+from specee.engine import BURST, Generation, Request, reserve
 from specee.policies import (
     ModelView,
     Needs,
@@ -19,8 +19,10 @@ from specee.types import Sampling
 from tests.random_model import BASE
 
 
-def generation(backend: Backend, *requests: Request, policy: str = "autoregressive") -> Generation:
-    return Generation(backend, reserve(backend, requests), make_policy(policy))
+def generation(
+    backend: Backend, *requests: Request, policy: str = "autoregressive", burst: float = BURST
+) -> Generation:
+    return Generation(backend, reserve(backend, requests), make_policy(policy), burst=burst)
 
 
 def by_hand(backend: Backend, prompt: tuple[int, ...], count: int, sampling: Sampling) -> list[int]:

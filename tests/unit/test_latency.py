@@ -304,6 +304,24 @@ def test_drafted_tokens_have_a_time_of_their_own_in_the_loop() -> None:
     assert table.turn == pytest.approx(0.03, rel=0.1)
 
 
+def test_a_step_may_stand_for_several_of_one_call() -> None:
+    """It has its share of the call, and counts as often: a slower machine is noticed after as many steps."""
+    machine = Machine(call=0.02)
+    times = Times(0.003, 0.001, 30 * machine.layer(1), machine.head(1))
+    for _ in range(300):
+        machine.meter.observe(1, [(30, 1)], times, times.total + 0.02 / 4 + 0.05, together=4)
+    assert machine.meter.table().step == pytest.approx(0.05, rel=0.1)
+    slower = Times(verify=1.2 * times.verify, head=1.2 * times.head)
+    for together, calls in ((1, 64), (4, 16)):
+        fresh = Machine(call=0.02)
+        for _ in range(calls):
+            around = 0.02 / together + STEP_SECONDS
+            fresh.meter.observe(1, [(30, 1)], slower, slower.total + around, together=together)
+        table = fresh.meter.table()
+        assert table is not fresh.first
+        assert table.layer[0] == pytest.approx(1.2 * fresh.first.layer[0], rel=0.05)
+
+
 def test_nothing_is_learnt_where_there_is_no_table() -> None:
     backend = PricedBackend(Prices())
     shared = meter(backend)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import specee
 from specee.backends.protocol import Backend
 from specee.drafting import DraftHeads
 from specee.engine import Generation, Request, reserve
@@ -30,6 +32,7 @@ from specee.types import Sampling
 from tests.engines import Engine, all_engines
 from tests.random_drafter import random_parts
 from tests.random_model import BASE, random_model
+from tests.tiny_models import tiny_folder
 from tests.unit.runs import Say, by_hand
 
 PROMPT = (1, 2, 3)
@@ -197,6 +200,17 @@ def test_slow_turns_come_one_by_one(backend: Backend) -> None:
     run, policy = begun(backend, NextToken((0,), turns=4), burst=0.0)
     assert len(run.step()[0]) == 1
     assert len(policy.outcomes) == 2
+
+
+def test_callers_say_how_long_tokens_are_gathered(tmp_path: Path) -> None:
+    model = specee.load(tiny_folder("llama", tmp_path, seed=1), backend="reference")
+    counts = {
+        burst: [
+            len(step[0]) for step in model.start([1, 2, 3], max_new_tokens=9, eos_token_id=[], burst=burst)
+        ]
+        for burst in (0.0, 60.0)
+    }
+    assert counts == {0.0: [1] * 9, 60.0: [1, 8]}
 
 
 def test_a_plan_for_no_turn_is_refused(backend: Backend) -> None:
