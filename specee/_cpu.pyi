@@ -124,6 +124,8 @@ class Engine:
                 int,
                 tuple[DrafterColumn, int, float]
                 | tuple[DrafterColumn, int, int, int, int, float, float]
+                | tuple[int, DraftHead | None, int, float]
+                | tuple[DrafterColumn, int, float, Seq[int], float]
                 | None,
                 tuple[NgramIndex, int, float] | None,
             ]
@@ -131,8 +133,15 @@ class Engine:
         drafter: Drafter | None,
         head: DraftHead | None,
         turns: int,
+        exits: ExitPredictors | None,
     ) -> list[
-        tuple[list[tuple[tuple[int, ...], list[int], tuple[float, ...], int, bool]], float, float, float]
+        tuple[
+            list[tuple[tuple[int, ...], list[int], tuple[float, ...], int, bool, tuple[int, ...]]],
+            float,
+            float,
+            float,
+            float,
+        ]
     ]: ...
     def exit_predictors(self, candidates: int, width: int) -> ExitPredictors: ...
     def leave_early(

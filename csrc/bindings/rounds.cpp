@@ -15,29 +15,62 @@ namespace py = pybind11;
 namespace specee {
 namespace {
 
-constexpr size_t kChainParts = 3;
-
 int small(const py::handle& value) { return narrow({value.cast<int64_t>()})[0]; }
 
-// (column, length, stop_below) of a chain, (column, nodes, depth, width, children, stop_below, deepen_from)
-// of a tree, or None.
+// (column, length, stop_below).
+RoundDrafts parse_chain(const py::sequence& parts) {
+  RoundDrafts drafts;
+  drafts.kind = DraftKind::chain;
+  drafts.column = &parts[0].cast<DrafterColumn&>();
+  drafts.limits.nodes = small(parts[1]);
+  drafts.limits.stop_below = parts[2].cast<float>();
+  return drafts;
+}
+
+// (column, nodes, depth, width, children, stop_below, deepen_from).
+RoundDrafts parse_tree(const py::sequence& parts) {
+  RoundDrafts drafts;
+  drafts.kind = DraftKind::tree;
+  drafts.column = &parts[0].cast<DrafterColumn&>();
+  drafts.limits = {small(parts[1]), small(parts[2]),        small(parts[3]),
+                   small(parts[4]), parts[5].cast<float>(), parts[6].cast<float>()};
+  return drafts;
+}
+
+// (layer, head, length, stop_below).
+RoundDrafts parse_layer(const py::sequence& parts) {
+  RoundDrafts drafts;
+  drafts.kind = DraftKind::layer;
+  drafts.layers = {small(parts[0])};
+  drafts.head = parts[1].cast<const DraftHead*>();
+  drafts.limits.nodes = small(parts[2]);
+  drafts.limits.stop_below = parts[3].cast<float>();
+  return drafts;
+}
+
+// (column, length, stop_below, layers, threshold).
+RoundDrafts parse_exits(const py::sequence& parts) {
+  RoundDrafts drafts = parse_chain(parts);
+  drafts.kind = DraftKind::exits;
+  drafts.layers = narrow(parts[3].cast<std::vector<int64_t>>());
+  drafts.threshold = parts[4].cast<float>();
+  return drafts;
+}
+
+// Kinds of drafts differ in the number of their parts. None for none.
 RoundDrafts parse_drafts(const py::handle& item) {
   if (item.is_none()) return {};
   const auto parts = item.cast<py::sequence>();
-  RoundDrafts drafts;
-  drafts.column = &parts[0].cast<DrafterColumn&>();
-  drafts.branched = parts.size() != kChainParts;
-  drafts.limits.nodes = small(parts[1]);
-  if (!drafts.branched) {
-    drafts.limits.stop_below = parts[2].cast<float>();
-    return drafts;
+  switch (parts.size()) {
+    case 3:
+      return parse_chain(parts);
+    case 4:
+      return parse_layer(parts);
+    case 5:
+      return parse_exits(parts);
+    default:
+      return parse_tree(parts);
   }
-  drafts.limits.depth = small(parts[2]);
-  drafts.limits.width = small(parts[3]);
-  drafts.limits.children = small(parts[4]);
-  drafts.limits.stop_below = parts[5].cast<float>();
-  drafts.limits.deepen_from = parts[6].cast<float>();
-  return drafts;
 }
 
 // (index, length, stop_below), or None.
@@ -64,12 +97,14 @@ py::tuple turn_of(const RoundTurn& turn) {
   py::list rounds;
   for (const RoundResult& result : turn.results)
     rounds.append(py::make_tuple(py::tuple(py::cast(result.tokens)), result.accepted,
-                                 py::tuple(py::cast(result.confidences)), result.depth, result.copied));
-  return py::make_tuple(rounds, turn.seconds.draft, turn.seconds.layers, turn.seconds.head);
+                                 py::tuple(py::cast(result.confidences)), result.depth, result.copied,
+                                 py::tuple(py::cast(result.exits))));
+  const RoundSeconds& spent = turn.seconds;
+  return py::make_tuple(rounds, spent.draft, spent.draft_head, spent.layers, spent.head);
 }
 
 py::list run_rounds(Engine& engine, const py::sequence& items, Drafter* drafter, const DraftHead* head,
-                    int turns) {
+                    int turns, const ExitPredictors* exits) {
   std::vector<RoundCall> calls = parse_rounds(items);
   Work work;
   for (const RoundCall& call : calls) work.push_back({call.sequence, {}});
@@ -77,7 +112,7 @@ py::list run_rounds(Engine& engine, const py::sequence& items, Drafter* drafter,
   {
     const Using use(work);
     py::gil_scoped_release release;
-    done = engine.run_rounds(std::move(calls), drafter, head, check_signals, turns);
+    done = engine.run_rounds(std::move(calls), {drafter, head, exits}, check_signals, turns);
   }
   py::list made;
   for (const RoundTurn& turn : done) made.append(turn_of(turn));
@@ -90,7 +125,7 @@ void bind_rounds(py::module_& m) {
   py::class_<NgramIndex>(m, "NgramIndex").def(py::init<int, int>(), py::arg("longest"), py::arg("shortest"));
   m.attr("Engine").attr("run_rounds") =
       py::cpp_function(&run_rounds, py::is_method(m.attr("Engine")), py::arg("calls"), py::arg("drafter"),
-                       py::arg("head"), py::arg("turns"));
+                       py::arg("head"), py::arg("turns"), py::arg("exits"));
 }
 
 }  // namespace specee

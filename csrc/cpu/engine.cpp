@@ -93,10 +93,14 @@ std::vector<Engine::Member> Engine::closure(const Work& work, int to_layer) cons
   return members;
 }
 
-void Engine::advance(const Work& work, int to_layer, const std::function<void()>& between) {
-  if (to_layer < 1 || to_layer > config_.num_layers)
-    throw RowError("cannot advance to layer " + std::to_string(to_layer) + ": 1 to " +
+void Engine::check_layer(int layer) const {
+  if (layer < 1 || layer > config_.num_layers)
+    throw RowError("cannot advance to layer " + std::to_string(layer) + ": 1 to " +
                    std::to_string(config_.num_layers) + " layers can be done");
+}
+
+void Engine::advance(const Work& work, int to_layer, const std::function<void()>& between) {
+  check_layer(to_layer);
   check(work);
   const std::vector<Member> members = closure(work, to_layer);
   for (size_t begin = 0; begin < members.size(); begin += kMaxRows) {

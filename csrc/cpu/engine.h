@@ -131,14 +131,14 @@ class Engine {
   void score(const Work& work, const std::vector<int>& layers,
              const std::vector<std::vector<int>>& candidates, float* out);
   std::vector<Tree> draft_trees(Drafter& drafter, const std::vector<TreeCall>& calls, const DraftHead* head);
-  // See Backend.run_rounds in specee/backends/protocol.py. `drafter` may be null where nothing is drafted;
-  // `between`: advance()'s. After an exception drafts may be left as speculative rows, and what earlier turns
-  // gave is text.
-  std::vector<RoundTurn> run_rounds(std::vector<RoundCall> calls, Drafter* drafter, const DraftHead* head,
+  // See Backend.run_rounds in specee/backends/protocol.py. `between`: advance()'s. After an exception drafts
+  // may be left as speculative rows, and what earlier turns gave is text.
+  std::vector<RoundTurn> run_rounds(std::vector<RoundCall> calls, const RoundParts& parts,
                                     const std::function<void()>& between, int turns);
 
  private:
   friend class EarlyExit;
+  friend class RoundDrafting;
   friend class Rounds;
   struct Member {
     Sequence* sequence;
@@ -149,12 +149,17 @@ class Engine {
   void advance_block(const std::vector<Member>& members, int to_layer);
   void begin_kept(const std::vector<Member>& members, int to_layer) const;
   void check(const Work& work) const;
+  void check_layer(int layer) const;
   void check(const DraftHead* head) const;
   void check(const Drafter& drafter) const;
   std::vector<const float*> states(const Work& work) const;
   void check_finite(const std::vector<const float*>& states) const;
   std::vector<const float*> finite_states(const Work& work) const;
   std::vector<Draw> draws(const Work& work, const std::vector<Sampling>& sampling) const;
+  // What a turn of run_rounds() drafts, as speculative rows. `results`: one a call, empty.
+  void draft_round(const std::vector<RoundCall>& calls, const RoundParts& parts,
+                   const std::function<void()>& between, std::vector<RoundResult>& results,
+                   RoundSeconds& seconds);
 
   const ModelConfig config_;
   const Kernels& kernels_;

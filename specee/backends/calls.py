@@ -6,7 +6,7 @@ from collections.abc import Collection
 from collections.abc import Sequence as Seq
 from typing import NamedTuple, TypeAlias
 
-from specee.backends.handles import CopyIndex, FittedColumn, SequenceState
+from specee.backends.handles import CopyIndex, DraftHead, FittedColumn, SequenceState
 from specee.types import Sampling
 
 Work: TypeAlias = Seq[tuple[SequenceState, Seq[int]]]
@@ -26,6 +26,39 @@ class ChainCall(NamedTuple):
     column: FittedColumn
     length: int
     stop_below: float
+    sampling: Sampling
+
+
+class LayerChainCall(NamedTuple):
+    """A chain of drafts from a shallow layer, in rows that wait there to be verified.
+
+    At most ``length`` tokens (1 or more), each :meth:`.Backend.draft`'s behind ``layer`` layers (1 to
+    num_layers) with ``head``, None for the model's own; none after one whose confidence is under
+    ``stop_below``.
+    """
+
+    sequence: SequenceState
+    layer: int
+    head: DraftHead | None
+    length: int
+    stop_below: float
+    sampling: Sampling
+
+
+class ExitChainCall(NamedTuple):
+    """A chain of drafts from where predictors let rows go, which wait there to be verified.
+
+    At most ``length`` tokens (1 or more), each :meth:`.Backend.leave_early`'s without ``confirm``, by
+    ``layers`` and ``threshold`` as in :class:`ExitCall`; none where no predictor lets go, and none after one
+    whose chance is under ``stop_below``.
+    """
+
+    sequence: SequenceState
+    column: FittedColumn
+    length: int
+    stop_below: float
+    layers: Seq[int]
+    threshold: float
     sampling: Sampling
 
 
@@ -128,6 +161,10 @@ class DraftedTree(NamedTuple):
     likely: list[list[int]]
 
 
+RoundDrafts: TypeAlias = ChainCall | TreeCall | LayerChainCall | ExitChainCall
+"""What a round can draft beside copies."""
+
+
 class CopyCall(NamedTuple):
     """What followed the text's latest tokens when they last occurred, to be drafted again.
 
@@ -151,7 +188,7 @@ class RoundCall(NamedTuple):
     sampling: Sampling
     ends: Collection[int]
     remaining: int
-    drafts: ChainCall | TreeCall | None = None
+    drafts: RoundDrafts | None = None
     copies: CopyCall | None = None
 
 
@@ -161,8 +198,8 @@ class RoundText(NamedTuple):
     The newest row has been through no layer yet, unless the text ended with an accepted draft.
 
     ``accepted``: slots that accepted drafts were in, one for each of the first tokens. Of the drafts made in
-    the call: ``confidences``, ``depth``, the most of them in a row, and whether they were ``copied``; their
-    slots followed the text's end.
+    the call: ``confidences``, ``depth``, the most of them in a row, whether they were ``copied``, and the
+    layers where predictors let go of them, ``exits``; their slots followed the text's end.
     """
 
     tokens: tuple[int, ...]
@@ -170,12 +207,18 @@ class RoundText(NamedTuple):
     confidences: tuple[float, ...]
     depth: int
     copied: bool
+    exits: tuple[int, ...] = ()
 
 
 class RoundTurn(NamedTuple):
-    """A round of each call: what came of it, and the seconds spent on drafts, in layers, in the head."""
+    """A round of each call: what came of it, and seconds.
+
+    Spent on drafts and on heads for them (those of exit layers; a block's are part of the former), in layers
+    and in the head for verification.
+    """
 
     texts: list[RoundText]
     draft: float
+    draft_head: float
     layers: float
     head: float

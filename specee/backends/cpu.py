@@ -8,7 +8,7 @@ from collections.abc import Sequence as Seq
 import numpy as np
 
 from specee import _cpu, env
-from specee.backends.cpu_drafter import CpuDrafter, native_chains, native_column, native_trees
+from specee.backends.cpu_drafter import CpuDrafter, native_chains, native_column, native_head, native_trees
 from specee.backends.cpu_exits import CpuExitRows, CpuExits, native_exits, native_rows
 from specee.backends.cpu_rounds import native_rounds
 from specee.backends.cpu_sequence import CpuSequence, native_sequence
@@ -144,7 +144,7 @@ class CpuBackend:
 
     def logits(self, work: Work, head: DraftHead | None = None) -> Floats:
         """See :meth:`.Backend.logits`."""
-        return self._engine.logits(_native(work), _native_head(head))
+        return self._engine.logits(_native(work), native_head(head))
 
     def argmax(self, work: Work) -> Ints:
         """See :meth:`.Backend.argmax`."""
@@ -168,13 +168,15 @@ class CpuBackend:
         drafter: FittedDrafter | None = None,
         head: DraftHead | None = None,
         turns: int = 1,
+        exits: FittedExits | None = None,
     ) -> list[RoundTurn]:
         """See :meth:`.Backend.run_rounds`."""
         done = self._engine.run_rounds(
             native_rounds(calls),
             None if drafter is None else _native_drafter(drafter),
-            None if head is None else _native_head(head),
+            native_head(head),
             turns,
+            None if exits is None else native_exits(exits),
         )
         return [RoundTurn([RoundText(*text) for text in turn[0]], *turn[1:]) for turn in done]
 
@@ -186,11 +188,11 @@ class CpuBackend:
         self, work: Work, sampling: Seq[Sampling], head: DraftHead | None = None
     ) -> tuple[Ints, Floats]:
         """See :meth:`.Backend.draft`."""
-        return self._engine.draft(_native(work), sampling, _native_head(head))
+        return self._engine.draft(_native(work), sampling, native_head(head))
 
     def shadow(self, work: Work, layers: Seq[int], head: DraftHead | None = None) -> tuple[Ints, Floats]:
         """See :meth:`.Backend.shadow`."""
-        return self._engine.shadow(_native(work), layers, _native_head(head))
+        return self._engine.shadow(_native(work), layers, native_head(head))
 
     def draft_head(
         self,
@@ -231,14 +233,14 @@ class CpuBackend:
     ) -> list[tuple[list[int], list[float]]]:
         """See :meth:`.Backend.draft_chains`."""
         native, sequences = _native_drafter(drafter), _sequences(calls)
-        return self._engine.draft_chains(native, native_chains(sequences, calls), _native_head(head))
+        return self._engine.draft_chains(native, native_chains(sequences, calls), native_head(head))
 
     def draft_trees(
         self, drafter: FittedDrafter, calls: Seq[TreeCall], head: DraftHead | None = None
     ) -> list[DraftedTree]:
         """See :meth:`.Backend.draft_trees`."""
         native, sequences = _native_drafter(drafter), _sequences(calls)
-        trees = self._engine.draft_trees(native, native_trees(sequences, calls), _native_head(head))
+        trees = self._engine.draft_trees(native, native_trees(sequences, calls), native_head(head))
         return [DraftedTree(*tree) for tree in trees]
 
     def rank(
@@ -248,7 +250,7 @@ class CpuBackend:
         columns = [native_column(call.column) for call in calls]
         slots = [call.slot for call in calls]
         native = list(zip(_sequences(calls), columns, slots, strict=True))
-        return self._engine.rank(_native_drafter(drafter), native, k, _native_head(head))
+        return self._engine.rank(_native_drafter(drafter), native, k, native_head(head))
 
     def score(self, work: Work, layers: Seq[int], candidates: Ints) -> Floats:
         """See :meth:`.Backend.score`."""
@@ -274,7 +276,7 @@ class CpuBackend:
             for sequence, call in zip(_sequences(calls), calls, strict=True)
         ]
         exits, *seconds = self._engine.leave_early(
-            _native_drafter(drafter), known, native, _native_head(head), confirm
+            _native_drafter(drafter), known, native, native_head(head), confirm
         )
         return Exits([Exit(*each) for each in exits], *seconds)
 
@@ -298,7 +300,3 @@ def _sequences(calls: Seq[ChainCall | TreeCall | RankCall | ExitCall | AskCall])
 
 def _native(work: Work) -> list[tuple[_cpu.Sequence, Seq[int]]]:
     return [(native_sequence(sequence), slots) for sequence, slots in work]
-
-
-def _native_head(head: DraftHead | None) -> _cpu.DraftHead | None:
-    return None if head is None else own(_cpu.DraftHead, head, "draft heads", "this backend's draft_head()")

@@ -9,7 +9,7 @@ import numpy as np
 from specee import _cpu
 from specee.backends.drafter_parts import checked_parts, stored_rows
 from specee.backends.own import own
-from specee.backends.protocol import ChainCall, DraftFormat, FittedColumn, TreeCall
+from specee.backends.protocol import ChainCall, DraftFormat, DraftHead, FittedColumn, TreeCall
 from specee.models.drafter_parts import DrafterParts
 from specee.types import KVDtype, ModelConfig, Sampling
 
@@ -65,3 +65,8 @@ def native_trees(sequences: Seq[_cpu.Sequence], calls: Seq[TreeCall]) -> list[Na
 def native_column(column: FittedColumn) -> _cpu.DrafterColumn:
     """The column, if it is one of this backend's. Raises ConfigurationError."""
     return own(_cpu.DrafterColumn, column, "columns", "its drafter's column()")
+
+
+def native_head(head: DraftHead | None) -> _cpu.DraftHead | None:
+    """As the engine takes it. Raises ConfigurationError for one of another backend."""
+    return None if head is None else own(_cpu.DraftHead, head, "draft heads", "this backend's draft_head()")

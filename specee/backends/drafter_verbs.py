@@ -60,10 +60,11 @@ class DrafterVerbs(HeadVerbs):
         drafter: FittedDrafter | None = None,
         head: DraftHead | None = None,
         turns: int = 1,
+        exits: FittedExits | None = None,
     ) -> list[RoundTurn]:
         """Drafts, verification and what stays, one after the other. Raises RowError, CapacityError."""
         self._named([(call.sequence, ()) for call in calls])
-        return run_rounds(self, calls, drafter, head, turns)
+        return run_rounds(self, calls, drafter, head, turns, exits)
 
     def copies(self, longest: int, shortest: int) -> CopiedText:
         """N-grams of a text. Raises RowError."""

@@ -2,50 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence as Seq
-from typing import Protocol
 
-from specee.backends.plain_copies import copied
+from specee.backends.plain_drafts import Drafting, Parts, Verbs
 from specee.backends.protocol import (
-    ChainCall,
-    DraftedTree,
     DraftHead,
     FittedDrafter,
+    FittedExits,
     RoundCall,
+    RoundDrafts,
     RoundText,
     RoundTurn,
     SequenceState,
     TreeCall,
-    Work,
 )
-from specee.errors import CapacityError, ConfigurationError, RowError
-from specee.types import ModelConfig, Sampling
-
-
-class Verbs(Protocol):
-    """What rounds are made of: see :class:`.Backend`, of which this is a part."""
-
-    @property
-    def config(self) -> ModelConfig:
-        """See :attr:`.Backend.config`."""
-
-    def verify(self, work: Work, sampling: Seq[Sampling] | None) -> tuple[list[int], float, float]:
-        """See :meth:`.Backend.verify`."""
-
-    def draft_chains(
-        self, drafter: FittedDrafter, calls: Seq[ChainCall], head: DraftHead | None = None
-    ) -> list[tuple[list[int], list[float]]]:
-        """See :meth:`.Backend.draft_chains`."""
-
-    def draft_trees(
-        self, drafter: FittedDrafter, calls: Seq[TreeCall], head: DraftHead | None = None
-    ) -> list[DraftedTree]:
-        """See :meth:`.Backend.draft_trees`."""
-
-
-_Drafts = tuple[list[int], list[int], list[float]]
-"""Tokens, parents, and confidences."""
+from specee.errors import CapacityError, RowError
 
 
 def run_rounds(
@@ -54,17 +25,19 @@ def run_rounds(
     drafter: FittedDrafter | None = None,
     head: DraftHead | None = None,
     turns: int = 1,
+    exits: FittedExits | None = None,
 ) -> list[RoundTurn]:
     """See :meth:`.Backend.run_rounds`."""
     if turns < 1:
         raise RowError(f"rounds of {turns} turns: give 1 or more")
-    done = [_turn(backend, calls, drafter, head)]
+    parts = Parts(drafter, head, exits)
+    done = [_turn(backend, calls, parts)]
     while len(done) < turns:
         pairs = zip(calls, done[-1].texts, strict=True)
         calls = [call._replace(remaining=call.remaining - len(text.tokens)) for call, text in pairs]
         if not all(_goes_on(*pair) for pair in zip(calls, done[-1].texts, strict=True)):
             break
-        done.append(_turn(backend, calls, drafter, head))
+        done.append(_turn(backend, calls, parts))
     return done
 
 
@@ -78,27 +51,16 @@ def _goes_on(call: RoundCall, text: RoundText) -> bool:
     return max(wanted) < call.remaining
 
 
-def _most(drafts: ChainCall | TreeCall) -> int:
-    return drafts.length if isinstance(drafts, ChainCall) else drafts.nodes
+def _most(drafts: RoundDrafts) -> int:
+    return drafts.nodes if isinstance(drafts, TreeCall) else drafts.length
 
 
-def _turn(
-    backend: Verbs, calls: Seq[RoundCall], drafter: FittedDrafter | None, head: DraftHead | None
-) -> RoundTurn:
+def _turn(backend: Verbs, calls: Seq[RoundCall], parts: Parts) -> RoundTurn:
     for call in calls:
         _check(call)
     _check_distinct(calls)
-    copies = [_copied(call) for call in calls]  # a few microseconds, but for a prompt that is learnt
-    begin = time.perf_counter()
-    blocks = [
-        ([], [], []) if copy[0] else _drafted(backend, call, drafter, head)
-        for call, copy in zip(calls, copies, strict=True)
-    ]
-    draft = time.perf_counter() - begin if any(tokens for tokens, _, _ in blocks) else 0.0
-    made = [copy if copy[0] else block for copy, block in zip(copies, blocks, strict=True)]
-    for call, (tokens, parents, _) in zip(calls, made, strict=True):
-        if tokens:
-            call.sequence.branch(tokens, parents)
+    drafted = Drafting(backend, calls, parts)
+    drafted.run()
     for call in calls:
         _check_room(call)
     rows = [_rows(call.sequence) for call in calls]
@@ -107,14 +69,15 @@ def _turn(
     work = [(call.sequence, own) for call, own in zip(calls, rows, strict=True)]
     after, layers, seconds = backend.verify(work, None if greedy else sampling)
     texts: list[RoundText] = []
-    for call, own, copy, (_, parents, shares) in zip(calls, rows, copies, made, strict=True):
+    for call, own, made in zip(calls, rows, drafted.made, strict=True):
         text, accepted = _walk(call, dict(zip(own, after, strict=False)))
         after = after[len(own) :]
-        texts.append(RoundText(text, accepted, tuple(shares), _depth(parents), bool(copy[0])))
+        shares, exits = tuple(made.confidences), tuple(made.exits)
+        texts.append(RoundText(text, accepted, shares, _depth(made.parents), made.copied, exits))
     for call, given in zip(calls, texts, strict=True):
         call.sequence.commit(given.accepted)
         call.sequence.append(given.tokens[len(given.accepted) :])
-    return RoundTurn(texts, draft, layers, seconds)
+    return RoundTurn(texts, drafted.draft, drafted.draft_head, layers, seconds)
 
 
 def _check(call: RoundCall) -> None:
@@ -126,9 +89,10 @@ def _check(call: RoundCall) -> None:
         )
     if call.drafts is not None and call.drafts.sequence is not call.sequence:
         raise RowError("a round drafts for another sequence: give it drafts of its own")
+    if call.drafts is not None and _most(call.drafts) < 1:
+        raise RowError(f"a round of {_most(call.drafts)} drafts: give 1 or more")
     if call.copies is not None and call.copies.length < 1:
         raise RowError(f"a round with copies of {call.copies.length} tokens: give 1 or more")
-
     live = len(call.sequence.speculative)
     if live and (call.drafts is not None or call.copies is not None):
         raise RowError(
@@ -153,46 +117,6 @@ def _check_room(call: RoundCall) -> None:
             f"a round may give {most} tokens, and {free} of {sequence.capacity} slots are free: reserve a "
             "longer sequence, or give `remaining` what it has room for"
         )
-
-
-def _copied(call: RoundCall) -> _Drafts:
-    """What the text itself offers."""
-    if call.copies is None:
-        return [], [], []
-    tokens, confidence = copied(call.copies, call.sequence)
-    return _cut(tokens, list(range(-1, len(tokens) - 1)), [confidence] * len(tokens), call)
-
-
-def _drafted(
-    backend: Verbs, call: RoundCall, drafter: FittedDrafter | None, head: DraftHead | None
-) -> _Drafts:
-    """What the block drafts, cut where the text would end."""
-    wanted, state = call.drafts, call.sequence
-    if wanted is None or not _known(state, backend.config.num_layers):
-        return [], [], []
-    if drafter is None:
-        raise ConfigurationError("a round with drafts needs a drafter: give one")
-    if isinstance(wanted, ChainCall):
-        [(tokens, confidences)] = backend.draft_chains(drafter, [wanted], head)
-        parents = list(range(-1, len(tokens) - 1))
-    else:
-        assert isinstance(wanted, TreeCall)
-        [(tokens, parents, confidences, _)] = backend.draft_trees(drafter, [wanted], head)
-    return _cut(tokens, parents, confidences, call)
-
-
-def _known(state: SequenceState, layers: int) -> bool:
-    return state.length > 1 and state.kept > 0 and state.row(state.length - 2).done == layers
-
-
-def _cut(tokens: list[int], parents: list[int], confidences: list[float], call: RoundCall) -> _Drafts:
-    """Without what stands behind a token that ends the text."""
-    place = {-1: -1}
-    for index, parent in enumerate(parents):
-        if parent in place and (parent < 0 or tokens[parent] not in call.ends):
-            place[index] = len(place) - 1
-    kept = list(place)[1:]
-    return [tokens[i] for i in kept], [place[parents[i]] for i in kept], [confidences[i] for i in kept]
 
 
 def _rows(state: SequenceState) -> list[int]:

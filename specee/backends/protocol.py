@@ -22,9 +22,12 @@ from specee.backends.calls import (
     DraftedTree,
     Exit,
     ExitCall,
+    ExitChainCall,
     Exits,
+    LayerChainCall,
     RankCall,
     RoundCall,
+    RoundDrafts,
     RoundText,
     RoundTurn,
     TreeCall,
@@ -58,6 +61,7 @@ __all__ = [
     "DraftedTree",
     "Exit",
     "ExitCall",
+    "ExitChainCall",
     "ExitRows",
     "Exits",
     "FittedColumn",
@@ -65,8 +69,10 @@ __all__ = [
     "FittedExits",
     "Floats",
     "Ints",
+    "LayerChainCall",
     "RankCall",
     "RoundCall",
+    "RoundDrafts",
     "RoundText",
     "RoundTurn",
     "SequenceState",
@@ -152,12 +158,16 @@ class Backend(Protocol):
         drafter: FittedDrafter | None = None,
         head: DraftHead | None = None,
         turns: int = 1,
+        exits: FittedExits | None = None,
     ) -> list[RoundTurn]:
         """Whole rounds of several sequences: draft, verify, accept, commit, all of it up to ``turns`` times.
 
         Drafts are copies of the text, or those of :meth:`draft_chains` and :meth:`draft_trees` with
-        ``drafter`` and ``head`` where the state before the newest position is kept; none are behind a token
-        of ``ends``. All rows are then verified as by :meth:`verify`. Of each sequence, a draft stays
+        ``drafter`` and ``head`` where the state before the newest position is kept, or chains of rows: behind
+        a shallow layer, each with a token of :meth:`draft`, or, where a state before the first position that
+        is not complete is kept, each as far as :meth:`leave_early` takes it with ``drafter``, ``head`` and
+        ``exits``, as long as it leaves. None are behind a token of ``ends``. All rows are then verified as by
+        :meth:`verify`. Of each sequence, a draft stays
         if it is the token drawn after the row before it (Leviathan et al., 2023, coupled as in
         :mod:`specee.acceptance`), until no draft matches or the text ends; these are committed, all others
         dropped, and the token drawn after the last one is appended.
@@ -166,8 +176,9 @@ class Backend(Protocol):
         and where what is to be drafted next has as many tokens as may still be given. Raises what those
         verbs raise, CapacityError where a text may not find room, RowError for an empty text, ``remaining``,
         ``turns`` or a draft's length under 1, drafts of another sequence or beside speculative rows, and an
-        index that appears twice; ConfigurationError for what another backend made. After an exception drafts
-        may be left as speculative rows, and what earlier turns gave is text.
+        index that appears twice; ConfigurationError for what another backend made, and for drafts without
+        what they need. After an exception drafts may be left as speculative rows, and what earlier turns gave
+        is text.
         """
 
     def copies(self, longest: int, shortest: int) -> CopyIndex:

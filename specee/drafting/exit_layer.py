@@ -7,14 +7,15 @@ from collections.abc import Sequence as Seq
 import numpy as np
 
 from specee.acceptance import FIRST_DRAFT_STREAM, draw, probabilities
-from specee.backends.protocol import Backend, DraftHead, Work
+from specee.backends.protocol import Backend, DraftHead, LayerChainCall, SequenceState, Work
 from specee.clock import Clock
 from specee.drafting.drafter import States
 from specee.drafting.heads import DraftHeads
 from specee.drafting.tree import DraftTree
-from specee.policies import DraftCost, DraftSource, ExitLayer
+from specee.policies import Draft, DraftCost, DraftSource, ExitLayer
 from specee.policies.checks import check_exit_layer
 from specee.sampling import penalised
+from specee.types import Sampling
 
 
 class ExitLayerDrafter:
@@ -50,6 +51,16 @@ class ExitLayerDrafter:
                 else:
                     self._draw(group, head, clock)
 
+    def wanted(self, draft: Draft, state: SequenceState, sampling: Sampling) -> LayerChainCall:
+        """The chain that a plan asks for, where the backend drafts by itself."""
+        source = draft.source
+        assert isinstance(source, ExitLayer)
+        head = self._head(source)
+        return LayerChainCall(state, source.layer, head, draft.length, draft.stop_below, sampling)
+
+    def _head(self, source: ExitLayer) -> DraftHead | None:
+        return self._heads.of(source.layer) if source.adapted else None
+
     def _advance(self, trees: Seq[DraftTree], clock: Clock) -> None:
         """Every tip to its layer; a layer's weights are read once for all that pass it."""
         for layer in sorted({_source(tree).layer for tree in trees}):
@@ -59,9 +70,7 @@ class ExitLayerDrafter:
     def _by_head(self, trees: Seq[DraftTree]) -> dict[DraftHead | None, list[DraftTree]]:
         groups: dict[DraftHead | None, list[DraftTree]] = {}
         for tree in trees:
-            source = _source(tree)
-            head = self._heads.of(source.layer) if source.adapted else None
-            groups.setdefault(head, []).append(tree)
+            groups.setdefault(self._head(_source(tree)), []).append(tree)
         return groups
 
     def _draw(self, trees: Seq[DraftTree], head: DraftHead | None, clock: Clock) -> None:

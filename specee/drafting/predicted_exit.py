@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 
-from specee.backends.protocol import Backend, ExitCall, FittedExits
+from specee.backends.protocol import Backend, ExitCall, ExitChainCall, FittedExits, SequenceState
 from specee.clock import Clock
 from specee.drafting.columns import WINDOW, Columns, guessable
 from specee.drafting.drafter import States
 from specee.drafting.drafter_block import drawn
 from specee.drafting.heads import DraftHeads
 from specee.drafting.tree import DraftTree
-from specee.policies import DraftCost, DraftSource, PredictedExit
+from specee.policies import Draft, DraftCost, DraftSource, PredictedExit
 from specee.policies.checks import check_layers, needed_exits
+from specee.types import Sampling
 
 
 class PredictedExitDrafter:
@@ -44,6 +45,15 @@ class PredictedExitDrafter:
             for tree in still:
                 if tree not in able:
                     tree.close()
+
+    def wanted(self, draft: Draft, state: SequenceState, sampling: Sampling) -> ExitChainCall:
+        """The chain that a plan asks for, where the backend drafts by itself."""
+        source = draft.source
+        assert isinstance(source, PredictedExit)
+        column = self._columns.of(draft.sequence, state)
+        return ExitChainCall(
+            state, column, draft.length, draft.stop_below, draft.layers, source.threshold, sampling
+        )
 
     def _turn(self, trees: Seq[DraftTree], clock: Clock) -> None:
         calls = [self._call(tree) for tree in trees]

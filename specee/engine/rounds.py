@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Seq
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, get_args
 
 from specee.backends.protocol import (
     Backend,
-    ChainCall,
     CopyCall,
     RoundCall,
+    RoundDrafts,
     RoundText,
     RoundTurn,
-    TreeCall,
 )
 from specee.clock import Clock
 from specee.drafting import Drafter, DraftHeads, DraftTree
 from specee.drafting.drafter_block import BlockDrafter
 from specee.drafting.drafter_tree import TreeDrafter
+from specee.drafting.exit_layer import ExitLayerDrafter
+from specee.drafting.predicted_exit import PredictedExitDrafter
 from specee.drafting.prompt_lookup import PromptLookupDrafter
 from specee.engine.sequence import ActiveSequence
 from specee.engine.settled import Settled, Turn, drafted_round, round_of
 from specee.policies import Draft, DraftSource, NgramLookup, Round
 
-_MAKERS = (BlockDrafter, TreeDrafter)
+_Maker: TypeAlias = BlockDrafter | TreeDrafter | ExitLayerDrafter | PredictedExitDrafter
+_MAKERS = get_args(_Maker)
 
 
 class Wanted(NamedTuple):
@@ -45,7 +47,7 @@ class NativeRounds:
         self, backend: Backend, heads: DraftHeads, drafters: Mapping[type[DraftSource], Drafter]
     ) -> None:
         self._backend, self._heads = backend, heads
-        self._makers: dict[type[DraftSource], BlockDrafter | TreeDrafter] = {}
+        self._makers: dict[type[DraftSource], _Maker] = {}
         for kind, drafter in drafters.items():
             # A class derived from one of these may draft otherwise.
             if isinstance(drafter, _MAKERS) and type(drafter) in _MAKERS:
@@ -54,13 +56,13 @@ class NativeRounds:
         self._copier = copier if type(copier) is PromptLookupDrafter else None
 
     def makes(self, draft: Draft) -> bool:
-        """Whether the backend can draft it by itself: the block's drafts, or copies and else the block's."""
+        """Whether the backend can draft it by itself: what it makes, or copies and else what it makes."""
         if type(draft.source) is NgramLookup:
             rest = draft.otherwise
-            return self._copier is not None and (rest is None or self._blocks(rest))
-        return self._blocks(draft)
+            return self._copier is not None and (rest is None or self._made(rest))
+        return self._made(draft)
 
-    def _blocks(self, draft: Draft) -> bool:
+    def _made(self, draft: Draft) -> bool:
         return draft.otherwise is None and type(draft.source) in self._makers
 
     def plain(self, sequences: Seq[ActiveSequence], clock: Clock, turns: int) -> Iterator[Turn]:
@@ -80,7 +82,8 @@ class NativeRounds:
         """Text that counts when the caller says so; the rows are it already."""
         calls = [self._call(one) for one in wanted]
         if True in [call.drafts is not None for call in calls]:
-            made = self._backend.run_rounds(calls, self._heads.drafter, self._heads.drafter_head, turns)
+            heads = self._heads
+            made = self._backend.run_rounds(calls, heads.drafter, heads.drafter_head, turns, heads.exits)
         else:
             made = self._backend.run_rounds(calls, turns=turns)
         for done in made:
@@ -92,36 +95,39 @@ class NativeRounds:
         sequence, draft, tree = wanted
         request, state = sequence.request, sequence.state
         copies: CopyCall | None = None
-        drafts: ChainCall | TreeCall | None = None
+        drafts: RoundDrafts | None = None
         if tree is None and draft.length:
-            block = _of_block(draft)
-            if block is not draft and self._copier is not None:
+            made = _behind_copies(draft)
+            if made is not draft and self._copier is not None:
                 copies = self._copier.wanted(draft)
-            if block is not None and block.length:
-                drafts = self._makers[type(block.source)].wanted(block, state, request.sampling)
+            if made is not None and made.length:
+                drafts = self._makers[type(made.source)].wanted(made, state, request.sampling)
         return RoundCall(state, request.sampling, request.eos, sequence.remaining, drafts, copies)
 
 
-def _of_block(draft: Draft) -> Draft | None:
+def _behind_copies(draft: Draft) -> Draft | None:
     """What there is beside copies, or instead of them."""
     return draft.otherwise if type(draft.source) is NgramLookup else draft
 
 
 def _counted(clock: Clock, done: RoundTurn) -> Clock:
     clock.draft += done[1]
-    clock.verify += done[2]
-    clock.head += done[3]
+    clock.draft_head += done[2]
+    clock.verify += done[3]
+    clock.head += done[4]
     return clock
 
 
 def _settled(wanted: Wanted, text: RoundText) -> Settled:
     sequence, draft, tree = wanted
-    tokens, accepted, confidences, depth, copied = text
+    tokens, accepted, confidences, depth, copied, exits = text
     if tree is not None:
         entry = round_of(sequence.id, tokens, tree, [tree.slots.index(slot) for slot in accepted])
     else:
         first = len(sequence.text)  # the slot of the first draft
         path = tuple([slot - first for slot in accepted])
-        made = draft if copied else _of_block(draft) or draft
+        made = draft if copied else _behind_copies(draft) or draft
         entry = drafted_round(sequence.id, made.source, tokens, path, confidences, depth)
+        if exits:
+            entry = entry._replace(exits=exits)
     return Settled(sequence, entry, sequence.end_after(tokens), None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from specee.policies import settings
 from specee.policies.exits import Exit
 from specee.policies.plans import ModelView, Needs, Observation, Outcome, Speculate
-from specee.policies.rounds import speculate
+from specee.policies.rounds import ANY_TURNS, speculate
 
 
 class LayerSkip:
@@ -35,7 +35,9 @@ class LayerSkip:
 
     def plan(self, observation: Observation) -> Speculate:
         """The same for everyone, always."""
-        self._latest = speculate(observation, self._source, lambda _: self._length, latest=self._latest)
+        self._latest = speculate(
+            observation, self._source, lambda _: self._length, latest=self._latest, turns=ANY_TURNS
+        )
         return self._latest
 
     def observe(self, outcome: Outcome) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from specee.policies.exits import Exit
 from specee.policies.lengths import Lengths
 from specee.policies.plans import ModelView, Needs, Observation, Outcome, Speculate
-from specee.policies.rounds import speculate
+from specee.policies.rounds import FEW_TURNS, speculate
 
 
 class LayerSkipAdaptive:
@@ -38,7 +38,11 @@ class LayerSkipAdaptive:
     def plan(self, observation: Observation) -> Speculate:
         """Each sequence at its own length."""
         self._latest = speculate(
-            observation, self._source, lambda view: self._lengths.of(view.id), latest=self._latest
+            observation,
+            self._source,
+            lambda view: self._lengths.of(view.id),
+            latest=self._latest,
+            turns=FEW_TURNS,
         )
         return self._latest
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from specee.policies import settings
 from specee.policies.exits import Exit
 from specee.policies.plans import ModelView, Needs, Observation, Outcome, Speculate
-from specee.policies.rounds import speculate
+from specee.policies.rounds import FEW_TURNS, speculate
 
 STEP = 0.01  # how far the threshold is pushed a round
 RATE_MEMORY = 0.5  # weight of the acceptance rate so far against the latest round's
@@ -61,7 +61,11 @@ class Threshold:
     def plan(self, observation: Observation) -> Speculate:
         """Each sequence with its own threshold."""
         return speculate(
-            observation, self._source, lambda _: self._longest, lambda view: self._of(view.id).threshold
+            observation,
+            self._source,
+            lambda _: self._longest,
+            lambda view: self._of(view.id).threshold,
+            turns=FEW_TURNS,  # in which it moves by less than half a hundredth
         )
 
     def observe(self, outcome: Outcome) -> None:

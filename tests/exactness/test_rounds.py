@@ -17,9 +17,13 @@ from specee.backends.protocol import (
     CopyCall,
     CopyIndex,
     DraftHead,
+    ExitChainCall,
     FittedColumn,
     FittedDrafter,
+    FittedExits,
+    LayerChainCall,
     RoundCall,
+    RoundDrafts,
     RoundText,
     RoundTurn,
     SequenceState,
@@ -28,8 +32,10 @@ from specee.backends.protocol import (
 from specee.errors import CapacityError, ConfigurationError, RowError, SpeceeError
 from specee.types import Sampling
 from tests.engines import Engine, all_engines, native_engines
+from tests.exactness.test_draft_heads import random_adapter
 from tests.exactness.test_speculation import SAMPLINGS
 from tests.random_drafter import random_parts
+from tests.random_exits import random_exits
 from tests.random_model import CONFIGS, random_model
 
 VOCAB = 10  # so that drafts are right at times
@@ -53,13 +59,26 @@ class World(NamedTuple):
     backend: Backend
     drafter: FittedDrafter
     head: DraftHead | None
+    exits: FittedExits
+    adapted: DraftHead
+    """For exit layers."""
+
+    def run(self, calls: Sequence[RoundCall], turns: int = 1) -> list[RoundTurn]:
+        return self.backend.run_rounds(calls, self.drafter, self.head, turns, self.exits)
+
+    def plainly(self, calls: Sequence[RoundCall], turns: int) -> list[RoundTurn]:
+        """The same by the other verbs."""
+        return plain_rounds.run_rounds(self.backend, calls, self.drafter, self.head, turns, self.exits)
 
 
 def world(engine: Engine, kind: str = "fp32") -> World:
     backend = engine.load(random_model(CONFIG, seed=11, kind=kind), kind, threads=2)
     rng = np.random.default_rng(3)
     drafter = backend.drafter(random_parts(CONFIG, (1, LAYERS), rng))
-    return World(backend, drafter, backend.draft_head(None, rng.permutation(VOCAB)[: VOCAB - 2]))
+    exits = backend.exit_predictors(random_exits(CONFIG, rng, candidates=3))
+    head = backend.draft_head(None, rng.permutation(VOCAB)[: VOCAB - 2])
+    adapted = backend.draft_head(random_adapter(CONFIG.hidden_size, 4), None)
+    return World(backend, drafter, head, exits, adapted)
 
 
 def begun(
@@ -88,30 +107,45 @@ def remaining(text: Text) -> int:
 
 
 def a_call(here: World, text: Text, rng: np.random.Generator) -> RoundCall:
-    """Nothing, a chain, a tree, copies before one of these, or rows of any depth that are there already."""
+    """Drafts of any kind, copies before them, or rows of any depth that are there already."""
     state, left = text.state, remaining(text)
     asked = int(rng.integers(1, left + 1))
-    drafts: ChainCall | TreeCall | None = None
-    kind, most = rng.integers(4), min(left - 1, 6)
-    if kind == 1 and most > 0:
-        drafts = ChainCall(
-            state, text.column, int(rng.integers(1, most + 1)), float(rng.choice([0, 0.3])), text.sampling
-        )
-    if kind == 2 and most > 0:
-        limits = rng.integers(1, 4, 3).tolist()
-        drafts = TreeCall(
-            state, text.column, int(rng.integers(1, most + 1)), *limits, 0.0, 0.0, text.sampling
-        )
-    if kind == 3 and most > 0:
-        parents = [int(rng.integers(-1, i)) for i in range(most)]
-        tokens = _distinct(parents, rng)
-        slots = state.branch(tokens, parents)
-        if rng.random() < 0.5:
-            here.backend.advance([(state, slots[: most // 2])], 1)
-    copies = None
-    if kind != 3 and most > 0 and rng.random() < 0.5:
+    most = min(left - 1, 6)
+    if most < 1:
+        return RoundCall(state, text.sampling, text.ends, asked)
+    copies: CopyCall | None = None
+    drafts = some_drafts(here, text, most, rng)
+    if drafts is None and rng.random() < 0.5:
+        branched(here, state, most, rng)
+    elif rng.random() < 0.5:
         copies = CopyCall(text.ngrams, int(rng.integers(1, most + 1)), float(rng.choice([0, 0.7])))
     return RoundCall(state, text.sampling, text.ends, asked, drafts, copies)
+
+
+def some_drafts(here: World, text: Text, most: int, rng: np.random.Generator) -> RoundDrafts | None:
+    state, column, length = text.state, text.column, int(rng.integers(1, most + 1))
+    stop_below = float(rng.choice([0, 0.3]))
+    kind = rng.integers(6)
+    if kind == 0:
+        return ChainCall(state, column, length, stop_below, text.sampling)
+    if kind == 1:
+        return TreeCall(state, column, length, *rng.integers(1, 4, 3).tolist(), 0.0, 0.0, text.sampling)
+    if kind == 2:
+        layer, head = int(rng.integers(1, LAYERS)), (None, here.head, here.adapted)[rng.integers(3)]
+        return LayerChainCall(state, layer, head, length, stop_below, text.sampling)
+    if kind == 3:
+        known = here.exits.layers
+        layers = tuple([layer for layer in known if rng.random() < 0.8])
+        return ExitChainCall(state, column, length, 0.0, layers, float(rng.choice([0.2, 0.5])), text.sampling)
+    return None
+
+
+def branched(here: World, state: SequenceState, most: int, rng: np.random.Generator) -> None:
+    """A tree of random rows, some of them a layer deep."""
+    parents = [int(rng.integers(-1, i)) for i in range(most)]
+    slots = state.branch(_distinct(parents, rng), parents)
+    if rng.random() < 0.5:
+        here.backend.advance([(state, slots[: most // 2])], 1)
 
 
 def _distinct(parents: Sequence[int], rng: np.random.Generator) -> list[int]:
@@ -144,7 +178,7 @@ def test_a_native_round_is_its_verbs_one_by_one(engine: Engine, kind: str) -> No
     seed = int(np.random.default_rng().integers(2**31))
     print("seed", seed)
     here = world(engine, kind)
-    accepted = drafted = copied = longest = 0
+    accepted = drafted = copied = left = longest = 0
     for turn in range(6):
         native, plain = (
             begun(here, np.random.default_rng([seed, turn]), 3, index) for index in (None, CopiedText)
@@ -157,24 +191,26 @@ def test_a_native_round_is_its_verbs_one_by_one(engine: Engine, kind: str) -> No
             calls = [a_call(here, text, rngs[0]) for text, _ in open_texts]
             others = [a_call(here, text, rngs[1]) for _, text in open_texts]
             turns, _ = (int(rng.integers(1, 5)) for rng in rngs)
-            found = here.backend.run_rounds(calls, here.drafter, here.head, turns)
-            wanted = plain_rounds.run_rounds(here.backend, others, here.drafter, here.head, turns)
+            found = here.run(calls, turns)
+            wanted = here.plainly(others, turns)
             assert 1 <= len(found) == len(wanted) <= turns
             longest = max(longest, len(found))
             pairs = zip(all_texts(found), all_texts(wanted), strict=True)
             for one, other in pairs:
                 assert one[:2] == other[:2]
-                assert (one.depth, one.copied) == (other.depth, other.copied)
+                assert (one.depth, one.copied, one.exits) == (other.depth, other.copied, other.exits)
                 np.testing.assert_allclose(one.confidences, other.confidences, rtol=1e-5)
                 accepted += len(one.accepted)
                 drafted += len(one.confidences)
                 copied += one.copied
+                left += len(one.exits)
             for text, twin in open_texts:
                 assert seen(text.state) == seen(twin.state)
                 go_on(text.state)
                 go_on(twin.state)
     assert accepted > 0
     assert drafted > copied > 0
+    assert left > 0
     assert longest > 1
 
 
@@ -188,7 +224,7 @@ def test_rounds_give_the_text_of_plain_decoding(engine: Engine) -> None:
     given: list[list[int]] = [[] for _ in texts]
     while open_texts := [i for i, text in enumerate(texts) if remaining(text)]:
         calls = [a_call(here, texts[i], rng) for i in open_texts]
-        found = here.backend.run_rounds(calls, here.drafter, here.head, int(rng.integers(1, 5)))
+        found = here.run(calls, int(rng.integers(1, 5)))
         for place, (i, call) in enumerate(zip(open_texts, calls, strict=True)):
             tokens = [token for done in found for token in done.texts[place].tokens]
             assert len(found) <= len(tokens) <= call.remaining
@@ -197,7 +233,7 @@ def test_rounds_give_the_text_of_plain_decoding(engine: Engine) -> None:
             assert texts[i].state.speculative == ()
             go_on(texts[i].state)
             given[i] += tokens
-        assert min(min(done.draft, done.layers, done.head) for done in found) >= 0
+        assert min(min(done[1:]) for done in found) >= 0
     for text, tokens in zip(texts, given, strict=True):
         assert tokens == plainly(here.backend, text)
         rows = [text.state.row(slot).token for slot in range(text.state.length)]
@@ -220,7 +256,7 @@ def plainly(backend: Backend, text: Text) -> list[int]:
 
 
 class Foreign:
-    """An index that no backend has made."""
+    """What no backend has made."""
 
 
 BAD: dict[str, tuple[type[SpeceeError], Callable[[World, Text], Sequence[RoundCall]]]] = {
@@ -234,6 +270,19 @@ BAD: dict[str, tuple[type[SpeceeError], Callable[[World, Text], Sequence[RoundCa
     ),
     "no drafts of a chain": (RowError, lambda w, t: [_call(t, _chain(t, 0))]),
     "drafts without a drafter": (ConfigurationError, lambda w, t: [_call(t, _chain(t, 1))]),
+    "no drafts of a layer": (RowError, lambda w, t: [_call(t, _layer(t, 1, length=0))]),
+    "a layer too deep": (RowError, lambda w, t: [_call(t, _layer(t, LAYERS + 1))]),
+    "no layer at all": (RowError, lambda w, t: [_call(t, _layer(t, 0))]),
+    "a head of another backend": (
+        ConfigurationError,
+        lambda w, t: [_call(t, _layer(t, 1)._replace(head=Foreign()))],
+    ),
+    "predicted exits without a drafter": (ConfigurationError, lambda w, t: [_call(t, _exits(w, t))]),
+    "exits without predictors": (ConfigurationError, lambda w, t: [_call(t, _exits(w, t))]),
+    "a layer without a predictor": (
+        RowError,
+        lambda w, t: [_call(t, _exits(w, t)._replace(layers=(LAYERS,)))],
+    ),
     "no tokens of a copy": (RowError, lambda w, t: [_call(t)._replace(copies=CopyCall(t.ngrams, 0, 0.0))]),
     "one index for two": (
         RowError,
@@ -247,7 +296,15 @@ BAD: dict[str, tuple[type[SpeceeError], Callable[[World, Text], Sequence[RoundCa
 }
 
 
-def _call(text: Text, drafts: ChainCall | TreeCall | None = None, remaining: int = 3) -> RoundCall:
+def _layer(text: Text, layer: int, length: int = 2) -> LayerChainCall:
+    return LayerChainCall(text.state, layer, None, length, 0.0, text.sampling)
+
+
+def _exits(here: World, text: Text) -> ExitChainCall:
+    return ExitChainCall(text.state, text.column, 2, 0.0, here.exits.layers, 0.5, text.sampling)
+
+
+def _call(text: Text, drafts: RoundDrafts | None = None, remaining: int = 3) -> RoundCall:
     return RoundCall(text.state, text.sampling, text.ends, remaining, drafts)
 
 
@@ -282,8 +339,10 @@ def test_bad_rounds_are_refused_and_give_nothing(engine: Engine, name: str) -> N
     error, make = BAD[name]
     calls = make(here, text)
     before = state.length
+    drafter = None if "without a drafter" in name else here.drafter
+    exits = None if "without predictors" in name else here.exits
     with pytest.raises(error):
-        here.backend.run_rounds(calls, None if "without" in name else here.drafter)
+        here.backend.run_rounds(calls, drafter, exits=exits)
     assert state.length == before
     assert bool(state.speculative) is ("rows that are there" in name)
     if name != "more than there is room for":

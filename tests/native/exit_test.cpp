@@ -1,7 +1,6 @@
 // Early exits of a whole engine: rows beside others leave as they do alone, guesses follow the text, and what
 // waited is completed as if it had never left.
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -22,22 +21,6 @@ using specee::ExitPredictors;
 using specee::Sequence;
 
 constexpr int kCapacity = 48;
-
-std::unique_ptr<ExitPredictors> some_predictors(Engine& engine, int candidates, Random& random) {
-  const int width = random.between(1, 40), features = specee::kExitFeatures * candidates;
-  auto made = engine.exit_predictors(candidates, width);
-  for (int layer = 1; layer < engine.config().num_layers; ++layer) {
-    const auto size = static_cast<size_t>(width);
-    const std::vector<float> first = random.floats(size * static_cast<size_t>(features), 0.5f);
-    const std::vector<float> bias = random.floats(size, 0.5f);
-    const std::vector<float> second = random.floats(size, 4.0f / std::sqrt(static_cast<float>(width)));
-    made->set(layer, first.data(), bias.data(), second.data(), random.uniform(-0.5f, 0.5f));
-    CHECK_THROWS(specee::ConfigurationError,
-                 made->set(layer, first.data(), bias.data(), second.data(), 0.0f));
-  }
-  CHECK_THROWS(specee::RowError, made->of(engine.config().num_layers));
-  return made;
-}
 
 struct Text {
   std::unique_ptr<Sequence> sequence;

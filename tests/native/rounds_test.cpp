@@ -1,6 +1,7 @@
 // Whole rounds: the text of plain decoding, whatever is drafted and whoever is beside.
 #include <algorithm>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "cpu/engine.h"
@@ -12,6 +13,7 @@
 namespace native {
 namespace {
 
+using specee::DraftKind;
 using specee::Engine;
 using specee::RoundCall;
 using specee::RoundResult;
@@ -64,31 +66,72 @@ std::vector<int> plainly(Engine& engine, const Text& text) {
   return given;
 }
 
-// Nothing, a chain or a tree of the block, copies, both, or rows of any depth that hold the right tokens and
-// wrong ones.
-RoundCall some_call(Engine& engine, Text& text, const std::vector<int>& plain, Random& random) {
+// What drafts are made with.
+struct Parts {
+  std::unique_ptr<specee::Drafter> drafter;
+  std::unique_ptr<specee::ExitPredictors> exits;
+  std::unique_ptr<specee::DraftHead> head;  // of some tokens
+
+  specee::RoundParts all() const { return {drafter.get(), nullptr, exits.get()}; }
+};
+
+Parts some_parts(Engine& engine, const std::vector<int>& layers, Random& random) {
+  const int vocab = engine.config().vocab_size;
+  std::vector<int64_t> tokens(static_cast<size_t>(random.between(1, vocab)));
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int64_t>(i);
+  return {some_drafter(engine, layers, random),
+          some_predictors(engine, random.between(1, std::min(vocab, 4)), random),
+          engine.draft_head(nullptr, &tokens, nullptr)};
+}
+
+// A chain or a tree of the block, or a chain of rows behind shallow layers.
+specee::RoundDrafts some_drafts(const Engine& engine, const Parts& parts, Text& text, int count,
+                                Random& random) {
+  const int deepest = engine.config().num_layers - 1;
+  specee::RoundDrafts drafts;
+  drafts.column = text.column.get();
+  drafts.limits = {count, random.between(1, 4), random.between(1, 4), random.between(1, 4), 0.0f, 0.0f};
+  drafts.kind = random.chance(50) ? DraftKind::chain : DraftKind::tree;
+  if (deepest < 1 || random.chance(40)) return drafts;
+  drafts.kind = random.chance(50) ? DraftKind::layer : DraftKind::exits;
+  if (drafts.kind == DraftKind::layer) {
+    drafts.layers = {random.between(1, deepest)};
+    drafts.head = random.chance(50) ? parts.head.get() : nullptr;
+    drafts.limits.stop_below = random.chance(50) ? 0.3f : 0.0f;
+    return drafts;
+  }
+  for (int layer = 1; layer <= deepest; ++layer)
+    if (random.chance(80)) drafts.layers.push_back(layer);
+  drafts.threshold = random.chance(50) ? 0.3f : 0.6f;
+  return drafts;
+}
+
+// Rows of any depth that hold the right tokens and wrong ones.
+void branch(Engine& engine, Text& text, const std::vector<int>& plain, int count, Random& random) {
   Sequence& sequence = *text.sequence;
-  RoundCall call{&sequence, text.sampling, text.ends, random.between(1, text.left()), {}};
+  std::vector<int> tokens;
+  const size_t done = text.given.size();
+  for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
+    const bool right = random.chance(70);
+    tokens.push_back(right ? plain[done + i] : random.between(0, engine.config().vocab_size - 1));
+  }
+  const std::vector<int> rows = sequence.branch(tokens, nullptr, sequence.last_committed());
+  if (engine.config().num_layers > 1 && random.chance(50))
+    engine.advance({{&sequence, {rows.front()}}}, 1, [] {});
+}
+
+// Nothing, drafts, copies, both, or rows that are there.
+RoundCall some_call(Engine& engine, const Parts& parts, Text& text, const std::vector<int>& plain,
+                    Random& random) {
+  RoundCall call{text.sequence.get(), text.sampling, text.ends, random.between(1, text.left()), {}};
   const int room = text.left() - 1;
   if (room < 1) return call;
   const int count = random.between(1, std::min(room, 7));
   if (random.chance(50)) call.copies = {text.ngrams.get(), count, random.chance(50) ? 0.0f : 0.7f};
-  if (random.chance(60)) {
-    call.drafts.column = text.column.get();
-    call.drafts.branched = random.chance(50);
-    call.drafts.limits = {count, random.between(1, 4), random.between(1, 4), random.between(1, 4), 0.0f,
-                          0.0f};
-  } else if (call.copies.index == nullptr && random.chance(70)) {
-    std::vector<int> tokens;
-    const size_t done = text.given.size();
-    for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
-      const bool right = random.chance(70);
-      tokens.push_back(right ? plain[done + i] : random.between(0, engine.config().vocab_size - 1));
-    }
-    const std::vector<int> rows = sequence.branch(tokens, nullptr, sequence.last_committed());
-    if (engine.config().num_layers > 1 && random.chance(50))
-      engine.advance({{&sequence, {rows.front()}}}, 1, [] {});
-  }
+  if (random.chance(60))
+    call.drafts = some_drafts(engine, parts, text, count, random);
+  else if (call.copies.index == nullptr && random.chance(70))
+    branch(engine, text, plain, count, random);
   return call;
 }
 
@@ -128,6 +171,24 @@ void check_turns(Text& text, const RoundCall& call, const std::vector<specee::Ro
   go_on(*text.sequence);
 }
 
+// Of a text that has no room left: these are found first.
+void check_missing_parts(Engine& engine, const Text& text) {
+  const auto call_of = [&](DraftKind kind, std::vector<int> layers) {
+    RoundCall call{text.sequence.get(), {}, {}, 1, {}};
+    call.drafts.kind = kind;
+    call.drafts.column = text.column.get();
+    call.drafts.limits.nodes = 1;
+    call.drafts.layers = std::move(layers);
+    return call;
+  };
+  const int too_deep = engine.config().num_layers + 1;
+  CHECK_THROWS(specee::ConfigurationError, engine.run_rounds({call_of(DraftKind::chain, {})}, {}, [] {}, 1));
+  CHECK_THROWS(specee::ConfigurationError, engine.run_rounds({call_of(DraftKind::exits, {1})}, {}, [] {}, 1));
+  CHECK_THROWS(specee::RowError, engine.run_rounds({call_of(DraftKind::layer, {0})}, {}, [] {}, 1));
+  CHECK_THROWS(specee::RowError, engine.run_rounds({call_of(DraftKind::layer, {too_deep})}, {}, [] {}, 1));
+  CHECK(text.sequence->speculative().empty(), "a call that was refused left drafts");
+}
+
 }  // namespace
 
 void test_rounds(const std::string& isa, Random& random) {
@@ -136,11 +197,11 @@ void test_rounds(const std::string& isa, Random& random) {
   const auto engine = tiny_engine(config, tiny_types(config, random), isa,
                                   random.between(1, std::min(3, current().threads)), random.bits());
   const std::vector<int> layers = {config.num_layers};
-  const auto drafter = some_drafter(*engine, layers, random);
+  const Parts parts = some_parts(*engine, layers, random);
   std::vector<Text> texts;
   std::vector<std::vector<int>> plain;
   for (int i = random.between(1, 3); i > 0; --i) {
-    texts.push_back(some_text(*engine, *drafter, layers, random));
+    texts.push_back(some_text(*engine, *parts.drafter, layers, random));
     plain.push_back(plainly(*engine, texts.back()));
   }
   for (;;) {
@@ -149,21 +210,21 @@ void test_rounds(const std::string& isa, Random& random) {
     for (size_t i = 0; i < texts.size(); ++i) {
       if (texts[i].left() == 0) continue;
       going.push_back(&texts[i]);
-      calls.push_back(some_call(*engine, texts[i], plain[i], random));
+      calls.push_back(some_call(*engine, parts, texts[i], plain[i], random));
     }
     if (calls.empty()) break;
     const int most = random.between(1, 4);
-    const std::vector<specee::RoundTurn> turns =
-        engine->run_rounds(calls, drafter.get(), nullptr, [] {}, most);
+    const std::vector<specee::RoundTurn> turns = engine->run_rounds(calls, parts.all(), [] {}, most);
     CHECK(!turns.empty() && static_cast<int>(turns.size()) <= most, "not as many turns as allowed");
     for (size_t i = 0; i < calls.size(); ++i) check_turns(*going[i], calls[i], turns, i);
   }
   for (size_t i = 0; i < texts.size(); ++i) CHECK(texts[i].given == plain[i], "a round changed the text");
   const RoundCall full{texts[0].sequence.get(), {}, {}, 1, {}};
-  CHECK_THROWS(specee::CapacityError, engine->run_rounds({full}, nullptr, nullptr, [] {}, 1));
-  CHECK_THROWS(specee::RowError, engine->run_rounds({full, full}, nullptr, nullptr, [] {}, 1));
-  CHECK_THROWS(specee::RowError, engine->run_rounds({full}, nullptr, nullptr, [] {}, 0));
+  CHECK_THROWS(specee::CapacityError, engine->run_rounds({full}, {}, [] {}, 1));
+  CHECK_THROWS(specee::RowError, engine->run_rounds({full, full}, {}, [] {}, 1));
+  CHECK_THROWS(specee::RowError, engine->run_rounds({full}, {}, [] {}, 0));
   CHECK_THROWS(specee::RowError, specee::NgramIndex(1, 2));
+  check_missing_parts(*engine, texts[0]);
 }
 
 }  // namespace native

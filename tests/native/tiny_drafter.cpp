@@ -56,4 +56,20 @@ std::unique_ptr<Drafter> some_drafter(Engine& engine, const std::vector<int>& la
   return drafter;
 }
 
+std::unique_ptr<specee::ExitPredictors> some_predictors(Engine& engine, int candidates, Random& random) {
+  const int width = random.between(1, 40), features = specee::kExitFeatures * candidates;
+  auto made = engine.exit_predictors(candidates, width);
+  for (int layer = 1; layer < engine.config().num_layers; ++layer) {
+    const auto size = static_cast<size_t>(width);
+    const std::vector<float> first = random.floats(size * static_cast<size_t>(features), 0.5f);
+    const std::vector<float> bias = random.floats(size, 0.5f);
+    const std::vector<float> second = random.floats(size, 4.0f / std::sqrt(static_cast<float>(width)));
+    made->set(layer, first.data(), bias.data(), second.data(), random.uniform(-0.5f, 0.5f));
+    CHECK_THROWS(specee::ConfigurationError,
+                 made->set(layer, first.data(), bias.data(), second.data(), 0.0f));
+  }
+  CHECK_THROWS(specee::RowError, made->of(engine.config().num_layers));
+  return made;
+}
+
 }  // namespace native

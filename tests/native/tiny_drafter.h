@@ -1,4 +1,4 @@
-// Drafter blocks of random weights.
+// Drafter blocks and exit predictors of random weights.
 #pragma once
 
 #include <memory>
@@ -12,5 +12,9 @@ namespace native {
 // Of any width, stored in any format; what is missing or misfits is refused on the way.
 std::unique_ptr<specee::Drafter> some_drafter(specee::Engine& engine, const std::vector<int>& layers,
                                               Random& random);
+
+// For every layer but the last.
+std::unique_ptr<specee::ExitPredictors> some_predictors(specee::Engine& engine, int candidates,
+                                                        Random& random);
 
 }  // namespace native

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from specee.backends import plain_rounds
-from specee.backends.protocol import Backend, DraftHead, FittedDrafter, RoundCall, RoundTurn, Work
+from specee.backends.protocol import (
+    Backend,
+    DraftHead,
+    FittedDrafter,
+    FittedExits,
+    RoundCall,
+    RoundTurn,
+    Work,
+)
 from specee.engine import BURST, Generation, Request, reserve
 from specee.policies import (
     ModelView,
@@ -63,8 +71,9 @@ class Interrupted:
         drafter: FittedDrafter | None = None,
         head: DraftHead | None = None,
         turns: int = 1,
+        exits: FittedExits | None = None,
     ) -> list[RoundTurn]:
-        return plain_rounds.run_rounds(self, calls, drafter, head, turns)  # type: ignore[arg-type]
+        return plain_rounds.run_rounds(self, calls, drafter, head, turns, exits)  # type: ignore[arg-type]
 
 
 class Say:

@@ -54,7 +54,9 @@ def trace(backend: Backend) -> Trace:
 
 
 def real(backend: Backend, prompt: Sequence[int], policy: str | Policy) -> Generation:
-    generation = Generation(backend, reserve(backend, [Request(tuple(prompt), TOKENS)]), make_policy(policy))
+    """The policy is asked before every round, as in replays."""
+    sequences = reserve(backend, [Request(tuple(prompt), TOKENS)])
+    generation = Generation(backend, sequences, make_policy(policy), burst=0)
     list(generation)
     return generation
 

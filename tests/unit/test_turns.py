@@ -25,12 +25,15 @@ from specee.policies import (
     NextToken,
     NgramLookup,
     Plan,
+    PredictedExit,
     Shadow,
     Speculate,
 )
 from specee.types import Sampling
 from tests.engines import Engine, all_engines
+from tests.exactness.test_draft_heads import random_adapter
 from tests.random_drafter import random_parts
+from tests.random_exits import random_exits
 from tests.random_model import BASE, random_model
 from tests.tiny_models import tiny_folder
 from tests.unit.runs import Say, by_hand
@@ -116,20 +119,29 @@ def test_an_interrupt_before_anything_is_counted(backend: Backend, monkeypatch: 
     assert run.sequences[0].generated == by_hand(backend, PROMPT, 12, Sampling())
 
 
-BLOCK = {"chain": DrafterBlock(), "tree": DrafterTree(3, 2, 2)}
+NATIVE = {
+    "chain": DrafterBlock(),
+    "tree": DrafterTree(3, 2, 2),
+    "layer": ExitLayer(2),
+    "adapted layer": ExitLayer(2, adapted=True),
+    "predicted exits": PredictedExit(0.2),
+}
 
 
-@pytest.mark.parametrize("kind", BLOCK)
+@pytest.mark.parametrize("kind", NATIVE)
 @pytest.mark.parametrize("engine", all_engines())
 def test_turns_that_draft_are_what_single_ones_are(engine: Engine, kind: str) -> None:
     """Tokens, drafts, paths and confidences of each turn, also beside another sequence."""
     few = replace(BASE, vocab_size=6)  # so that drafts are right at times
     backend = engine.load(random_model(few, seed=2))
-    parts = random_parts(few, (1, few.num_layers), np.random.default_rng(4))
-    heads = DraftHeads(backend, Speculator(np.arange(6), {}, parts))
-    drafts = tuple([Draft(index, BLOCK[kind], 3) for index in (0, 1)])
+    rng = np.random.default_rng(4)
+    parts, exits = random_parts(few, (1, few.num_layers), rng), random_exits(few, rng)
+    adapters = {2: random_adapter(few.hidden_size, 4)}
+    heads = DraftHeads(backend, Speculator(np.arange(6), adapters, parts, exits))
+    layers = exits.layers if kind == "predicted exits" else ()
+    drafts = tuple([Draft(index, NATIVE[kind], 3, layers=layers) for index in (0, 1)])
     requests = [Request((1, 2, 3), 60), Request((4, 5), 60, Sampling(1.0, seed=8))]
-    needs = Needs((BLOCK[kind],))
+    needs = Needs((NATIVE[kind],))
     together, told = begun(
         backend, *[Speculate(drafts, turns=4)] * 3, requests=requests, needs=needs, heads=heads
     )
@@ -139,7 +151,8 @@ def test_turns_that_draft_are_what_single_ones_are(engine: Engine, kind: str) ->
         alone.step()
     assert [one.rounds for one in told.outcomes] == [one.rounds for one in one_by_one.outcomes]
     rounds = together.statistics.rounds()
-    assert {entry.source for entry in rounds[2:]} == {BLOCK[kind]}
+    assert {entry.source for entry in rounds[2:]} <= {NATIVE[kind], None}
+    assert bool([entry for entry in rounds if entry.exits]) is (kind == "predicted exits")
     assert 0 < sum(entry.accepted for entry in rounds) < sum(entry.drafted for entry in rounds)
     for index in (0, 1):
         tokens = together.sequences[index].generated
@@ -171,7 +184,9 @@ def test_an_interrupt_between_turns_loses_none_that_counted(backend: Backend) ->
 
 
 WATCHED = {
-    "an exit layer drafts": Speculate((Draft(0, ExitLayer(1), 2),), turns=4),
+    "copies twice over": Speculate(
+        (Draft(0, NgramLookup(), 2, otherwise=Draft(0, NgramLookup(1, 1), 2)),), turns=4
+    ),
     "shadows": NextToken((0,), (Shadow(0, (1,), 1),), turns=4),
 }
 
