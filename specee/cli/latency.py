@@ -31,4 +31,4 @@ def exit_layers(layers: int) -> list[int]:
 
 def draft_seconds(table: Latency, exit_layer: int) -> float:
     """One token drafted at ``exit_layer``: one row through the layers before it and the model's head."""
-    return table.layers_seconds(exit_layer, 1) + table.head_seconds(1) + 2 * table.call + table.turn
+    return table.layers_seconds(exit_layer, 1) + table.head_seconds(1)

@@ -49,7 +49,7 @@ class LatencyMeter:
 
     def _start(self, table: Latency) -> None:
         self._most, self._call = table.rows[-1], table.call
-        self._step, self._turn = table.step, table.turn
+        self._step = table.step
         self._between = [_neighbours(table.rows, rows) for rows in range(self._most + 1)]
         self._layer = _Entries(table.rows, table.layer, self._between)
         self._head = _Entries(table.rows, table.head, self._between)
@@ -63,13 +63,12 @@ class LatencyMeter:
         layer_rows: Seq[tuple[int, int]],
         times: Times,
         step_seconds: float,
-        turns: int = 0,
         together: int = 1,
     ) -> None:
         """Refine by a step that took ``rows`` rows through the head, and ``layer_rows`` to it.
 
-        ``turns``: tokens that it drafted one after the other with layers and a head. ``together``: steps that
-        one native call took, which this one stands for, with its share of what they cost beside their work.
+        ``together``: steps that one native call took, which this one stands for, with its share of what they
+        cost beside their work.
 
         Each pair is a number of layers and the rows that passed them together: ``[(8, 1), (22, 5)]`` after a
         chain of 4 drafted at layer 8 of 30. Nothing is learnt before the first :meth:`table`, nor from more
@@ -78,7 +77,7 @@ class LatencyMeter:
         if self._table is None or max([rows, *[count for _, count in layer_rows]]) > self._most:
             return
         with self._lock:
-            self._learn(rows, layer_rows, times, step_seconds, turns, together)
+            self._learn(rows, layer_rows, times, step_seconds, together)
             self._seen += together
             if self._seen >= _EVERY:
                 self._seen = 0
@@ -90,7 +89,6 @@ class LatencyMeter:
         layer_rows: Seq[tuple[int, int]],
         times: Times,
         step_seconds: float,
-        turns: int,
         together: int,
     ) -> None:
         """No calls in here: it is run in every step."""
@@ -124,13 +122,9 @@ class LatencyMeter:
             off = head / (scale * head_expected) - 1
             self._head.off[rows] += _FAR if off > _FAR else -_FAR if off < -_FAR else off
         around = step_seconds - draft - draft_head - verify - head - shadow - self._call / together
-        # Whose fault a deviation is cannot be told from one step, but most have turns or have none.
-        off = around / (self._step + turns * self._turn) - 1
+        off = around / self._step - 1
         off = _LOOP * (_MOST if off > _MOST else _LEAST if off < _LEAST else off)
-        if turns:
-            self._turn = max(self._turn * (1 + off), _LEAST_STEP)
-        else:
-            self._step = max(self._step * (1 + off), _LEAST_STEP)
+        self._step = max(self._step * (1 + off), _LEAST_STEP)
 
     def _publish(self) -> None:
         """Work deviations in; replace the table if it has changed enough to matter."""
@@ -145,9 +139,8 @@ class LatencyMeter:
             _differs(layer, table.layer)
             or _differs(head, table.head)
             or abs(self._step - table.step) > _CHANGE * plain
-            or abs(self._turn - table.turn) > _CHANGE * plain
         ):
-            self._table = Latency(table.rows, layer, head, self._call, self._step, self._turn)
+            self._table = Latency(table.rows, layer, head, self._call, self._step)
 
 
 class _Entries:

@@ -12,8 +12,8 @@ from specee.policies.latency import Latency, interpolated
 from specee.types import ModelConfig, WeightFormat
 
 ROWS = (1, 2, 4, 8, 16)
-STEP_SECONDS, TURN_SECONDS = 1e-4, 5e-5
-"""What the loop itself takes in a step, and for a drafted token, until steps have been seen."""
+STEP_SECONDS = 1e-4
+"""What the loop itself takes in a step, until steps have been seen."""
 
 _CONTEXT = 32
 _TURNS = 15
@@ -34,7 +34,7 @@ def measure(backend: Backend, clock: Callable[[], float], budget: float) -> Late
     scratch = _Scratch(backend, clock, max(1, min(_CONTEXT, config.max_position - most)), most)
     layers, head = scratch.first()
     if not rows:  # no room for a second position
-        return Latency((1,), (layers / config.num_layers,), (head,), scratch.call, STEP_SECONDS, TURN_SECONDS)
+        return Latency((1,), (layers / config.num_layers,), (head,), scratch.call, STEP_SECONDS)
     cold = _cold_layers(config, backend.weights)
     depth = scratch.prepare((budget / _PASSES - head) / max(layers / config.num_layers, 1e-9), cold)
     taken: dict[int, list[tuple[float, float]]] = {}
@@ -132,7 +132,6 @@ def _table(rows: Seq[int], taken: dict[int, list[tuple[float, float]]], depth: i
         tuple(interpolated(seen, head, count) for count in rows),
         call,
         STEP_SECONDS,
-        TURN_SECONDS,
     )
 
 

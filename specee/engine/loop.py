@@ -12,7 +12,7 @@ from specee.drafting import Drafter, DraftHeads, built_in
 from specee.engine.checks import get_ready, states_kept
 from specee.engine.executor import Executor
 from specee.engine.latency import LatencyMeter
-from specee.engine.passes import draft_turns, in_step, verified_rows
+from specee.engine.passes import in_step, verified_rows
 from specee.engine.sequence import ActiveSequence
 from specee.engine.settled import Settled
 from specee.engine.statistics import Statistics
@@ -157,8 +157,7 @@ class Generation:
             self._unseen = 0
         if self._latency is not None and self.steps > 1 and in_step(plan, outcome.rounds):
             rows, parts = verified_rows(outcome.rounds, self._layers)
-            turns = draft_turns(outcome.rounds)
-            self._latency.observe(rows, parts, outcome.times, seconds, turns, len(outcomes))
+            self._latency.observe(rows, parts, outcome.times, seconds, len(outcomes))
 
     def _commit(self, done: Seq[Settled], committed: dict[int, tuple[int, ...]]) -> tuple[Round, ...]:
         for one in done:

@@ -7,11 +7,6 @@ from collections.abc import Sequence as Seq
 from specee.policies import ExitLayer, LeaveEarly, Plan, PredictedExit, PredictedTree, Round
 
 
-def draft_turns(rounds: Seq[Round]) -> int:
-    """Tokens drafted one after the other with layers and a head: the longest chain of these."""
-    return max([entry.drafted for entry in rounds if isinstance(entry.source, ExitLayer)], default=0)
-
-
 def in_step(plan: Plan, rounds: Seq[Round]) -> bool:
     """Whether all rows of a step were verified in passes that :func:`verified_rows` knows of.
 

@@ -11,8 +11,7 @@ class Latency(NamedTuple):
     """Seconds, by rows that pass together.
 
     ``layer[i]``: one layer, ``head[i]``: the model's head, each for ``rows[i]`` rows (ascending, from 1).
-    ``call``: what a native call costs beside them, ``step``: what the loop does for a turn, ``turn``: what
-    each token drafted with layers and a head does.
+    ``call``: what a native call costs beside them, ``step``: what the loop does for a turn.
     """
 
     rows: tuple[int, ...]
@@ -20,7 +19,6 @@ class Latency(NamedTuple):
     head: tuple[float, ...]
     call: float = 0.0
     step: float = 0.0
-    turn: float = 0.0
 
     def layers_seconds(self, layers: int, rows: float) -> float:
         """``layers`` layers for ``rows`` rows; fractions of rows, as expectations are, lie between."""

@@ -80,7 +80,7 @@ class Objective:
         self.layers = layers
         self.sequences = sequences
         self._layer, self._head = latency.columns(rows)
-        self._turn, self._step = 2 * latency.call + latency.turn, latency.step + latency.call
+        self._step = latency.step + latency.call
         self._latency = latency
         self._best: dict[tuple[int, float, int], Choice] = {}
         self._rounds: dict[tuple[int, float], RoundTimes] = {}
@@ -106,7 +106,7 @@ class Objective:
         """Of rounds of 0, 1, ... LONGEST drafts."""
         found = self._rounds.get((layer, head))
         if found is None:
-            each = layer * self._layer[1] + head * self._head[1] + self._turn if layer else 0.0
+            each = layer * self._layer[1] + head * self._head[1] if layer else 0.0
             below, deep = layer * self._layer[1] + self._step, self.layers - layer
             seconds = [
                 below + drafts * each + deep * self._layer[drafts + 1] + self._head[drafts + 1]

@@ -18,7 +18,7 @@ from specee.policies import Latency
 from specee.replay.trace import Text, Trace
 from specee.whole_file import write_whole
 
-_FORMAT, _VERSION = "specee-trace", 1
+_FORMAT, _VERSION = "specee-trace", 2
 _KINDS = {
     "format": "U", "version": "i", "name": "U", "layers": "i", "rows": "i", "layer": "f", "head": "f",
     "around": "f", "prompts": "i", "lengths": "i", "positions": "i", "tokens": "i", "drafts": "i",
@@ -47,7 +47,7 @@ def write_trace(path: Path, trace: Trace) -> None:
         rows=np.array(latency.rows, np.int64),
         layer=np.array(latency.layer, np.float64),
         head=np.array(latency.head, np.float64),
-        around=np.array([latency.call, latency.step, latency.turn], np.float64),
+        around=np.array([latency.call, latency.step], np.float64),
         prompts=np.array([text.prompt for text in texts], np.int64),
         lengths=np.array([len(text) for text in texts], np.int64),
         positions=np.array([len(text.drafts) for text in texts], np.int64),
@@ -107,7 +107,7 @@ def _latency(arrays: Mapping[str, npt.NDArray[Any]]) -> Latency:
     rows, layer, head = (tuple(arrays[name].tolist()) for name in ("rows", "layer", "head"))
     around = arrays["around"].tolist()
     ascending = rows[:1] == (1,) and list(rows) == sorted(set(rows))
-    if not ascending or not len(rows) == len(layer) == len(head) or len(around) != 3:
+    if not ascending or not len(rows) == len(layer) == len(head) or len(around) != 2:
         raise ValueError(f"a latency table of rows {rows} with {len(layer)} and {len(head)} entries")
     if not all(np.isfinite(seconds) and seconds >= 0 for seconds in (*layer, *head, *around)):
         raise ValueError("a latency table with seconds that are none")

@@ -12,12 +12,12 @@ class Prices:
         self._latency = latency
         self._layers = layers
         self._rounds: dict[tuple[int, int, int], Times] = {}
-        self.plain = self.seconds(self.times(1, 0, 0), 0)
+        self.plain = self.seconds(self.times(1, 0, 0))
         """Seconds of a step of plain decoding."""
 
     def prompt(self, tokens: int) -> float:
         """Seconds of the step that computes a prompt, with every policy."""
-        return self.seconds(self.times(tokens, 0, 0), 0)
+        return self.seconds(self.times(tokens, 0, 0))
 
     def times(self, waiting: int, layer: int, drafted: int) -> Times:
         """Of a round with ``waiting`` rows to compute and ``drafted`` tokens at ``layer``; 0 is copies."""
@@ -31,9 +31,9 @@ class Prices:
         """Shadow tokens of some states."""
         return self._latency.head_seconds(states) + self._latency.call
 
-    def seconds(self, times: Times, turns: int) -> float:
-        """Of the whole step; ``turns`` tokens were drafted with layers and a head."""
-        return times.total + turns * self._latency.turn + self._latency.step
+    def seconds(self, times: Times) -> float:
+        """Of the whole step."""
+        return times.total + self._latency.step
 
     def _times(self, waiting: int, layer: int, drafted: int) -> Times:
         table, rows = self._latency, waiting + drafted
@@ -45,8 +45,8 @@ class Prices:
         one = table.layers_seconds(layer, 1)
         deep = table.layers_seconds(self._layers - layer, rows)
         return Times(
-            draft=first + (drafted - 1) * one + drafted * table.call,
-            draft_head=drafted * (table.head_seconds(1) + table.call),
+            draft=first + (drafted - 1) * one,
+            draft_head=drafted * table.head_seconds(1),
             verify=one + deep + table.call,
             head=head,
         )

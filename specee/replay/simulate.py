@@ -80,17 +80,16 @@ class _Simulation:
         begin = time.perf_counter()
         plan = self._policy.plan(observation)
         deciding = time.perf_counter() - begin
-        outcome, turns = self._outcome(plan, view)
+        outcome = self._outcome(plan, view)
         begin = time.perf_counter()
         self._policy.observe(outcome)
         deciding += time.perf_counter() - begin
-        seconds = self._prices.seconds(outcome.times, turns)
+        seconds = self._prices.seconds(outcome.times)
         if not done:
             seconds -= self._prices.prompt(length)
         return ReplayedRound(length, remaining, plan, outcome, seconds, deciding)
 
-    def _outcome(self, plan: Plan, view: SequenceView) -> tuple[Outcome, int]:
-        """And how many tokens were drafted with layers and a head."""
+    def _outcome(self, plan: Plan, view: SequenceView) -> Outcome:
         length, text = view.length, self._text
         wish = _wish(plan)
         self._check(wish, view.remaining)
@@ -110,7 +109,7 @@ class _Simulation:
                 shown += seen.shown
                 if seen.states:
                     times = times._replace(shadow=times.shadow + self._prices.look(seen.states))
-        return Outcome((entry,), times, tuple(shown)), count if layer else 0
+        return Outcome((entry,), times, tuple(shown))
 
     def _check(self, wish: Draft, remaining: int) -> None:
         turn: Draft | None = wish

@@ -65,7 +65,7 @@ class Statics:
         while at < end:
             here = at - 1 - text.first
             drafted = min(length, end - at - 1, sure[here])
-            total += prices.seconds(prices.times(1, layer, drafted), drafted)
+            total += prices.seconds(prices.times(1, layer, drafted))
             at += min(drafted, right[here]) + 1
         return total
 

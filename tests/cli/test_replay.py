@@ -74,7 +74,7 @@ def test_every_round_can_be_seen(traces: list[str], capsys: pytest.CaptureFixtur
 
 def test_a_sweep_names_the_best_setting(traces: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["replay", traces[0], "--policy", "autoregressive", "--sweep"]) == 0
-    assert "best static: layer 6, 17 drafts" in capsys.readouterr().out
+    assert "best static: layer 6, 16 drafts" in capsys.readouterr().out
 
 
 def test_a_splice_says_how_soon(traces: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -152,7 +152,7 @@ def test_agreement_is_what_the_engine_drafts(model: specee.Model, frozen: Frozen
 
 
 def test_speed_is_tokens_over_seconds() -> None:
-    objective = Objective(Latency((1, 2, 20), (2.0, 2.5, 5.0), (3.0, 3.5, 7.0), 0.1, 0.5, 0.2), 4)
+    objective = Objective(Latency((1, 2, 20), (2.0, 2.5, 5.0), (3.0, 3.5, 7.0), 0.1, 0.5), 4)
     tokens = [sum(0.6**n for n in range(drafts + 1)) for drafts in range(1, 18)]
     seconds = [objective.seconds(1, 0.5, drafts) for drafts in range(1, 18)]
     plain = 4 * 2.0 + 3.0 + 0.5 + 0.1

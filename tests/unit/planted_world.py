@@ -28,7 +28,7 @@ from specee.policies import (
 LAYERS = 30
 MODEL = ModelView(LAYERS)
 # A layer takes 1, the head 2; rows are nearly free.
-LATENCY = Latency((1, 16), (1e-4, 1.3e-4), (2e-4, 3e-4), 1e-6, 1e-5, 1e-6)
+LATENCY = Latency((1, 16), (1e-4, 1.3e-4), (2e-4, 3e-4), 1e-6, 1e-5)
 Rates = Callable[[int, bool], float]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from specee.policies import Latency
 from specee.replay import POSITIONS, Text, Trace
 
-TABLE = Latency((1, 2, 8, 20), (1e-3, 1.1e-3, 1.4e-3, 2e-3), (4e-3, 4.5e-3, 5e-3, 7e-3), 2e-5, 3e-4, 4e-5)
+TABLE = Latency((1, 2, 8, 20), (1e-3, 1.1e-3, 1.4e-3, 2e-3), (4e-3, 4.5e-3, 5e-3, 7e-3), 2e-5, 3e-4)
 VOCABULARY = 50
 
 

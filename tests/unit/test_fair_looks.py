@@ -22,7 +22,7 @@ from specee.policies import (
 )
 
 LAYERS = 32
-TABLE = Latency((1, 16), (1e-3, 1.3e-3), (3e-3, 5e-3), 1e-5, 1e-4, 5e-5)
+TABLE = Latency((1, 16), (1e-3, 1.3e-3), (3e-3, 5e-3), 1e-5, 1e-4)
 
 
 def seen(shadow: Shadow, right: bool) -> list[ShadowTokens]:

@@ -293,17 +293,6 @@ def test_the_loop_learns_what_it_takes() -> None:
     assert machine.steps(500, PLAIN).step == pytest.approx(0.05, rel=0.1)
 
 
-def test_drafted_tokens_have_a_time_of_their_own_in_the_loop() -> None:
-    machine = Machine(call=0.02)
-    times = Times(0.003, 0.001, 30 * machine.layer(1), machine.head(1))
-    for turns in [0, 4] * 500:
-        around = machine.backend.prices.call + 0.05 + turns * 0.03
-        machine.meter.observe(1, [(30, 1)], times, times.total + around, turns)
-    table = machine.meter.table()
-    assert table.step == pytest.approx(0.05, rel=0.1)
-    assert table.turn == pytest.approx(0.03, rel=0.1)
-
-
 def test_a_step_may_stand_for_several_of_one_call() -> None:
     """It has its share of the call, and counts as often: a slower machine is noticed after as many steps."""
     machine = Machine(call=0.02)

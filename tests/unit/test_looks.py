@@ -10,7 +10,7 @@ from specee.policies.lookup_choice import LookupChoice
 from specee.policies.objective import Objective
 
 LAYERS = 30
-TABLE = Latency((1, 16), (6e-5, 2.6e-4), (6e-4, 1.7e-3), 1.5e-5, 1e-4, 7e-5)
+TABLE = Latency((1, 16), (6e-5, 2.6e-4), (6e-4, 1.7e-3), 1.5e-5, 1e-4)
 
 
 def looked_at(length: int, remaining: int) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from specee.backends.protocol import Backend
 from specee.engine import Generation, Request, loop, reserve
-from specee.engine.passes import draft_turns, in_step, verified_rows
+from specee.engine.passes import in_step, verified_rows
 from specee.policies import (
     Draft,
     DraftSource,
@@ -34,17 +34,15 @@ class Meter:
     """Counts what it is asked."""
 
     def __init__(self) -> None:
-        self.asked, self.seen = 0, [(0, [(0, 0)], 0)][:0]
+        self.asked, self.seen = 0, [(0, [(0, 0)])][:0]
 
     def table(self) -> Latency:
         self.asked += 1
         return Latency((1,), (1.0,), (1.0,))
 
-    def observe(
-        self, rows: int, parts: list[tuple[int, int]], _t: object, _s: float, turns: int, together: int
-    ) -> None:
+    def observe(self, rows: int, parts: list[tuple[int, int]], _t: object, _s: float, together: int) -> None:
         assert together == 1
-        self.seen.append((rows, parts, turns))
+        self.seen.append((rows, parts))
 
 
 def test_generations_share_a_meter_and_measure_once(engine: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +80,7 @@ def test_steps_tell_the_meter_what_they_did(engine: Backend) -> None:
     for _ in range(8):
         run.step()
     # Neither the prompt nor most plain steps; the copies had nothing to copy.
-    assert meter.seen == [(4, [(1, 1), (2, 4)], 3), (1, [(3, 1)], 0)]
+    assert meter.seen == [(4, [(1, 1), (2, 4)]), (1, [(3, 1)])]
     assert meter.asked == 9, "at the start, and before every step"
 
 
@@ -108,5 +106,3 @@ def test_rows_of_a_verification() -> None:
     assert not in_step(Speculate(()), [pruned, none])
     assert not in_step(Speculate(()), [a_round(PredictedExit(), 1)])
     assert not in_step(LeaveEarly(()), [pruned])
-    assert draft_turns([four, two, copies, none]) == 4
-    assert draft_turns([copies, none]) == draft_turns([]) == 0

@@ -224,7 +224,7 @@ def slowly(trace: Trace, layer: int, length: int, stop: float) -> tuple[list[tup
                     wrong = wrong or text.drafts[row, layer - 1] != text.tokens[known + ahead]
                     right += not wrong
                     seconds += layer * np.interp(1, table.rows, table.layer)
-                    seconds += np.interp(1, table.rows, table.head) + 2 * table.call + table.turn
+                    seconds += np.interp(1, table.rows, table.head)
                     if text.confidences[row, layer - 1] < stop:
                         break
                 together = np.interp(made + 1, table.rows, table.layer)

@@ -38,8 +38,8 @@ from tests.unit.planted_world import LATENCY, LAYERS, view
 LATE = ExitView((20, 24, 28), (0.1, 0.2, 0.3))
 EARLY = ExitView((2, 4, 6), (0.1, 0.7, 0.19))
 MODEL = ModelView(LAYERS, drafter=0.3, exits=LATE)
-FLAT = Latency((1, 16), (1e-4, 1.01e-4), (2e-4, 2.02e-4), 1e-6, 1e-5, 1e-6)
-STEEP = Latency((1, 16), (1e-4, 8e-4), (2e-4, 1.6e-3), 1e-6, 1e-5, 1e-6)  # a row more takes half of the first
+FLAT = Latency((1, 16), (1e-4, 1.01e-4), (2e-4, 2.02e-4), 1e-6, 1e-5)
+STEEP = Latency((1, 16), (1e-4, 8e-4), (2e-4, 1.6e-3), 1e-6, 1e-5)  # a row more takes half of the first
 
 
 def started(text: str, model: ModelView = MODEL) -> Any:

@@ -28,9 +28,9 @@ from specee.policies.tree_evidence import TreeEvidence
 from tests.unit.planted_world import LATENCY, LAYERS, view
 
 MODEL = ModelView(LAYERS, drafter=0.5)
-DEAR = Latency((1, 16), (1e-4, 1e-3), (2e-4, 2e-3), 1e-6, 1e-5, 1e-6)  # a row more takes 0.6 of the first
+DEAR = Latency((1, 16), (1e-4, 1e-3), (2e-4, 2e-3), 1e-6, 1e-5)  # a row more takes 0.6 of the first
 
-FAIR = Latency((1, 16), (1e-4, 4e-4), (2e-4, 8e-4), 1e-6, 1e-5, 1e-6)
+FAIR = Latency((1, 16), (1e-4, 4e-4), (2e-4, 8e-4), 1e-6, 1e-5)
 
 
 def round_of(chances: tuple[float, ...], accepted: int, depth: int = 2) -> Round:
