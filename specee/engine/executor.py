@@ -116,9 +116,11 @@ class Executor:
         if sequence is not None:
             self._leaving.complete(sequence)
 
-    def look(self, plan: Plan, outcome: Outcome, clock: Clock) -> Outcome:
-        """See the shadows of a plan that has been committed with that outcome."""
-        emitted = {entry.sequence: entry.tokens for entry in outcome.rounds}
+    def look(self, plan: Plan, emitted: Mapping[int, Seq[int]], outcome: Outcome, clock: Clock) -> Outcome:
+        """See the shadows of a plan whose turns have been committed: ``outcome``, the last one's, with them.
+
+        ``emitted``: what all of its turns gave, by sequence.
+        """
         shadows = self._shadows.see(plan.shadows, emitted, clock)
         return outcome._replace(times=clock.times, shadows=shadows)
 

@@ -113,9 +113,8 @@ class Generation:
             spent = time.perf_counter() - begin
             self._count(outcomes, spent)
             if plan.shadows:  # what was committed is counted, also when this is interrupted
-                outcomes = [self._executor.look(plan, outcomes[0], clock)]
-                spent = time.perf_counter() - begin
-                self.statistics.amend(outcomes[0], spent)
+                outcomes[-1] = self._executor.look(plan, committed, outcomes[-1], clock)
+                self.statistics.amend(outcomes[-1], time.perf_counter() - begin - spent)
             if self._latency is not None:
                 self._refine(plan, outcomes)
             for outcome in outcomes:
@@ -130,7 +129,7 @@ class Generation:
 
         The plan has not been checked yet.
         """
-        if not isinstance(plan, (NextToken, Speculate)) or plan.shadows or type(plan.turns) is not int:
+        if not isinstance(plan, (NextToken, Speculate)) or type(plan.turns) is not int:
             return 1
         known = self.statistics.step_seconds  # of an interrupted step nothing may be known
         if not known or True in [one.remaining == one.request.max_new_tokens for one in self._running]:

@@ -40,8 +40,9 @@ class Statistics:
         self.step_seconds.append(seconds)
 
     def amend(self, outcome: Outcome, seconds: float) -> None:
-        """The latest step, now that its shadow tokens are known too."""
-        self.outcomes[-1], self.step_seconds[-1] = outcome, seconds
+        """The latest step, now that its shadow tokens are known too, which took ``seconds`` more."""
+        self.outcomes[-1] = outcome
+        self.step_seconds[-1] += seconds
 
     @property
     def steps(self) -> list[tuple[Round, ...]]:

@@ -12,6 +12,7 @@ from specee.policies.plans import (
     Draft,
     DrafterBlock,
     DrafterTree,
+    DraftSource,
     ExitLayer,
     NgramLookup,
     PredictedExit,
@@ -22,14 +23,17 @@ from specee.policies.plans import (
     ShadowTokens,
 )
 from specee.policies.predicted_choice import PredictedChoice
+from specee.policies.rounds import FEW_TURNS
 from specee.policies.shadow_budget import ShadowBudget
 from specee.policies.tree_choice import TreeChoice
 
 POSITIONS, LAYERS = 4, 4
 """Most positions and layers of one look: about as many states as pass a head cheaply."""
 _GAIN = 1.03  # what drafting has to promise before it begins; to go on, it must not lose
+_OF_BLOCK = (DrafterBlock, DrafterTree, PredictedTree)
 _TOKENS = 4  # of a round; what was seen before more of them is as old as if it were before more rounds
 _BETTER = 1.02  # what a look has to promise over what is drafted already
+_RIGHT = 2  # what a round in which drafts were right counts beside one in which none were
 _STEADY = 8  # rounds in which what is thought of copies hardly changes while there are none
 # Rounds between looks: where drafting pays, or nearly; and elsewhere, ever longer.
 _SHORT_PAUSE, _PAUSE, _LONGEST_PAUSE = 4, 8, 128
@@ -68,7 +72,9 @@ class DraftChoice:
         self._pause = _PAUSE
         self._looked = 0  # length of the text then
         self._looked_adapted = False
-        self._near = False  # whether the best layer known is worth about as much as plain decoding, or more
+        self._maker: type[DraftSource] | None = None  # of what is drafted, copies aside
+        self._proved = 0  # its rounds in which drafts were right, less those in which none were
+        self._near = False  # whether the best layer known is worth about what is done without it, or more
 
     def draft(self, view: SequenceView, objective: Objective, layers: tuple[int, ...] = ()) -> Draft | None:
         """The drafts of the next round; None where plain decoding is worth more.
@@ -102,7 +108,11 @@ class DraftChoice:
             if left.value > max(value, _GAIN):
                 length, value = min(left.length, room), left.value
                 draft, self._predicting = Draft(view.id, PredictedExit(), length, layers=layers), True
-        self._exits_draft = draft is not None and type(draft.source) is ExitLayer
+        kind = None if draft is None else type(draft.source)
+        self._exits_draft = kind is ExitLayer
+        maker = DrafterBlock if kind in _OF_BLOCK else kind
+        if maker is not self._maker:
+            self._maker, self._proved = maker, 0
         self._value = 0.0 if draft is None else value
         if self._lookup is not None:
             copies, choice = self._lookup
@@ -141,12 +151,15 @@ class DraftChoice:
     def learn(self, entry: Round) -> None:
         """What came of the drafts of a round."""
         self._now += max(1.0, len(entry.tokens) / _TOKENS)
-        if self._predicting and self._predicted is not None and not _copied(entry):
+        if entry.drafted and not copied(entry):
+            proved = self._proved + (_RIGHT if entry.accepted else -1)
+            self._proved = max(0, min(proved, _RIGHT * (FEW_TURNS - 1)))
+        if self._predicting and self._predicted is not None and not copied(entry):
             self._predicted.learn(entry, self._now)
             return
         if not entry.drafted and not entry.pruned:
             return
-        if _copied(entry):
+        if copied(entry):
             if self._lookup is not None:
                 self._lookup[1].learn(entry.drafted, entry.accepted, self._now)
             return
@@ -171,6 +184,11 @@ class DraftChoice:
         rounds = int(self._look_at - self._now)
         return rounds if self._lookup is None else min(rounds, _STEADY)
 
+    @property
+    def settled(self) -> int:
+        """Rounds that a plan is good for: one while its source is on trial, more as it proves to be right."""
+        return 1 + self._proved // _RIGHT
+
     def skip(self, rounds: int, seconds: float) -> None:
         """Quiet rounds have passed."""
         self._now += rounds
@@ -190,7 +208,7 @@ class DraftChoice:
             plan = choice.best(objective, self._now)
             if plan is not None and (best is None or plan.value > best[1].value):
                 best = adapted, plan
-        near = best is not None and best[1].value > NEAR
+        near = best is not None and best[1].value > NEAR * max(1.0, self._value)
         if near is not self._near:
             self._look_at, self._pause = self._now, _PAUSE  # more is to be found: beside it, or elsewhere
         self._near = near
@@ -215,5 +233,6 @@ class DraftChoice:
         return 0
 
 
-def _copied(entry: Round) -> bool:
+def copied(entry: Round) -> bool:
+    """Whether its drafts are of the text."""
     return isinstance(entry.source, NgramLookup)

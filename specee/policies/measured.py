@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from specee.errors import ConfigurationError
 from specee.policies.block_choice import BlockChoice
 from specee.policies.chain_cost import ChainCost
-from specee.policies.draft_choice import POSITIONS, DraftChoice
+from specee.policies.draft_choice import POSITIONS, DraftChoice, copied
 from specee.policies.exit_choice import ExitChoice
 from specee.policies.exit_schedule import ExitSchedule
 from specee.policies.latency import Latency
@@ -34,27 +34,30 @@ from specee.policies.plans import (
 )
 from specee.policies.predicted_choice import PredictedChoice, PredictedCost
 from specee.policies.prune_cost import PruneCost
-from specee.policies.rounds import FEW_TURNS
+from specee.policies.rounds import ANY_TURNS
 from specee.policies.tree_choice import TreeChoice
 
 _LAYERS_ALONE = Latency((1,), (1.0,), (0.0,))
 """Time in layers, however many rows pass: DEL's tokens per layer."""
+_TREES, _ASKING = {DrafterTree, PredictedTree}, {PredictedTree, PredictedExit}
 _MOST_LAYERS = 16  # that are candidates: keeping states costs a little for each
 
 
-class _Rest:
-    """Steps in which there is nothing to decide, until one drafts: what is saved here is every step's.
+class _Kept:
+    """A plan that is as good as it was: what is saved here is every step's.
 
-    ``views``: of the sequences that ``plan`` is for, when it was made. ``left``: rounds until there is
-    something to decide, which are a few more where the last of them are taken together.
+    ``views``: of the sequences that it is for, when it was made. ``left``: rounds until there is something to
+    decide, which are a few more where the last of them are taken together. ``resting``: where nothing is
+    drafted; what rounds show is then not looked at before one drafts.
     """
 
-    __slots__ = ("_longest", "left", "plan", "rounds", "seconds", "sequences")
+    __slots__ = ("_longest", "left", "plan", "resting", "rounds", "seconds", "sequences")
 
-    def __init__(self, plan: Plan, views: Sequence[SequenceView], left: int) -> None:
-        self.plan, self.left = plan, left
+    def __init__(self, plan: Plan, views: Sequence[SequenceView], left: int, *, resting: bool) -> None:
+        self.plan, self.left, self.resting = plan, left, resting
         self.sequences = [view.id for view in views]
-        self._longest = max([draft.length for draft in plan.drafts]) if isinstance(plan, Speculate) else 0
+        drafts = plan.drafts if isinstance(plan, Speculate) else ()
+        self._longest = max([_most(draft) for draft in drafts], default=0)
         self.rounds, self.seconds = 0, 0.0
 
     def still(self, views: Sequence[SequenceView]) -> bool:
@@ -62,6 +65,10 @@ class _Rest:
         if self.left <= 0 or len(views) != len(self.sequences):
             return False
         return self._longest < min([view.remaining for view in views])
+
+
+def _most(draft: Draft) -> int:
+    return draft.length if draft.otherwise is None else max(draft.length, draft.otherwise.length)
 
 
 class Measured:
@@ -100,7 +107,7 @@ class Measured:
         self._choices: dict[int, DraftChoice] = {}
         self._latency: Latency | None = None
         self._objectives: dict[tuple[bool, int], Objective] = {}
-        self._rest: _Rest | None = None
+        self._kept: _Kept | None = None
         step = -(-model.layers // _MOST_LAYERS) if self._sampled else 1
         own = tuple([(layer, 1.0) for layer in range(step, model.layers, step)])
         adapted = model.adapted
@@ -138,11 +145,11 @@ class Measured:
 
     def plan(self, observation: Observation) -> Plan:
         """For each sequence its drafts and its looks."""
-        rest = self._rest
-        if rest is not None:
-            if rest.still(observation.sequences) and observation.latency is self._latency:
-                return rest.plan
-            self._wake(rest)
+        kept = self._kept
+        if kept is not None:
+            if kept.still(observation.sequences) and observation.latency is self._latency:
+                return kept.plan
+            self._wake(kept)
         objective, seconds = self._objective(observation)
         drafts: list[Draft | None] = []
         shadows: list[Shadow] = []
@@ -152,18 +159,31 @@ class Measured:
             drafts.append(None if view.fresh else choice.draft(view, objective, layers))
             if self._heads and (shadow := choice.look(view, objective, seconds)) is not None:
                 shadows.append(shadow)
-        plan = self._together(observation.sequences, drafts, shadows)
-        if not shadows:
-            views = observation.sequences
-            quiet = min([0 if view.fresh else self._choices[view.id].quiet for view in views])
-            if quiet > 0:
-                self._rest = _Rest(plan, observation.sequences, quiet)
+        views = observation.sequences
+        quiet = 0 if shadows else self._quiet(views)
+        turns = max(self._settled(views), min(quiet, ANY_TURNS))
+        plan = self._together(views, drafts, shadows, turns)
+        if turns > 1 and not shadows:
+            self._kept = _Kept(plan, views, quiet or turns, resting=quiet > 0)
         return plan
 
+    def _quiet(self, views: Sequence[SequenceView]) -> int:
+        """Rounds in which nothing will be planned anew, as nothing is drafted."""
+        return min([0 if view.fresh else self._choices[view.id].quiet for view in views])
+
+    def _settled(self, views: Sequence[SequenceView]) -> int:
+        """Rounds that a plan is good for; DEL as published decides in every one."""
+        if not self._sampled:
+            return 1
+        return min([1 if view.fresh else self._choices[view.id].settled for view in views])
+
     def _together(
-        self, views: Sequence[SequenceView], drafts: Sequence[Draft | None], shadows: Sequence[Shadow]
+        self,
+        views: Sequence[SequenceView],
+        drafts: Sequence[Draft | None],
+        shadows: Sequence[Shadow],
+        turns: int,
     ) -> Plan:
-        turns = 1 if shadows else FEW_TURNS
         if not any(drafts):
             return NextToken(tuple([view.id for view in views]), tuple(shadows), turns)
         nothing = self._lookup or NgramLookup()
@@ -173,19 +193,18 @@ class Measured:
 
     def observe(self, outcome: Outcome) -> None:
         """Learn what came of the drafts, and what was seen beside."""
-        rest = self._rest
-        if rest is not None:
-            if not any(entry.drafted or entry.pruned for entry in outcome.rounds):
-                rest.left -= 1
-                rest.rounds += 1
-                rest.seconds += outcome.times.total
+        kept = self._kept
+        if kept is not None:
+            kept.left -= 1
+            if kept.resting and not any(entry.drafted or entry.pruned for entry in outcome.rounds):
+                kept.rounds += 1
+                kept.seconds += outcome.times.total
                 return
-            self._wake(rest)
-        if self._block is not None and self._trees is not None:
-            self._block.learn(outcome)
-            self._trees.learn(outcome)
-        if self._schedule is not None:
-            self._learn_exits(outcome, self._schedule)
+            if kept.resting or True in [copied(entry) for entry in outcome.rounds]:
+                self._wake(kept)
+        kinds = {type(entry.source) for entry in outcome.rounds if entry.source is not None}
+        if kinds:
+            self._learn_costs(outcome, kinds)
         share = 1 / len(outcome.rounds)
         shadow, total = outcome.times.shadow * share, outcome.times.total * share
         for entry in outcome.rounds:
@@ -195,19 +214,27 @@ class Measured:
         for seen in outcome.shadows:
             self._choices[seen.sequence].see(seen)
 
-    def _learn_exits(self, outcome: Outcome, schedule: ExitSchedule) -> None:
+    def _learn_costs(self, outcome: Outcome, kinds: set[type[DraftSource]]) -> None:
+        """What drafts take, from a round in which those of ``kinds`` were at work."""
+        if self._block is not None and DrafterBlock in kinds:
+            self._block.learn(outcome)
+        if self._trees is not None and not kinds.isdisjoint(_TREES):
+            self._trees.learn(outcome)
+        if self._schedule is None or kinds.isdisjoint(_ASKING):
+            return
         for entry in outcome.rounds:
-            schedule.observe(entry.sequence, entry.exits)
+            self._schedule.observe(entry.sequence, entry.exits)
         if self._pruning is not None:
             self._pruning.learn(outcome)
         objective = self._objectives.get((True, len(outcome.rounds)))
         if self._leaving is not None and objective is not None:
             self._leaving.learn(outcome, objective)
 
-    def _wake(self, rest: _Rest) -> None:
-        for index in rest.sequences:
-            self._choices[index].skip(rest.rounds, rest.seconds / len(rest.sequences))
-        self._rest = None
+    def _wake(self, kept: _Kept) -> None:
+        if kept.rounds:
+            for index in kept.sequences:
+                self._choices[index].skip(kept.rounds, kept.seconds / len(kept.sequences))
+        self._kept = None
 
     def _objective(self, observation: Observation) -> tuple[Objective, Objective]:
         """What plans are judged by, and the same in measured seconds."""

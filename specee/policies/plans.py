@@ -198,7 +198,7 @@ class Shadow(NamedTuple):
     """See, after the step, what ``layers`` would have drafted at committed positions (DEL's shadow tokens).
 
     ``positions``: how many of the latest positions that have a next token; fewer where fewer are kept. None
-    is those that this step verified: up to, and with, the first one where the drafts went wrong.
+    is those that the plan's turns verified: up to, and with, the first one where the drafts went wrong.
     ``adapted``: with the speculator's heads. Layers must be among :attr:`Needs.shadow_layers`.
     """
 
@@ -213,8 +213,8 @@ class NextToken(NamedTuple):
 
     ``turns``: how often this may be carried out before the policy is asked again, 1 or more. The engine takes
     as many together as it gives tokens out for (see :class:`.Generation`), so how many there are depends on
-    its speed; there are fewer where a text ends, and one with ``shadows``, for a prompt, and where code of
-    the user has a say.
+    its speed; there are fewer where a text ends, and one for a prompt, and where code of the user has a
+    say. ``shadows`` are seen after the last of them.
     """
 
     sequences: tuple[int, ...]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from specee.policies.plans import Draft, DraftSource, Observation, SequenceView, Speculate
 
-FEW_TURNS = 4
+FEW_TURNS = 6
 """In which a length, a size or a choice is as good as it was."""
 ANY_TURNS = 64
 """As many as anybody may want: there is nothing to be asked."""

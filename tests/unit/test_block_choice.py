@@ -209,10 +209,11 @@ def shadow_share(world: World, steps: int) -> float:
 def test_while_the_block_drafts_hopeless_layers_are_looked_at_as_little_as_ever() -> None:
     hopeless = Blocks(begun("auto", ModelView(LAYERS, drafter=2.0)), lambda *_: 0.3)
     hopeless.steps(40)
-    assert shadow_share(hopeless, 600) < 0.012
+    spent = shadow_share(hopeless, 600)
+    assert spent < 0.004
     good = World(begun("auto"), lambda layer, _: 0.95 if layer >= 8 else 0.3)
     good.steps(40)
-    assert shadow_share(good, 600) > 0.015, "where a layer drafts, others may be better"
+    assert shadow_share(good, 600) > max(0.01, 5 * spent), "where a layer drafts, others may be better"
 
 
 def test_where_the_models_own_head_is_trimmed_it_is_not_drafted_with_whole() -> None:

@@ -187,15 +187,35 @@ WATCHED = {
     "copies twice over": Speculate(
         (Draft(0, NgramLookup(), 2, otherwise=Draft(0, NgramLookup(1, 1), 2)),), turns=4
     ),
-    "shadows": NextToken((0,), (Shadow(0, (1,), 1),), turns=4),
 }
 
 
 @pytest.mark.parametrize("name", WATCHED)
 def test_one_turn_where_python_has_a_say(backend: Backend, name: str) -> None:
-    run, policy = begun(backend, WATCHED[name], needs=Needs(shadow_layers=(1, 3), shadow_positions=4))
+    run, policy = begun(backend, WATCHED[name])
     run.step()
     assert len(policy.outcomes) == 2
+
+
+def test_shadows_are_seen_after_the_last_turn(backend: Backend) -> None:
+    """Of the latest positions, or of all that the turns gave: what single turns show of the same ones."""
+    needs = Needs(shadow_layers=(1, 3), shadow_positions=4)
+    for positions, seen in ((2, 2), (None, 3)):
+        looks = (Shadow(0, (1,), positions),)
+        run, policy = begun(backend, NextToken((0,), looks, turns=3), needs=needs)
+        run.step()
+        assert [len(outcome.shadows) for outcome in policy.outcomes] == [0, 0, 0, 1]
+        plans = [NextToken((0,), (Shadow(0, (1,), 1),))] * 3
+        alone, one_by_one = begun(backend, *plans, needs=needs)
+        for _ in range(3):
+            alone.step()
+        singles = [outcome.shadows[0] for outcome in one_by_one.outcomes[1:]][-seen:]
+        [found] = policy.outcomes[-1].shadows
+        assert found.matches == tuple([match for one in singles for match in one.matches])
+        assert found.confidences == pytest.approx([share for one in singles for share in one.confidences])
+        times = [outcome.times.shadow for outcome in policy.outcomes]
+        assert times[:3] == [0, 0, 0]
+        assert 0 < times[3] < run.statistics.step_seconds[3]
 
 
 def test_one_turn_where_somebody_stops_the_text(backend: Backend) -> None:
