@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <string>
 #include <vector>
 
 #include "bindings/busy.h"
@@ -68,8 +69,10 @@ RoundDrafts parse_drafts(const py::handle& item) {
       return parse_layer(parts);
     case 5:
       return parse_exits(parts);
-    default:
+    case 7:
       return parse_tree(parts);
+    default:
+      throw py::type_error("drafts of " + std::to_string(parts.size()) + " parts: there are 3, 4, 5 or 7");
   }
 }
 

@@ -117,8 +117,10 @@ class RoundDrafting {
       } else if (drafts.kind != DraftKind::none && parts_.drafter == nullptr) {
         throw ConfigurationError("a round with drafts needs a drafter: give one");
       }
-      if (drafts.kind == DraftKind::exits && parts_.exits == nullptr)
+      if (drafts.kind != DraftKind::exits) continue;
+      if (parts_.exits == nullptr)
         throw ConfigurationError("a round with predicted exits needs exit predictors: give some");
+      for (const int layer : drafts.layers) parts_.exits->of(layer);
     }
   }
 

@@ -21,11 +21,12 @@ from specee.backends.protocol import (
     Ints,
     LayerChainCall,
     RoundCall,
+    RoundDrafts,
     SequenceState,
     TreeCall,
     Work,
 )
-from specee.errors import ConfigurationError
+from specee.errors import ConfigurationError, RowError
 from specee.types import ModelConfig, Sampling
 
 
@@ -126,12 +127,26 @@ class Drafting:
         self.made = [Made(call) for call in calls]
         self.draft = self.draft_head = 0.0
         for call in calls:
-            if call.drafts is None or isinstance(call.drafts, LayerChainCall):
-                continue
-            if parts.drafter is None:
-                raise ConfigurationError("a round with drafts needs a drafter: give one")
-            if isinstance(call.drafts, ExitChainCall) and parts.exits is None:
+            self._check(call.drafts)
+
+    def _check(self, drafts: RoundDrafts | None) -> None:
+        """Before anything is drafted."""
+        if drafts is None:
+            return
+        if isinstance(drafts, LayerChainCall):
+            layers = self._backend.config.num_layers
+            if not 1 <= drafts.layer <= layers:
+                raise RowError(f"cannot draft at layer {drafts.layer}: 1 to {layers} layers can be done")
+            return
+        if self._parts.drafter is None:
+            raise ConfigurationError("a round with drafts needs a drafter: give one")
+        if isinstance(drafts, ExitChainCall):
+            if self._parts.exits is None:
                 raise ConfigurationError("a round with predicted exits needs exit predictors: give some")
+            if unknown := [layer for layer in drafts.layers if layer not in self._parts.exits.layers]:
+                raise RowError(
+                    f"layer {unknown[0]} has no exit predictor: allowed are {self._parts.exits.layers}"
+                )
 
     def run(self) -> None:
         """What is drafted before it is rows comes first: a block drafts beside no rows."""

@@ -132,12 +132,7 @@ class Executor:
         """Whether a plan that did so before certainly fits what its sequences may still be given."""
         if not isinstance(plan, Speculate):
             return True
-        for draft in plan.drafts:
-            most = draft.length if draft.otherwise is None else max(draft.length, draft.otherwise.length)
-            nested = draft.otherwise is not None and draft.otherwise.otherwise is not None
-            if nested or most >= self._sequences[draft.sequence].remaining:
-                return False
-        return True
+        return False not in [draft.most < self._sequences[draft.sequence].remaining for draft in plan.drafts]
 
     def _tree(self, draft: Draft, sequence: ActiveSequence) -> Pair:
         request = sequence.request

@@ -112,11 +112,11 @@ class Generation:
                 outcomes.append(Outcome(self._commit(settled, committed), clock.times))
             spent = time.perf_counter() - begin
             self._count(outcomes, spent)
+            if self._latency is not None:
+                self._refine(plan, outcomes)
             if plan.shadows:  # what was committed is counted, also when this is interrupted
                 outcomes[-1] = self._executor.look(plan, committed, outcomes[-1], clock)
                 self.statistics.amend(outcomes[-1], time.perf_counter() - begin - spent)
-            if self._latency is not None:
-                self._refine(plan, outcomes)
             for outcome in outcomes:
                 self._policy.observe(outcome)
         except BaseException:
@@ -131,10 +131,11 @@ class Generation:
         """
         if not isinstance(plan, (NextToken, Speculate)) or type(plan.turns) is not int:
             return 1
-        known = self.statistics.step_seconds  # of an interrupted step nothing may be known
+        known = self.statistics.outcomes  # of an interrupted step nothing may be known
         if not known or True in [one.remaining == one.request.max_new_tokens for one in self._running]:
             return 1
-        return max(1, min(plan.turns, int(self._burst / max(known[-1], _TICK))))
+        latest = self.statistics.step_seconds[-1] - known[-1].times.shadow
+        return max(1, min(plan.turns, int(self._burst / max(latest, _TICK))))
 
     def _count(self, outcomes: Seq[Outcome], spent: float) -> None:
         """What was spent outside of backend calls is every turn's alike."""

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 
-from specee.policies import ExitLayer, LeaveEarly, Plan, PredictedExit, PredictedTree, Round
+from specee.policies import (
+    Draft,
+    ExitLayer,
+    LeaveEarly,
+    Plan,
+    PredictedExit,
+    PredictedTree,
+    Round,
+    Speculate,
+)
 
 
 def in_step(plan: Plan, rounds: Seq[Round]) -> bool:
@@ -13,10 +22,19 @@ def in_step(plan: Plan, rounds: Seq[Round]) -> bool:
     Not where tokens leave unverified, nor where drafts have gone to layers of their own; and trees that stop
     to be pruned go there beside nobody else.
     """
+    if isinstance(plan, Speculate) and True in [_asks(draft) for draft in plan.drafts]:
+        return False
     kinds = {None if entry.source is None else type(entry.source) for entry in rounds}
-    if isinstance(plan, LeaveEarly) or PredictedExit in kinds:
+    if isinstance(plan, LeaveEarly):
         return False
     return PredictedTree not in kinds or len(kinds) == 1
+
+
+def _asks(draft: Draft) -> bool:
+    """Whether its row goes to layers where predictors are asked, also where none lets it go."""
+    if type(draft.source) is PredictedExit and draft.length:
+        return True
+    return draft.otherwise is not None and _asks(draft.otherwise)
 
 
 def verified_rows(rounds: Seq[Round], layers: int) -> tuple[int, list[tuple[int, int]]]:

@@ -23,7 +23,7 @@ from specee.policies.plans import (
     ShadowTokens,
 )
 from specee.policies.predicted_choice import PredictedChoice
-from specee.policies.rounds import FEW_TURNS
+from specee.policies.rounds import ASKING_TURNS, FEW_TURNS
 from specee.policies.shadow_budget import ShadowBudget
 from specee.policies.tree_choice import TreeChoice
 
@@ -62,6 +62,7 @@ class DraftChoice:
         self._trees = trees
         self._predicted = predicted
         self._predicting = False  # whether predictors are to draft in this round
+        self._beside = 1.0  # value of the best there is beside exit layers, plain decoding included
         self._value = 0.0  # of what is drafted, copies aside; 0 if nothing is
         self._exits_draft = False  # whether that is an exit layer: only then others are likely to be better
         self._sampled = sampled
@@ -71,8 +72,10 @@ class DraftChoice:
         self._look_at = 0.0
         self._pause = _PAUSE
         self._looked = 0  # length of the text then
+        self._looking = False  # whether that look is to come: after the turns of the plan
         self._looked_adapted = False
         self._maker: type[DraftSource] | None = None  # of what is drafted, copies aside
+        self._asking = False  # whether predictors have a part in it
         self._proved = 0  # its rounds in which drafts were right, less those in which none were
         self._near = False  # whether the best layer known is worth about what is done without it, or more
 
@@ -81,23 +84,26 @@ class DraftChoice:
 
         ``layers``: where predictors are to be asked, if they are.
         """
-        self._predicting = False
+        self._predicting = self._looking = False
         room = view.remaining - 1
         if room < 1:
             return None
         self._drafting = self._exit(objective)
         draft, value = None, 1.0
+        beside = 1.0
         if self._drafting is not None:
             adapted, plan = self._drafting
             source = ExitLayer(plan.layer, adapted)
             draft, value = Draft(view.id, source, min(plan.length, room), plan.stop_below), plan.value
         if self._block is not None:
             chain = self._block.best(objective, self._now)
+            beside = max(beside, chain.value)
             if chain.value > value:
                 length = min(chain.length, room)
                 draft, value = Draft(view.id, DrafterBlock(), length, chain.stop_below), chain.value
         if self._trees is not None:
             tree = self._trees.best(objective, self._now)
+            beside = max(beside, tree.value)
             if tree.value > value:
                 nodes, value = min(tree.nodes, room), tree.value
                 tree_of = PredictedTree() if tree.pruned else DrafterTree()
@@ -105,15 +111,18 @@ class DraftChoice:
                 draft = Draft(view.id, tree_of, nodes, tree.stop_below, layers=asked, deepen_from=deepen)
         if self._predicted is not None:
             left = self._predicted.best(objective, self._now)
+            beside = max(beside, left.value)
             if left.value > max(value, _GAIN):
                 length, value = min(left.length, room), left.value
                 draft, self._predicting = Draft(view.id, PredictedExit(), length, layers=layers), True
         kind = None if draft is None else type(draft.source)
         self._exits_draft = kind is ExitLayer
+        self._asking = kind in (PredictedTree, PredictedExit)
         maker = DrafterBlock if kind in _OF_BLOCK else kind
         if maker is not self._maker:
             self._maker, self._proved = maker, 0
         self._value = 0.0 if draft is None else value
+        self._beside = beside
         if self._lookup is not None:
             copies, choice = self._lookup
             copy = choice.best(objective, self._now)
@@ -134,7 +143,7 @@ class DraftChoice:
             return None
         for adapted, choice in sorted(self._exits.items(), key=self._latest_look):
             if layers := self._promising(choice, objective, most):
-                self._looked, self._looked_adapted = view.length, adapted
+                self._looked, self._looked_adapted, self._looking = view.length, adapted, True
                 self._wait()
                 return Shadow(view.id, layers, POSITIONS, adapted)
         self._wait()
@@ -151,7 +160,9 @@ class DraftChoice:
     def learn(self, entry: Round) -> None:
         """What came of the drafts of a round."""
         self._now += max(1.0, len(entry.tokens) / _TOKENS)
-        if entry.drafted and not copied(entry):
+        if self._looking:
+            self._looked += len(entry.tokens)
+        if self._maker is not None and not copied(entry):
             proved = self._proved + (_RIGHT if entry.accepted else -1)
             self._proved = max(0, min(proved, _RIGHT * (FEW_TURNS - 1)))
         if self._predicting and self._predicted is not None and not copied(entry):
@@ -187,7 +198,8 @@ class DraftChoice:
     @property
     def settled(self) -> int:
         """Rounds that a plan is good for: one while its source is on trial, more as it proves to be right."""
-        return 1 + self._proved // _RIGHT
+        turns = 1 + self._proved // _RIGHT
+        return min(turns, ASKING_TURNS) if self._asking else turns
 
     def skip(self, rounds: int, seconds: float) -> None:
         """Quiet rounds have passed."""
@@ -208,7 +220,7 @@ class DraftChoice:
             plan = choice.best(objective, self._now)
             if plan is not None and (best is None or plan.value > best[1].value):
                 best = adapted, plan
-        near = best is not None and best[1].value > NEAR * max(1.0, self._value)
+        near = best is not None and best[1].value > NEAR * self._beside
         if near is not self._near:
             self._look_at, self._pause = self._now, _PAUSE  # more is to be found: beside it, or elsewhere
         self._near = near

@@ -11,7 +11,9 @@ class Latency(NamedTuple):
     """Seconds, by rows that pass together.
 
     ``layer[i]``: one layer, ``head[i]``: the model's head, each for ``rows[i]`` rows (ascending, from 1).
-    ``call``: what a native call costs beside them, ``step``: what the loop does for a turn.
+    ``call``: what a native call costs beside them, ``step``: what the loop does for a turn. A drafted token
+    costs no more than its layers and head: true where a call drafts whole rounds; where code of the user has
+    a say there are two calls and some Python for each, which no policy reckons with.
     """
 
     rows: tuple[int, ...]

@@ -57,18 +57,14 @@ class _Kept:
         self.plan, self.left, self.resting = plan, left, resting
         self.sequences = [view.id for view in views]
         drafts = plan.drafts if isinstance(plan, Speculate) else ()
-        self._longest = max([_most(draft) for draft in drafts], default=0)
+        self._longest = max([draft.most for draft in drafts], default=0)
         self.rounds, self.seconds = 0, 0.0
 
     def still(self, views: Sequence[SequenceView]) -> bool:
         """Whether there is nothing to decide yet, and room for what the plan drafts in every sequence."""
-        if self.left <= 0 or len(views) != len(self.sequences):
+        if self.left <= 0 or [view.id for view in views] != self.sequences:
             return False
         return self._longest < min([view.remaining for view in views])
-
-
-def _most(draft: Draft) -> int:
-    return draft.length if draft.otherwise is None else max(draft.length, draft.otherwise.length)
 
 
 class Measured:
@@ -160,22 +156,19 @@ class Measured:
             if self._heads and (shadow := choice.look(view, objective, seconds)) is not None:
                 shadows.append(shadow)
         views = observation.sequences
-        quiet = 0 if shadows else self._quiet(views)
-        turns = max(self._settled(views), min(quiet, ANY_TURNS))
+        turns = self._turns(views)
         plan = self._together(views, drafts, shadows, turns)
         if turns > 1 and not shadows:
+            quiet = min([self._choices[view.id].quiet for view in views])
             self._kept = _Kept(plan, views, quiet or turns, resting=quiet > 0)
         return plan
 
-    def _quiet(self, views: Sequence[SequenceView]) -> int:
-        """Rounds in which nothing will be planned anew, as nothing is drafted."""
-        return min([0 if view.fresh else self._choices[view.id].quiet for view in views])
-
-    def _settled(self, views: Sequence[SequenceView]) -> int:
+    def _turns(self, views: Sequence[SequenceView]) -> int:
         """Rounds that a plan is good for; DEL as published decides in every one."""
-        if not self._sampled:
+        if not self._sampled or True in [view.fresh for view in views]:
             return 1
-        return min([1 if view.fresh else self._choices[view.id].settled for view in views])
+        choices = [self._choices[view.id] for view in views]
+        return min(ANY_TURNS, *[max(choice.settled, choice.quiet) for choice in choices])
 
     def _together(
         self,

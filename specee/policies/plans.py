@@ -193,6 +193,11 @@ class Draft(NamedTuple):
     layers: tuple[int, ...] = ()
     deepen_from: float = 0.0
 
+    @property
+    def most(self) -> int:
+        """Tokens that it, or what it turns to, drafts at most."""
+        return self.length if self.otherwise is None else max(self.length, self.otherwise.most)
+
 
 class Shadow(NamedTuple):
     """See, after the step, what ``layers`` would have drafted at committed positions (DEL's shadow tokens).

@@ -28,6 +28,7 @@ from specee.policies.plans import (
     Speculate,
 )
 from specee.policies.risk import certified, generations_needed
+from specee.policies.rounds import ASKING_TURNS
 
 Mode = Literal["lossless", "approximate"]
 Layers = Literal["scheduled", "all"]
@@ -92,7 +93,7 @@ class SpecEE:
         """Every sequence by itself."""
         if self._approximate:
             return LeaveEarly(tuple([self._leave(view) for view in observation.sequences]))
-        return Speculate(tuple([self._draft(view) for view in observation.sequences]))
+        return Speculate(tuple([self._draft(view) for view in observation.sequences]), turns=ASKING_TURNS)
 
     def observe(self, outcome: Outcome) -> None:
         """Where tokens left, and how many drafts were right."""

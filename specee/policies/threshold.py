@@ -65,7 +65,7 @@ class Threshold:
             self._source,
             lambda _: self._longest,
             lambda view: self._of(view.id).threshold,
-            turns=FEW_TURNS,  # in which it moves by less than half a hundredth
+            turns=FEW_TURNS,  # in which it moves by half a hundredth
         )
 
     def observe(self, outcome: Outcome) -> None:

@@ -103,6 +103,7 @@ specee::RoundDrafts some_drafts(const Engine& engine, const Parts& parts, Text& 
   for (int layer = 1; layer <= deepest; ++layer)
     if (random.chance(80)) drafts.layers.push_back(layer);
   drafts.threshold = random.chance(50) ? 0.3f : 0.6f;
+  drafts.limits.stop_below = random.chance(50) ? 0.7f : 0.0f;
   return drafts;
 }
 

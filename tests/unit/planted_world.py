@@ -9,6 +9,7 @@ from specee.policies import (
     Draft,
     ExitLayer,
     Latency,
+    LeaveEarly,
     ModelView,
     NextToken,
     NgramLookup,
@@ -53,13 +54,26 @@ class World:
         self.plans: list[Plan] = []
         self.latency = LATENCY
         self.tokens = 0
+        self.times: list[Times] = []  # of rounds
 
-    def step(self) -> Plan:
+    def step(self, together: int = 1) -> Plan:
+        """A plan, and as many of its turns as that, if it is good for so many."""
         plan = self.policy.plan(Observation(tuple(self.views.values()), self.latency))
         self.plans.append(plan)
+        assert not isinstance(plan, LeaveEarly)
+        turns = min(together, plan.turns)
+        for turn in range(turns):
+            rounds = self._turn(plan, last=turn == turns - 1)
+            if any(isinstance(entry.source, NgramLookup) for entry in rounds):
+                break
+        return plan
+
+    def _turn(self, plan: NextToken | Speculate, *, last: bool) -> list[Round]:
         named = plan.drafts if isinstance(plan, Speculate) else [None] * len(self.views)
         rounds = [self._round(one, draft) for one, draft in zip(self.views.values(), named, strict=True)]
-        shadows = [seen for shadow in plan.shadows for seen in self._seen(shadow, rounds)]
+        last = last or any(isinstance(entry.source, NgramLookup) for entry in rounds)
+        looks = plan.shadows if last else ()
+        shadows = [seen for shadow in looks for seen in self._seen(shadow, rounds)]
         for entry in rounds:
             old = self.views[entry.sequence]
             size = len(entry.tokens)
@@ -67,12 +81,13 @@ class World:
             self.tokens += size
         states = sum(len(seen.matches) for seen in shadows)
         shadow = 2e-4 + states * 1e-5 if states else 0.0
-        self.policy.observe(Outcome(tuple(rounds), Times(0.0, 0.0, 3e-3, 2e-4, shadow), tuple(shadows)))
-        return plan
+        self.times.append(Times(0.0, 0.0, 3e-3, 2e-4, shadow))
+        self.policy.observe(Outcome(tuple(rounds), self.times[-1], tuple(shadows)))
+        return rounds
 
-    def steps(self, count: int) -> Plan:
+    def steps(self, count: int, together: int = 1) -> Plan:
         for _ in range(count):
-            plan = self.step()
+            plan = self.step(together)
         return plan
 
     def _round(self, one: SequenceView, draft: Draft | None) -> Round:

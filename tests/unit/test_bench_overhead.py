@@ -143,6 +143,23 @@ def test_policies_take_turns_and_have_shares(folder: Path) -> None:
     assert found["policies"]["autoregressive"]["tokens_per_step"] == 1.0
 
 
+def test_a_slow_machine_gets_as_many_turns_a_call(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one on which plain decoding gives 300 tokens/s: everybody is given longer alike."""
+    real, given = specee.Model.start, []
+
+    def start(self: specee.Model, *arguments: Any, burst: float = 0.03, **options: Any) -> Any:
+        given.append(burst)
+        return real(self, *arguments, burst=burst, **options)
+
+    monkeypatch.setattr(specee.Model, "start", start)
+    monkeypatch.setattr(overhead, "RATE", 1e6)
+    found = overhead.measure(
+        ["prompt-lookup"], weights="fp32", model=str(folder), threads=1, rounds=1, tokens=9, most_prompts=1
+    )
+    assert given[-1] == pytest.approx(found["burst_ms"] / 1e3)
+    assert given[-1] > 0.03
+
+
 @pytest.mark.parametrize(("tokens", "rounds"), [(1, 3), (8, 0)])
 def test_what_has_no_later_step_is_refused(tokens: int, rounds: int) -> None:
     with pytest.raises(ConfigurationError, match=f"tokens={tokens}, rounds={rounds}"):

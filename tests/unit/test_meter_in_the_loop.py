@@ -104,5 +104,9 @@ def test_rows_of_a_verification() -> None:
     assert in_step(Speculate(()), [pruned, away])
     assert not in_step(Speculate(()), [pruned, copies])
     assert not in_step(Speculate(()), [pruned, none])
-    assert not in_step(Speculate(()), [a_round(PredictedExit(), 1)])
+    asked = Draft(0, PredictedExit(), 2)
+    for plan in (Speculate((asked,)), Speculate((Draft(0, NgramLookup(), 2, otherwise=asked),))):
+        assert not in_step(plan, [a_round(PredictedExit(), 1)])
+        assert not in_step(plan, [none]), "its row has been asked about, in vain"
+    assert in_step(Speculate((asked._replace(length=0),)), [none])
     assert not in_step(LeaveEarly(()), [pruned])

@@ -1,0 +1,223 @@
+"""How long plans of ``del`` and ``auto`` are good: as long as their drafts have earned, and no longer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+
+from specee.policies import (
+    ExitLayer,
+    ModelView,
+    NextToken,
+    NgramLookup,
+    Observation,
+    Plan,
+    PredictedExit,
+    Round,
+    Speculate,
+    make_policy,
+)
+from specee.policies.draft_choice import POSITIONS, DraftChoice
+from specee.policies.exit_choice import ExitChoice
+from specee.policies.objective import Objective
+from specee.policies.plans import ExitView
+from specee.policies.rounds import ANY_TURNS, ASKING_TURNS, FEW_TURNS
+from tests.unit.planted_world import LATENCY, LAYERS, World, begun, draft_of, view
+from tests.unit.test_block_choice import Blocks
+
+
+def right(from_layer: int, rate: float = 0.97):  # type: ignore[no-untyped-def]
+    return lambda layer, _: rate if layer >= from_layer else 0.1
+
+
+def turns(world: World, latest: int = 20) -> list[int]:
+    found = []
+    for plan in world.plans[-latest:]:
+        assert isinstance(plan, (NextToken, Speculate))
+        found.append(plan.turns)
+    return found
+
+
+def test_a_source_earns_its_turns_and_loses_them() -> None:
+    world = World(begun("del"), right(8, 1.0))
+    assert world.step().turns == 1, "a prompt"  # type: ignore[union-attr]
+    world.steps(3)
+    assert max(turns(world)) < FEW_TURNS
+    world.steps(60)
+    assert turns(world) == [FEW_TURNS] * 20
+    assert draft_of(world.plans[-1]) is not None
+    world.rates = lambda *_: 0.0
+    world.steps(FEW_TURNS + 4)
+    while draft_of(world.plans[-1]) is not None:
+        world.step()
+        assert len(world.plans) < 100, "nothing was learnt from failures"
+    failing = [plan.turns for plan in world.plans if draft_of(plan) is not None][-3:]  # type: ignore[union-attr]
+    assert min(failing) < FEW_TURNS
+
+
+def test_a_new_source_is_on_trial() -> None:
+    policy = begun("auto", ModelView(LAYERS, drafter=2.0))
+    world = Blocks(policy, right(4, 1.0))
+    for share in (0.97, 0.0) * 3:
+        world.right, world.rates = share, right(4, 1.0 - share)
+        world.steps(80)
+    seen: set[bool] = set()
+    for before, after in pairwise([(makes(plan), plan) for plan in world.plans]):
+        if after[0] is not None and after[0] != before[0]:
+            assert after[1].turns == 1  # type: ignore[union-attr]
+            seen.add(after[0])
+    assert seen == {True, False}, "it went both ways"
+    assert max(turns(world, 480)) >= FEW_TURNS
+
+
+def makes(plan: Plan) -> bool | None:
+    """Whether it is an exit layer that drafts, copies aside, or the block; None if nothing does."""
+    draft = draft_of(plan)
+    while draft is not None and isinstance(draft.source, NgramLookup):
+        draft = draft.otherwise
+    return None if draft is None else isinstance(draft.source, ExitLayer)
+
+
+def test_every_round_decides_where_all_of_them_are_looked_at() -> None:
+    for policy in ("del:faithful=true", "del:sampled=false"):
+        world = World(begun(policy), right(8))
+        world.steps(60)
+        assert turns(world, 60) == [1] * 60
+
+
+def test_in_a_batch_those_that_rest_do_not_hurry_the_others() -> None:
+    world = World(begun("del"), right(8, 1.0), count=2)
+    single = world._round
+
+    def one_fails(one, draft):  # type: ignore[no-untyped-def]
+        made = single(one, draft)
+        return made if one.id == 0 or not made.drafted else made._replace(tokens=(1,), accepted=0)
+
+    seen = world._seen
+    world._round = one_fails  # type: ignore[method-assign]
+    world._seen = lambda shadow, rounds: [  # type: ignore[method-assign]
+        one if one.sequence == 0 else one._replace(matches=(False,) * len(one.matches))
+        for one in seen(shadow, rounds)
+    ]
+    world.steps(150)
+    drafting = [plan for plan in world.plans[-60:] if draft_of(plan, 0) and not draft_of(plan, 1)]
+    assert len(drafting) > 40
+    assert Counter(plan.turns for plan in drafting).most_common(1)[0][0] == FEW_TURNS  # type: ignore[union-attr]
+
+
+def test_a_plan_is_kept_for_its_turns_and_made_anew_for_a_reason() -> None:
+    def kept() -> World:
+        world = World(begun("auto"), right(8, 1.0))
+        world.steps(80)
+        while True:  # to the first round of a plan without a look
+            before = world.plans[-1]
+            plan = world.step()
+            if plan is not before and not plan.shadows and draft_of(plan) is not None:
+                assert turns(world, 1) == [FEW_TURNS]
+                return world
+
+    world = kept()
+    first = world.plans[-1]
+    for _ in range(FEW_TURNS - 1):
+        assert world.step() is first
+    assert world.step() is not first
+
+    world = kept()
+    world.copies = 1.0  # copies come before all else
+    first = world.plans[-1]
+    assert isinstance(first, Speculate)
+    assert first.drafts[0].otherwise is not None
+    assert world.step() is first
+    assert world.step() is not first, "a copy is something to learn from"
+
+    world = kept()
+    world.latency = LATENCY._replace(step=LATENCY.step * 2)
+    assert world.step() is not world.plans[-2]
+
+    world = kept()
+    [one] = world.views.values()
+    first = world.plans[-1]
+    assert isinstance(first, Speculate)
+    world.views = {0: one._replace(remaining=max(draft.most for draft in first.drafts))}
+    assert world.step() is not first, "no room for what it drafts"
+
+    world = kept()
+    world.views = {1: view(1)}
+    assert world.step() is not world.plans[-2], "another text"
+
+
+def test_what_is_learnt_is_the_same_with_turns_together() -> None:
+    """Nearly: decisions come later, and are as good."""
+    given = []
+    for together in (1, FEW_TURNS):
+        world = World(begun("del"), right(8, 0.8))
+        rounds = 0
+        while rounds < 300:
+            before = len(world.times)
+            world.step(together)
+            rounds += len(world.times) - before
+        given.append(world.tokens / rounds)
+        assert max(turns(world)) == FEW_TURNS
+    assert given[1] > 0.85 * given[0]
+
+
+def test_resting_plans_are_good_until_a_look_is_due() -> None:
+    world = World(begun("del"), lambda *_: 0.0)
+    world.steps(300)
+    assert FEW_TURNS < max(turns(world, 60)) <= ANY_TURNS
+
+
+def test_rounds_without_drafts_are_no_proof() -> None:
+    """Predictors that let nothing go lose their turns; while they are asked there are few of them."""
+    choice = DraftChoice({}, None, sampled=True)
+    choice._maker = PredictedExit
+    for tokens, accepted, drafted in ((3, 2, 2), (1, 0, 0)):
+        for _ in range(20):
+            source = PredictedExit() if drafted else None
+            choice.learn(Round(0, (1,) * tokens, source, drafted, accepted, (0.9,) * drafted))
+        assert choice.settled == (FEW_TURNS if drafted else 1)
+    choice._proved, choice._asking = 20, True
+    assert choice.settled == ASKING_TURNS
+
+
+def test_specee_asks_again_soon() -> None:
+    exits = ExitView((3, 9), (0.5, 0.3))
+    policy = make_policy("specee")
+    policy.begin(ModelView(LAYERS, drafter=0.5, exits=exits))
+    plan = policy.plan(Observation((view(),), LATENCY))
+    assert isinstance(plan, Speculate)
+    assert plan.turns == ASKING_TURNS
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_where_an_exit_layer_pays_looks_come_steadily(seed: int) -> None:
+    """A layer is not compared with itself: chance alone must not start the search anew."""
+    policy = begun("del")
+    world = World(policy, right(10, 0.8), seed=seed)
+    world.steps(100)
+    choice = policy._choices[0]  # type: ignore[attr-defined]
+    flips, before = 0, choice._near
+    for _ in range(600):
+        world.step()
+        flips += choice._near is not before
+        before = choice._near
+    assert flips < 20
+
+
+def test_a_look_is_not_at_what_the_one_before_saw() -> None:
+    """It comes after the turns of its plan, when the text is longer than it was."""
+    layers = [(layer, 1.0) for layer in range(1, LAYERS)]
+    choice, objective = (
+        DraftChoice({False: ExitChoice(layers)}, None, sampled=True),
+        Objective(LATENCY, LAYERS),
+    )
+    for _ in range(200):
+        choice.note(1.0, 0.0)  # there is time for looks
+    assert choice.look(view(length=40), objective, objective) is not None
+    choice.learn(Round(0, (1,) * 20))
+    for length, looks in ((59 + POSITIONS, False), (60 + POSITIONS, True)):
+        choice._look_at = 0.0
+        choice.draft(view(length=length), objective)
+        assert (choice.look(view(length=length), objective, objective) is not None) is looks
