@@ -25,8 +25,9 @@ def backend(threads: int) -> CpuBackend:
 def test_a_layer_waits_five_times_and_the_head_once() -> None:
     costs = measure(backend(threads=2), rows=4, context=40)
     assert costs.barriers == 5 * CONFIG.num_layers + 1
-    assert all(seconds >= 0 for seconds in costs.steps.values())
-    assert 0 < sum(costs.steps.values()) < 1.5 * costs.wall + 1e-3
+    assert all(seconds > 0 for step, seconds in costs.steps.items() if step != "wait")
+    assert costs.steps["wait"] >= 0
+    assert costs.wall > 0
 
 
 def test_a_long_context_that_heads_cannot_share_evenly_waits_once_more() -> None:
