@@ -59,10 +59,10 @@ class NativeRounds:
         """Whether the backend can draft it by itself: what it makes, or copies and else what it makes."""
         if type(draft.source) is NgramLookup:
             rest = draft.otherwise
-            return self._copier is not None and (rest is None or self._made(rest))
-        return self._made(draft)
+            return self._copier is not None and (rest is None or self._can(rest))
+        return self._can(draft)
 
-    def _made(self, draft: Draft) -> bool:
+    def _can(self, draft: Draft) -> bool:
         return draft.otherwise is None and type(draft.source) in self._makers
 
     def plain(self, sequences: Seq[ActiveSequence], clock: Clock, turns: int) -> Iterator[Turn]:
@@ -83,10 +83,10 @@ class NativeRounds:
         calls = [self._call(one) for one in wanted]
         if True in [call.drafts is not None for call in calls]:
             heads = self._heads
-            made = self._backend.run_rounds(calls, heads.drafter, heads.drafter_head, turns, heads.exits)
+            given = self._backend.run_rounds(calls, heads.drafter, heads.drafter_head, turns, heads.exits)
         else:
-            made = self._backend.run_rounds(calls, turns=turns)
-        for done in made:
+            given = self._backend.run_rounds(calls, turns=turns)
+        for done in given:
             settled = [_settled(*pair) for pair in zip(wanted, done.texts, strict=True)]
             yield Turn(settled, _counted(clock, done))
             clock = Clock()
@@ -97,11 +97,11 @@ class NativeRounds:
         copies: CopyCall | None = None
         drafts: RoundDrafts | None = None
         if tree is None and draft.length:
-            made = _behind_copies(draft)
-            if made is not draft and self._copier is not None:
+            behind = _behind_copies(draft)
+            if behind is not draft and self._copier is not None:
                 copies = self._copier.wanted(draft)
-            if made is not None and made.length:
-                drafts = self._makers[type(made.source)].wanted(made, state, request.sampling)
+            if behind is not None and behind.length:
+                drafts = self._makers[type(behind.source)].wanted(behind, state, request.sampling)
         return RoundCall(state, request.sampling, request.eos, sequence.remaining, drafts, copies)
 
 
