@@ -87,6 +87,7 @@ def right_and_wrong(kinds: Counter[str]) -> bool:
     return all(kinds[f"{name} made"] > kinds[f"{name} right"] > 0 for name in names)
 
 
+@pytest.mark.parametrize("engine", all_engines())
 def test_rounds_give_the_text_of_plain_decoding(engine: Engine) -> None:
     seed = int(np.random.default_rng().integers(2**31))
     print("seed", seed)
