@@ -127,7 +127,5 @@ def _settled(wanted: Wanted, text: RoundText) -> Settled:
         first = len(sequence.text)  # the slot of the first draft
         path = tuple([slot - first for slot in accepted])
         made = draft if copied else _behind_copies(draft) or draft
-        entry = drafted_round(sequence.id, made.source, tokens, path, confidences, depth)
-        if exits:
-            entry = entry._replace(exits=exits)
+        entry = drafted_round(sequence.id, made.source, tokens, path, confidences, depth, exits)
     return Settled(sequence, entry, sequence.end_after(tokens), None)

@@ -74,10 +74,11 @@ def drafted_round(
     path: tuple[int, ...],
     confidences: tuple[float, ...],
     depth: int,
+    exits: tuple[int, ...] = (),
 ) -> Round:
     """Of drafts that the backend has made by itself. ``path``: the accepted ones, counted from 0."""
     if not confidences:
         return Round(sequence, tokens)
     if not isinstance(source, DrafterTree):
-        return Round(sequence, tokens, source, len(confidences), len(path), confidences)
+        return Round(sequence, tokens, source, len(confidences), len(path), confidences, exits=exits)
     return Round(sequence, tokens, source, len(confidences), len(path), confidences, path, depth)
