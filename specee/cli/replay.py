@@ -63,13 +63,14 @@ def lines(trace: Trace, runs: Sequence[Replay]) -> Iterator[str]:
     yield f"{trace.name}: {len(trace.texts)} texts, {trace.generated} tokens, {trace.layers} layers"
     yield (
         f"{'policy':<{_WIDTH}}{'over plain':>12}{'drafting':>10}{'accepted':>10}{'a round':>9}"
-        f"{'in shadow':>11}{'replan us':>11}{'median':>8}  drafted by"
+        f"{'in shadow':>11}{'us a round':>11}{'a plan':>8}{'90 %':>7}  drafted by"
     )
     for run in runs:
-        mean, median = (1e6 * seconds for seconds in run.deciding)
+        round_us, plan_us, most_us = (1e6 * seconds for seconds in (run.deciding, *run.replanning))
         yield (
             f"{run.policy:<{_WIDTH}}{run.ratio:>12.3f}{run.drafting_share:>10.1%}{run.acceptance:>10.1%}"
-            f"{run.accepted_each:>9.2f}{run.shadow_share:>11.2%}{mean:>11.1f}{median:>8.1f}  {_sources(run)}"
+            f"{run.accepted_each:>9.2f}{run.shadow_share:>11.2%}{round_us:>11.1f}{plan_us:>8.1f}{most_us:>7.1f}"
+            f"  {_sources(run)}"
         )
 
 

@@ -162,15 +162,15 @@ class DraftChoice:
         self._now += max(1.0, len(entry.tokens) / _TOKENS)
         if self._looking:
             self._looked += len(entry.tokens)
-        if self._maker is not None and not copied(entry):
+        if self._maker is not None and not _copied(entry):
             proved = self._proved + (_RIGHT if entry.accepted else -1)
             self._proved = max(0, min(proved, _RIGHT * (FEW_TURNS - 1)))
-        if self._predicting and self._predicted is not None and not copied(entry):
+        if self._predicting and self._predicted is not None and not _copied(entry):
             self._predicted.learn(entry, self._now)
             return
         if not entry.drafted and not entry.pruned:
             return
-        if copied(entry):
+        if _copied(entry):
             if self._lookup is not None:
                 self._lookup[1].learn(entry.drafted, entry.accepted, self._now)
             return
@@ -238,13 +238,13 @@ class DraftChoice:
     def _affordable(self, view: SequenceView, objective: Objective) -> int:
         """How many layers the budget allows a look at; within a prompt the full model has to be asked too."""
         coming = view.remaining * objective.plain / objective.sequences  # a step is all sequences' together
+        left = self._budget.left(coming, near=self._near)
         for layers in range(LAYERS, 0, -1):
-            states = POSITIONS * (layers + view.fresh)
-            if self._budget.affords(objective.shadow_seconds(states), coming, near=self._near):
+            if objective.shadow_seconds(POSITIONS * (layers + view.fresh)) <= left:
                 return layers
         return 0
 
 
-def copied(entry: Round) -> bool:
+def _copied(entry: Round) -> bool:
     """Whether its drafts are of the text."""
     return isinstance(entry.source, NgramLookup)

@@ -25,8 +25,9 @@ class Evidence:
 
     def add(self, matches: Sequence[bool], confidences: Sequence[float], now: float) -> None:
         """Drafts of round ``now``, which is not before any earlier one."""
-        self.fade(DECAY ** (now - self._round))
-        self._round = now
+        if now != self._round:
+            self.fade(DECAY ** (now - self._round))
+            self._round = now
         threshold = self.threshold
         for match, confidence in zip(matches, confidences, strict=True):
             sure = confidence >= threshold
@@ -65,7 +66,8 @@ class Evidence:
 
     def weight(self, now: float) -> float:
         """How many drafts' worth it is by round ``now``."""
-        return (self._hits + self._misses) * float(DECAY ** (now - self._round))
+        seen, age = self._hits + self._misses, now - self._round
+        return seen * float(DECAY**age) if age else seen
 
     @property
     def seen(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from math import sqrt
 from typing import NamedTuple
@@ -104,21 +105,39 @@ class ExitChoice:
         """
         able: list[int] = []
         hopeless: list[int] = []
-        bound, hopeful = 1.0, False
+        unseen: list[int] = []  # under one bound, descending
+        bound = 1.0
         for layer in reversed(self._layers):
             evidence = self._evidence.get(layer)
             seen = 0.0 if evidence is None else evidence.weight(now)
-            if evidence is not None and seen >= _FRESH:
-                rate = evidence.rate
-                bound = min(bound, rate + sqrt(rate * (1 - rate) / (seen + 1)) + 0.5 / (seen + 1))
-                hopeful = objective.best(layer, self._heads[layer], bound).value > at_least
-                if not hopeful:
-                    hopeless.append(layer)
+            if evidence is None or seen < _FRESH:
+                unseen.append(layer)
                 continue
-            hopeful = hopeful or objective.best(layer, self._heads[layer], bound).value > at_least
-            if hopeful:
-                able.append(layer)
+            if unseen:
+                able += self._hopeful(unseen, objective, bound, at_least)
+                unseen.clear()
+            rate = evidence.rate
+            bound = min(bound, rate + sqrt(rate * (1 - rate) / (seen + 1)) + 0.5 / (seen + 1))
+            if objective.best(layer, self._heads[layer], bound).value <= at_least:
+                hopeless.append(layer)
+        if unseen:
+            able += self._hopeful(unseen, objective, bound, at_least)
         return able[::-1], hopeless
+
+    def _hopeful(
+        self, layers: Sequence[int], objective: Objective, rate: float, at_least: float
+    ) -> Sequence[int]:
+        """Those of ``layers``, which descend, that are worth more than ``at_least``: from the first such on.
+
+        It is searched for by halves, unless there is none.
+        """
+
+        def hopeful(layer: int) -> bool:
+            return objective.best(layer, self._heads[layer], rate).value > at_least
+
+        if not hopeful(layers[-1]):
+            return ()
+        return layers[bisect_left(layers, True, hi=len(layers) - 1, key=hopeful) :]
 
     def _plan(self, layer: int, objective: Objective) -> ExitPlan:
         choice = objective.best(layer, self._heads[layer], self._evidence[layer].rate)
@@ -146,6 +165,8 @@ class ExitChoice:
 def _spread(layers: Sequence[int], most: int) -> tuple[int, ...]:
     """So many of them, evenly."""
     count = min(most, len(layers))
+    if count == len(layers):
+        return tuple(layers)
     return tuple([layers[len(layers) * (2 * i + 1) // (2 * count)] for i in range(count)])
 
 

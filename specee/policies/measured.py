@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from specee.errors import ConfigurationError
 from specee.policies.block_choice import BlockChoice
 from specee.policies.chain_cost import ChainCost
-from specee.policies.draft_choice import POSITIONS, DraftChoice, copied
+from specee.policies.draft_choice import POSITIONS, DraftChoice
 from specee.policies.exit_choice import ExitChoice
 from specee.policies.exit_schedule import ExitSchedule
 from specee.policies.latency import Latency
 from specee.policies.lookup_choice import LookupChoice
-from specee.policies.objective import LONGEST, Objective
+from specee.policies.objective import LONGEST, Objective, objective_of
 from specee.policies.plans import (
     Draft,
     DrafterBlock,
@@ -102,7 +102,7 @@ class Measured:
         self._model = model
         self._choices: dict[int, DraftChoice] = {}
         self._latency: Latency | None = None
-        self._objectives: dict[tuple[bool, int], Objective] = {}
+        self._objectives: dict[int, tuple[Objective, Objective]] = {}
         self._kept: _Kept | None = None
         step = -(-model.layers // _MOST_LAYERS) if self._sampled else 1
         own = tuple([(layer, 1.0) for layer in range(step, model.layers, step)])
@@ -141,34 +141,30 @@ class Measured:
 
     def plan(self, observation: Observation) -> Plan:
         """For each sequence its drafts and its looks."""
-        kept = self._kept
+        kept, views = self._kept, observation.sequences
         if kept is not None:
-            if kept.still(observation.sequences) and observation.latency is self._latency:
+            if kept.still(views) and observation.latency is self._latency:
                 return kept.plan
             self._wake(kept)
         objective, seconds = self._objective(observation)
         drafts: list[Draft | None] = []
         shadows: list[Shadow] = []
-        for view in observation.sequences:
+        turns = ANY_TURNS if self._sampled else 1  # DEL as published decides in every round
+        quiet = ANY_TURNS
+        for view in views:
             choice = self._choices.get(view.id) or self._new(view.id)
             layers = () if self._schedule is None else self._schedule.of(view.id)
-            drafts.append(None if view.fresh else choice.draft(view, objective, layers))
+            fresh = view.fresh
+            drafts.append(None if fresh else choice.draft(view, objective, layers))
             if self._heads and (shadow := choice.look(view, objective, seconds)) is not None:
                 shadows.append(shadow)
-        views = observation.sequences
-        turns = self._turns(views)
+            resting = choice.quiet
+            quiet = min(quiet, resting)
+            turns = 1 if fresh else min(turns, max(choice.settled, resting))
         plan = self._together(views, drafts, shadows, turns)
         if turns > 1 and not shadows:
-            quiet = min([self._choices[view.id].quiet for view in views])
             self._kept = _Kept(plan, views, quiet or turns, resting=quiet > 0)
         return plan
-
-    def _turns(self, views: Sequence[SequenceView]) -> int:
-        """Rounds that a plan is good for; DEL as published decides in every one."""
-        if not self._sampled or True in [view.fresh for view in views]:
-            return 1
-        choices = [self._choices[view.id] for view in views]
-        return min(ANY_TURNS, *[max(choice.settled, choice.quiet) for choice in choices])
 
     def _together(
         self,
@@ -179,28 +175,28 @@ class Measured:
     ) -> Plan:
         if not any(drafts):
             return NextToken(tuple([view.id for view in views]), tuple(shadows), turns)
-        nothing = self._lookup or NgramLookup()
-        pairs = zip(views, drafts, strict=True)
-        planned = tuple([draft or Draft(view.id, nothing, 0) for view, draft in pairs])
-        return Speculate(planned, tuple(shadows), turns)
+        if None in drafts:
+            nothing = self._lookup or NgramLookup()
+            pairs = zip(views, drafts, strict=True)
+            drafts = [draft or Draft(view.id, nothing, 0) for view, draft in pairs]
+        return Speculate(tuple(drafts), tuple(shadows), turns)  # type: ignore[arg-type]  # none is None now
 
     def observe(self, outcome: Outcome) -> None:
         """Learn what came of the drafts, and what was seen beside."""
-        kept = self._kept
+        rounds, times, kept = outcome.rounds, outcome.times, self._kept
+        kinds = {type(entry.source) for entry in rounds if entry.source is not None}
         if kept is not None:
             kept.left -= 1
-            if kept.resting and not any(entry.drafted or entry.pruned for entry in outcome.rounds):
+            if kept.resting and not kinds:
                 kept.rounds += 1
-                kept.seconds += outcome.times.total
+                kept.seconds += times.total
                 return
-            if kept.resting or True in [copied(entry) for entry in outcome.rounds]:
+            if kept.resting or NgramLookup in kinds:
                 self._wake(kept)
-        kinds = {type(entry.source) for entry in outcome.rounds if entry.source is not None}
         if kinds:
             self._learn_costs(outcome, kinds)
-        share = 1 / len(outcome.rounds)
-        shadow, total = outcome.times.shadow * share, outcome.times.total * share
-        for entry in outcome.rounds:
+        shadow, total = times.shadow / len(rounds), times.total / len(rounds)
+        for entry in rounds:
             choice = self._choices.get(entry.sequence) or self._new(entry.sequence)
             choice.learn(entry)
             choice.note(total, shadow)
@@ -219,9 +215,9 @@ class Measured:
             self._schedule.observe(entry.sequence, entry.exits)
         if self._pruning is not None:
             self._pruning.learn(outcome)
-        objective = self._objectives.get((True, len(outcome.rounds)))
-        if self._leaving is not None and objective is not None:
-            self._leaving.learn(outcome, objective)
+        found = self._objectives.get(len(outcome.rounds))
+        if self._leaving is not None and found is not None:
+            self._leaving.learn(outcome, found[1])
 
     def _wake(self, kept: _Kept) -> None:
         if kept.rounds:
@@ -245,14 +241,12 @@ class Measured:
             if self._pruning is not None:
                 self._pruning.begin(latency)
         count = len(observation.sequences)
-        seconds = self._made(latency, True, count)
-        return (seconds if self._measured else self._made(_LAYERS_ALONE, False, count)), seconds
-
-    def _made(self, latency: Latency, measured: bool, count: int) -> Objective:
-        key = measured, count
-        if key not in self._objectives:
-            self._objectives[key] = Objective(latency, self._model.layers, count)
-        return self._objectives[key]
+        if count not in self._objectives:
+            layers = self._model.layers
+            seconds = objective_of(latency, layers, count)
+            judged = seconds if self._measured else objective_of(_LAYERS_ALONE, layers, count)
+            self._objectives[count] = judged, seconds
+        return self._objectives[count]
 
     def _new(self, sequence: int) -> DraftChoice:
         exits = {kind: ExitChoice(heads) for kind, heads in self._heads.items()}

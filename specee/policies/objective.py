@@ -8,6 +8,7 @@ exit layer l and speculation length d. Here layers are replaced by measured seco
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from operator import truediv
 from typing import NamedTuple
@@ -36,6 +37,14 @@ class Acceptance(NamedTuple):
     rate_sure: float
     rate_unsure: float
 
+    @property
+    def steps(self) -> tuple[int, int, int]:
+        """In 64ths of all drafts: those that are sure, those of them that are accepted, all that are."""
+        sure, rate_sure, rate_unsure = self
+        kept = sure * rate_sure
+        right = kept + (1 - sure) * rate_unsure
+        return round(sure * _STEPS), round(kept * _STEPS), round(right * _STEPS)
+
 
 def _sums(share: float) -> tuple[float, ...]:
     """1 + share + ... + share^(n-1) for n = 1 ... LONGEST."""
@@ -54,13 +63,14 @@ _TOKENS = [tuple([1 + step / _STEPS * made for made in sums]) for step, sums in 
 
 
 class RoundTimes:
-    """``seconds`` of rounds of 0, 1, ... drafts."""
+    """``seconds`` of rounds of 0, 1, ... drafts. ``best``: what was found to be worth most, by its rates."""
 
-    __slots__ = ("_stopped", "seconds")
+    __slots__ = ("_stopped", "best", "seconds")
 
     def __init__(self, seconds: Sequence[float]) -> None:
         self.seconds = seconds
         self._stopped: dict[int, list[float]] = {}
+        self.best: dict[tuple[int, int, int], Choice] = {}
 
     def stopped(self, sure: int) -> list[float]:
         """Of rounds of 1, 2, ... drafts at most, of which ``sure`` 64ths go on to the next one."""
@@ -83,13 +93,17 @@ class Objective:
         self._step = latency.step + latency.call
         self._latency = latency
         self._best: dict[tuple[int, float, int], Choice] = {}
+        self._shadow: dict[int, float] = {}
         self._rounds: dict[tuple[int, float], RoundTimes] = {}
         self.plain = layers * self._layer[1] + self._head[1] + self._step
         """Seconds of a step of plain decoding."""
 
     def shadow_seconds(self, states: int) -> float:
         """Shadow tokens of that many states."""
-        return self._latency.head_seconds(states) + self._latency.call
+        found = self._shadow.get(states)
+        if found is None:
+            found = self._shadow[states] = self._latency.head_seconds(states) + self._latency.call
+        return found
 
     def seconds(self, layer: int, head: float, drafts: float) -> float:
         """A round of ``drafts`` tokens drafted at ``layer`` with a head of ``head`` times the bytes.
@@ -135,10 +149,16 @@ class Objective:
 
     def best_of(self, rounds: RoundTimes, rates: Acceptance) -> Choice:
         """The length worth most, drafting stopping after a draft that is not sure."""
-        sure, kept = round(rates.sure * _STEPS), round(rates.sure * rates.rate_sure * _STEPS)
+        steps = rates.steps
+        choice = rounds.best.get(steps)
+        if choice is None:
+            choice = rounds.best[steps] = self._best_of(rounds, *steps)
+        return choice
+
+    def _best_of(self, rounds: RoundTimes, sure: int, kept: int, right: int) -> Choice:
         if sure == _STEPS:
             return self.most(_TOKENS[kept], rounds.seconds[1:])
-        first = rates.sure * rates.rate_sure + (1 - rates.sure) * rates.rate_unsure
+        first = right / _STEPS
         return self.most([1 + first * made for made in _SUMS[kept]], rounds.stopped(sure))
 
     def most(self, tokens: Sequence[float], seconds: Sequence[float]) -> Choice:
@@ -149,3 +169,9 @@ class Objective:
         values = list(map(truediv, tokens, seconds))
         most = max(values)
         return Choice(values.index(most) + 1, most * self.plain)
+
+
+@lru_cache(maxsize=32)
+def objective_of(latency: Latency, layers: int, sequences: int) -> Objective:
+    """The same object for the same table: what one generation has worked out is there for the next."""
+    return Objective(latency, layers, sequences)

@@ -21,7 +21,7 @@ class ShadowBudget:
         else:
             self._elapsed += seconds
 
-    def affords(self, seconds: float, coming: float, *, near: bool) -> bool:
-        """Whether ``seconds`` can be spent, with plain decoding of all that may come taking ``coming``."""
+    def left(self, coming: float, *, near: bool) -> float:
+        """Seconds that can be spent, with plain decoding of all that may come taking ``coming``."""
         aside = (NEAR if near else ASIDE) * (self._elapsed + _AHEAD * coming)
-        return self._spent + seconds <= aside + DRAFTING * self._drafting
+        return aside + DRAFTING * self._drafting - self._spent

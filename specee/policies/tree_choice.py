@@ -9,6 +9,7 @@ trees, wrong nodes cost less, and the asking costs something: then other sizes a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import add
 from typing import NamedTuple
 
 from specee.policies.chain_cost import ChainCost
@@ -97,13 +98,11 @@ class TreeChoice:
 
     def _plan(self, objective: Objective, pruning: PruneCost | None) -> TreePlan:
         evidence, verified, pruned = self._evidence, self._verified(objective), pruning is not None
-        first, each = self._cost.first, self._cost.each
+        each, deep = self._cost.each, int(evidence.depth)
         accepted = evidence.accepted(pruned=pruned)[: self._most]
-        depth = evidence.depth
-        seconds = [
-            verified[nodes] + first + ((nodes if nodes < depth else depth) - 1) * each
-            for nodes in range(1, self._most + 1)
-        ]
+        chains = [self._cost.first + made * each for made in range(min(deep, self._most))]
+        chains += [self._cost.first + (evidence.depth - 1) * each] * (self._most - len(chains))
+        seconds = list(map(add, verified[1:], chains))
         dear = 1.0  # parts of a row that a node which turns out wrong takes
         if pruning is not None:
             dear = 1 - pruning.spared
@@ -111,8 +110,8 @@ class TreeChoice:
                 rows = at + 1 - pruning.spared * max(0.0, at + 1 - right)
                 seconds[at] += pruning.questions + _between(verified, rows) - verified[at + 1]
         choice = objective.most([1 + right for right in accepted], seconds)
-        trust = evidence.trusted(pruned=pruned)
-        pace = choice.value / (objective.plain * trust)  # chances a second, for one sequence
+        # Chances a second, for one sequence.
+        pace = choice.value / (objective.plain * evidence.trusted(pruned=pruned))
         at = min(choice.length, LONGEST - 1)
         row, deeper = dear * (verified[at + 1] - verified[at]), each / _NEXT
         return TreePlan(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 from specee.policies.evidence import DECAY
 from specee.policies.objective import LONGEST
@@ -11,6 +12,7 @@ from specee.policies.objective import LONGEST
 # rounds beside those that were seen.
 _CHANCES = tuple([0.6 * 0.8**rank for rank in range(LONGEST)])
 _PRIOR = 0.5
+_DOUBTED = tuple([_PRIOR * chance for chance in _CHANCES])
 _DEPTH = 3.0
 _MOST = 20.0  # rounds are enough: what comes after a long run of good ones must count for something
 _TRUST_DECAY = 0.9  # faster than what nodes look like: a text that surprises the block does so at once
@@ -44,10 +46,12 @@ class TreeEvidence:
         drafts in a row. ``pruned``: whether predictors could rule nodes out, right ones now and then.
         """
         self._fade(now)
-        for rank in range(min(most, LONGEST)):
+        sums, seen = self._sums, self._seen
+        made, most = min(len(chances), most, LONGEST), min(most, LONGEST)
+        for rank in range(most):
             # A node that was left out is known to be unlikely, and not how unlikely.
-            self._sums[rank] += chances[rank] if rank < len(chances) else stop_below / 2
-            self._seen[rank] += 1
+            sums[rank] += chances[rank] if rank < made else stop_below / 2
+            seen[rank] += 1
         self._expected[pruned] += sum(chances)
         self._accepted[pruned] += accepted
         self._depths += depth
@@ -55,13 +59,12 @@ class TreeEvidence:
 
     def accepted(self, *, pruned: bool = False) -> list[float]:
         """Drafts that are expected to be accepted of the 1, 2, ... LONGEST likeliest nodes."""
-        total, last, trust, found = 0.0, 1.0, self.trusted(pruned=pruned), []
-        for prior, seen, chances in zip(_CHANCES, self._seen, self._sums, strict=True):
-            mean = (chances + _PRIOR * prior) / (seen + _PRIOR)
-            last = min(last, mean)
-            total += last
-            found.append(trust * total)
-        return found
+        trust = self.trusted(pruned=pruned)
+        means = [
+            (chances + prior) / (seen + _PRIOR)
+            for prior, seen, chances in zip(_DOUBTED, self._seen, self._sums, strict=True)
+        ]
+        return [trust * total for total in accumulate(accumulate(means, min))]
 
     @property
     def trust(self) -> float:
@@ -85,8 +88,9 @@ class TreeEvidence:
 
     def _fade(self, now: float) -> None:
         faster = float(_TRUST_DECAY ** (now - self._now))
-        self._expected = [faster * one for one in self._expected]
-        self._accepted = [faster * one for one in self._accepted]
+        for counts in (self._expected, self._accepted):
+            counts[0] *= faster
+            counts[1] *= faster
         factor = float(DECAY ** (now - self._now))
         factor = min(factor, _MOST / self._rounds) if self._rounds else factor
         self._now = now

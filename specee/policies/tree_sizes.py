@@ -5,7 +5,7 @@ from __future__ import annotations
 from specee.errors import ConfigurationError
 from specee.policies.chain_cost import ChainCost
 from specee.policies.latency import Latency
-from specee.policies.objective import Objective
+from specee.policies.objective import Objective, objective_of
 from specee.policies.plans import (
     Draft,
     DrafterTree,
@@ -76,5 +76,5 @@ class TreeSizes:
             self._cost.begin(latency)
             if self._pruning is not None:
                 self._pruning.begin(latency)
-            known = self._objective = latency, count, Objective(latency, self._layers, count)
+            known = self._objective = latency, count, objective_of(latency, self._layers, count)
         return known[2]

@@ -14,7 +14,8 @@ class ReplayedRound(NamedTuple):
     """One step. ``length``: tokens of the text before it, ``remaining``: those still to come.
 
     ``seconds``: of the whole step by the latency table; of the first one only what plain decoding does not
-    spend. ``deciding``: real seconds that the policy took to plan and to learn.
+    spend. ``planning`` and ``learning``: real seconds that the policy took. ``anew``: whether the plan is not
+    the one of the round before.
     """
 
     length: int
@@ -22,7 +23,9 @@ class ReplayedRound(NamedTuple):
     plan: Plan
     outcome: Outcome
     seconds: float
-    deciding: float
+    planning: float
+    learning: float
+    anew: bool
 
     @property
     def round(self) -> Round:
@@ -102,7 +105,12 @@ class Replay:
         return Counter(entry.round.source for entry in self.rounds)
 
     @property
-    def deciding(self) -> tuple[float, float]:
-        """Seconds a round that the policy took, mean and median."""
-        seconds = [entry.deciding for entry in self.rounds]
-        return statistics.mean(seconds), statistics.median(seconds)
+    def deciding(self) -> float:
+        """Seconds that the policy took to plan and to learn, in a round on average."""
+        return statistics.mean(entry.planning + entry.learning for entry in self.rounds)
+
+    @property
+    def replanning(self) -> tuple[float, float]:
+        """Seconds of a plan that was made anew: median, and what nine in ten are under."""
+        seconds = sorted(entry.planning for entry in self.rounds if entry.anew)
+        return statistics.median(seconds), seconds[len(seconds) * 9 // 10]

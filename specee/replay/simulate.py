@@ -60,6 +60,7 @@ class _Simulation:
             _check_source(source, self._layers)
         self._latency = latency if self._needs.latency else None
         self._drafts = RecordedDrafts(text)
+        self._latest: Plan | None = None
 
     def run(self) -> tuple[ReplayedRound, ...]:
         """Until the text is over."""
@@ -79,15 +80,16 @@ class _Simulation:
         observation = Observation((view,), self._latency)
         begin = time.perf_counter()
         plan = self._policy.plan(observation)
-        deciding = time.perf_counter() - begin
+        planning = time.perf_counter() - begin
         outcome = self._outcome(plan, view)
         begin = time.perf_counter()
         self._policy.observe(outcome)
-        deciding += time.perf_counter() - begin
+        learning = time.perf_counter() - begin
+        anew, self._latest = plan is not self._latest, plan
         seconds = self._prices.seconds(outcome.times)
         if not done:
             seconds -= self._prices.prompt(length)
-        return ReplayedRound(length, remaining, plan, outcome, seconds, deciding)
+        return ReplayedRound(length, remaining, plan, outcome, seconds, planning, learning, anew)
 
     def _outcome(self, plan: Plan, view: SequenceView) -> Outcome:
         length, text = view.length, self._text

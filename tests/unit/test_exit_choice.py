@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from specee.policies import Latency
@@ -64,6 +66,25 @@ def test_the_first_look_is_spread_over_all_layers_that_may_pay() -> None:
         few = ExitChoice([(layer, 0.2) for layer in range(3, 3 + layers)])
         assert len(few.worth_a_look(judge, 0, 1.03, 4)) == min(layers, 4)
         assert few.layers == tuple(range(3, 3 + layers))
+
+
+def test_looks_are_at_all_that_may_be_worth_as_much_and_at_no_others() -> None:
+    """As asking for each layer by itself would find, whatever the machine."""
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    rng = random.Random(seed)
+    found = set()
+    for _ in range(200):
+        each, head = rng.random(), rng.uniform(0.1, 10)  # parts of a row's time that another one takes
+        table = Latency((1, 16), (1e-4, 1e-4 * (1 + 15 * each)), (1e-4 * head, 1e-4 * head * (1 + 15 * each)))
+        choice, judge, at_least = ExitChoice(OWN), objective(table), rng.uniform(1.0, 2.5)
+        known = rng.randrange(1, LAYERS) if rng.random() < 0.5 else 0
+        if known:
+            shown(choice, known, 0, 100)  # no layer below it can be better
+        able = [layer for layer, _ in OWN if layer > known and judge.best(layer, 1.0, 1.0).value > at_least]
+        assert choice.worth_a_look(judge, 0, at_least, LAYERS) == tuple(able)
+        found.add(len(able))
+    assert len(found) > 5
 
 
 def step_found(k: int, looks: int, *, narrow: bool = True) -> tuple[float, int]:

@@ -9,7 +9,7 @@ import pytest
 
 from specee.policies import Latency
 from specee.policies.latency import interpolated
-from specee.policies.objective import LONGEST, Acceptance, Choice, Objective
+from specee.policies.objective import LONGEST, Acceptance, Choice, Objective, objective_of
 
 ROWS = (1, 2, 4, 8, 16)
 TABLE = Latency((1, 2, 4), (10.0, 12.0, 20.0), (5.0, 6.0, 8.0), 0.5, 2.0)
@@ -26,6 +26,16 @@ def test_between_and_beyond_the_points_of_a_table() -> None:
     assert TABLE.head_seconds(0) == TABLE.layers_seconds(4, -1) == 0
     assert interpolated((3,), (7.0,), 1) == interpolated((3,), (7.0,), 9) == 7.0
     assert interpolated((2, 3), (5.0, 50.0), 1) == 0.0, "never less than nothing"
+
+
+def test_the_same_table_has_one_objective() -> None:
+    again = Latency(*TABLE)
+    assert objective_of(TABLE, 6, 1) is objective_of(again, 6, 1)
+    other = TABLE._replace(call=0.6)
+    for table, layers, sequences in ((TABLE, 7, 1), (TABLE, 6, 2), (other, 6, 1)):
+        found = objective_of(table, layers, sequences)
+        assert found is not objective_of(TABLE, 6, 1)
+        assert found.plain == Objective(table, layers, sequences).plain
 
 
 # Seconds of a round
@@ -193,9 +203,12 @@ def expected(rates: Acceptance, length: int) -> tuple[float, float]:
 
 
 def told_apart(rng: random.Random) -> Acceptance:
-    """Shares of drafts that are sure, and sure and right, are told apart to a sixty-fourth."""
+    """Shares of drafts that are sure, sure and right, and right, are told apart to a sixty-fourth."""
     sure = rng.randint(1, 64)
-    return Acceptance(sure / 64, round(sure * rng.random() ** 0.2) / sure, rng.random())
+    unsure = 64 - sure
+    return Acceptance(
+        sure / 64, round(sure * rng.random() ** 0.2) / sure, rng.randint(0, unsure) / max(unsure, 1)
+    )
 
 
 def stopped(objective: Objective, layer: int, head: float, rates: Acceptance, length: int) -> float:

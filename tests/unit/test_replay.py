@@ -71,7 +71,11 @@ def test_plain_decoding_is_the_measure() -> None:
     assert run.ratio == pytest.approx(1.0, abs=1e-12)
     assert (run.tokens, run.drafted, run.shadow_share) == (240, 0, 0.0)
     assert run.sources == {None: 240}
-    assert all(seconds > 0 for seconds in run.deciding)
+    assert run.deciding > 0
+    assert 0 < run.replanning[0] <= run.replanning[1]
+    anew = [entry.anew for entry in run.rounds]
+    assert anew[0]
+    assert sum(anew) == len({id(entry.plan) for text in run.texts for entry in text})
 
 
 @pytest.mark.parametrize(("layer", "length"), [(6, 3), (6, 1), (7, 6), (20, 4)])

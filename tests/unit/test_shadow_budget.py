@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from specee.policies.shadow_budget import ASIDE, DRAFTING, NEAR, ShadowBudget
 
 
@@ -20,10 +22,10 @@ def test_looks_never_take_more_than_their_share() -> None:
             pays, near = rng.random() < 0.4, rng.random() < 0.3
             cost = rng.uniform(0, 0.5) * plain
             share = NEAR if near else ASIDE
-            allowed = budget.affords(cost, left * plain, near=near)
-            assert allowed == (
-                spent + cost <= share * (aside + left * plain / 2) + DRAFTING * drafting + 1e-15
-            )
+            can_spend = budget.left(left * plain, near=near)
+            may = share * (aside + left * plain / 2) + DRAFTING * drafting
+            assert can_spend == pytest.approx(may - spent, abs=1e-12)
+            allowed = cost <= can_spend
             refused += not allowed
             shadow, seconds = cost if allowed else 0.0, plain * rng.uniform(0.9, 1.1)
             budget.note(seconds + shadow, shadow, drafting=pays)
@@ -38,9 +40,8 @@ def test_looks_never_take_more_than_their_share() -> None:
 
 def test_a_short_text_affords_no_look() -> None:
     budget = ShadowBudget()
-    assert not budget.affords(0.1, 1.0, near=True)
-    assert budget.affords(0.1, 100.0, near=True)
-    assert not budget.affords(0.1, 1.0, near=False)
+    assert budget.left(1.0, near=True) < 0.1 < budget.left(100.0, near=True)
+    assert budget.left(1.0, near=False) < 0.1
     budget.note(1.0, 0.0, drafting=True)
     budget.note(1.0, 0.0, drafting=True)
-    assert budget.affords(0.1, 1.0, near=False)
+    assert budget.left(1.0, near=False) > 0.1
