@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import specee
 from specee.errors import ConfigurationError
 from specee.models.checkpoint import Checkpoint, open_checkpoint
 
@@ -23,7 +24,10 @@ DIFFERENT = 1
 
 @dataclass(frozen=True)
 class Task:
-    """The model's file, and how prompts are chosen and continued."""
+    """The model's file, and how prompts are chosen and continued.
+
+    ``fitted``: whether the parts that come with the package for this model are loaded with it.
+    """
 
     threads: int
     model: str | None = None
@@ -33,6 +37,7 @@ class Task:
     every: int = 1
     most: int | None = None
     rounds: int = 1
+    fitted: bool = True
 
     def opened(self, policies: Sequence[str]) -> Checkpoint:
         """The checkpoint. Raises ConfigurationError for what cannot be measured with it."""
@@ -44,7 +49,7 @@ class Task:
         checkpoint = open_checkpoint(self.model)
         if checkpoint.tokenizer is None:
             raise ConfigurationError(f"{checkpoint.source} has no tokenizer: the prompts are texts")
-        check_policies(policies, checkpoint)
+        check_policies(policies, checkpoint, fitted=self.fitted)
         return checkpoint
 
     def texts(self, checkpoint: Checkpoint, files: Sequence[Path], *, raw: bool = False) -> list[list[int]]:
@@ -56,6 +61,16 @@ class Task:
         else:
             ids = prompts.encoded(tokenizer, list(files))
         return ids[:: self.every][: self.most] * self.rounds
+
+    def loaded(self, weights: str) -> specee.Model:
+        """The model."""
+        return specee.load(
+            self.model,
+            weights=weights,  # type: ignore[arg-type]
+            backend="cpu",
+            threads=self.threads,
+            speculator=None if self.fitted else False,
+        )
 
     def kinds(self, checkpoint: Checkpoint) -> list[str]:
         """Weights, each once."""
@@ -70,6 +85,7 @@ class Task:
             "every": self.every,
             "new_tokens": self.tokens,
             "rounds": self.rounds,
+            "fitted": self.fitted,
         }
 
 

@@ -40,10 +40,10 @@ def main(doc: str | None, kind: str, policies: Sequence[str], measure: Measure) 
     contest_task.finish(options, kind, result)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser, ks: Sequence[int] = KS) -> None:
     """Which models are planted, and where."""
     again = "may be given again; default: "
-    parser.add_argument("--k", type=int, action="append", help=again + " ".join(map(str, KS)))
+    parser.add_argument("--k", type=int, action="append", help=again + " ".join(map(str, ks)))
     parser.add_argument("--factor", type=float, default=planted_models.FACTOR, help="default: 2^-9")
     parser.add_argument("--work", type=Path, help="folder for the planted models; default: a temporary one")
 

@@ -21,8 +21,8 @@ def packaged_view(checkpoint: Checkpoint) -> ModelView:
     return ModelView(layers, drafter=drafter, exits=exits)
 
 
-def check_policies(policies: Iterable[str], checkpoint: Checkpoint) -> None:
-    """Raise ConfigurationError for one that does not fit the model and its packaged speculator."""
-    view = packaged_view(checkpoint)
+def check_policies(policies: Iterable[str], checkpoint: Checkpoint, *, fitted: bool = True) -> None:
+    """Raise ConfigurationError for one that does not fit the model and, if ``fitted``, its speculator."""
+    view = packaged_view(checkpoint) if fitted else ModelView(checkpoint.config.num_layers)
     for policy in policies:
         make_policy(policy).begin(view)

@@ -1,7 +1,7 @@
 """Whether policies ever cost: tokens a second over those of plain decoding, prompt file by prompt file.
 
     python -m bench.decode.regret [--prompts FILE]... [--weights packed --weights bf16] [--policy NAME]...
-        [--every N] [--most-prompts N] [--tokens 128] [--rounds 1]
+        [--every N] [--most-prompts N] [--tokens 128] [--rounds 1] [--no-speculator]
 
 By default ``del`` and ``auto`` on the project's own prompts. Those whose answers copy come after the files
 named, prompt lookup beside the policies; several other files are also added up. Texts end where the model
@@ -12,10 +12,9 @@ tokens differ from plain decoding's.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import specee
 
 from .. import options as common
 from .. import prompts
@@ -40,7 +39,7 @@ def measure(task: Task, policies: Sequence[str] = POLICIES) -> dict[str, Any]:
     parts = []
     try:
         for weights in kinds:
-            model = specee.load(task.model, weights=weights, backend="cpu", threads=task.threads)  # type: ignore[arg-type]
+            model = task.loaded(weights)
             bench = Bench(model, task.tokens, ends=True)
             ordinary = []
             for path, texts in files.items():
@@ -70,9 +69,15 @@ def beside(path: Path, policies: Sequence[str]) -> list[str]:
 def main() -> None:
     """Run and save."""
     parser = contest_task.parser(__doc__, POLICIES)
+    parser.add_argument(
+        "--no-speculator",
+        dest="fitted",
+        action="store_false",
+        help="without the parts that come with the package for this model",
+    )
     options = common.parse(parser)
     options.prompts = [*(options.prompts or [prompts.OWN]), prompts.COPYING]
-    result = measure(contest_task.task(options), options.policy or POLICIES)
+    result = measure(replace(contest_task.task(options), fitted=options.fitted), options.policy or POLICIES)
     contest_task.finish(options, "regret", result)
 
 

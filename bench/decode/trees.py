@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import specee
 from specee.policies import Latency
 
 from .. import options as common
@@ -42,7 +41,7 @@ def measure(task: Task, policies: Sequence[str] = POLICIES) -> dict[str, Any]:
     parts = []
     try:
         for weights in kinds:
-            model = specee.load(task.model, weights=weights, backend="cpu", threads=task.threads)  # type: ignore[arg-type]
+            model = task.loaded(weights)
             bench = Bench(model, task.tokens, ends=True)
             bench.warm_up(texts[0], policies)
             contest = bench.compare(texts, policies, meter)

@@ -1,4 +1,4 @@
-"""Tables of policies in turns with plain decoding: planted models, regret, ablation, trees."""
+"""Tables of policies in turns with plain decoding: planted models, regret, ablation, splices, trees."""
 
 from __future__ import annotations
 
@@ -69,6 +69,44 @@ def regret(result: dict[str, Any]) -> list[Table]:
 def ablation(result: dict[str, Any]) -> list[Table]:
     """For each model and kind of weights."""
     return by_part("Variants", result)
+
+
+def splices(result: dict[str, Any]) -> list[Table]:
+    """For each pair of models: how soon plans are good, and what they take."""
+    soon = result["soon"]
+    header = (
+        "policy",
+        "rounds until good",
+        "never",
+        f"good from round {soon} on",
+        "over plain",
+        "made anew",
+        "us a plan",
+        "us a round",
+    )
+    tables = []
+    for part in result["parts"]:
+        rows = []
+        for policy, found in part["policies"].items():
+            rounds, later, plan = found["rounds"], found["later_good"], found["plan_us"]
+            rows.append(
+                (
+                    policy,
+                    f"{short(rounds['median'])}, most {rounds['max']}" if rounds else "",
+                    f"{found['never']} of {found['texts'] - found['short']}",
+                    percent(later) if later is not None else "",
+                    f"{found['over_plain']:.3f}x",
+                    percent(found["made_anew"]),
+                    f"{short(plan['median'])}, 90 % under {short(plan['p90'])}",
+                    short(found["round_us"]),
+                )
+            )
+        note = (
+            "good: worth 85 % of the best static setting or more; over plain: by the latency table; a round: "
+            "planning and learning, real time"
+        )
+        tables.append(Table(f"Texts that change: {part['label']}", header, rows, note))
+    return tables
 
 
 def trees(result: dict[str, Any]) -> list[Table]:

@@ -32,6 +32,7 @@ _TITLES = {
     "planted": "Planted exit layers",
     "regret": "No regret",
     "ablation": "Parts of DEL",
+    "splices": "Texts that change",
     "kernels": "Kernels",
 }
 _STYLE = """

@@ -333,6 +333,7 @@ _KINDS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "planted": contests.planted,
     "regret": contests.regret,
     "ablation": contests.ablation,
+    "splices": contests.splices,
     "early-exit": early_exit.tables,
     "planted-exits": early_exit.planted,
     "calibration": early_exit.calibration,

@@ -123,6 +123,29 @@ def test_regret_is_file_by_file_with_lookup_where_answers_copy(source: str) -> N
         assert "DIFFER" not in table.note
 
 
+def test_without_the_fitted_parts_of_the_package(
+    source: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks: list[Task] = []
+
+    def noted(task: Task, policies: Any) -> dict[str, Any]:
+        tasks.append(task)
+        return {"parts": []}
+
+    monkeypatch.setattr(regret, "measure", noted)
+    for more in ([], ["--no-speculator"]):
+        monkeypatch.setattr("sys.argv", ["regret", "--model", source, "--threads", "1", *more])
+        regret.main()
+    assert [task.fitted for task in tasks] == [True, False]
+    asked: list[Any] = []
+    monkeypatch.setattr("specee.load", lambda *_, speculator, **__: asked.append(speculator))
+    for task in tasks:
+        task.loaded("fp32")
+    assert asked == [None, False]
+    with pytest.raises(ConfigurationError, match="no drafter block"):
+        tasks[1].opened(["drafter"])
+
+
 def test_ordinary_files_are_also_added_up(source: str, tmp_path: Path) -> None:
     other = tmp_path / "other.jsonl"
     other.write_text('{"turns": ["One and two."]}\n')

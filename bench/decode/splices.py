@@ -1,0 +1,144 @@
+"""How soon policies follow a text that changes: traces of two planted models, spliced, without a model.
+
+    python -m bench.decode.splices [--k 6 --k 20] [--weights packed --weights bf16] [--policy NAME]...
+        [--factor F] [--work FOLDER] [--every N] [--most-prompts N] [--tokens 128]
+
+The models (see ``planted_models.py``) decode prompts plainly, without the chat template, while every layer's
+draft is recorded. Each text of one is then continued, from its middle, as a text of the other, for every pair
+of ``k`` in either order; what is spliced is replayed at the prices measured on the first model. Plans are
+judged by what they are worth as static settings on the second. What plans take is real time.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import specee
+from specee.errors import ConfigurationError
+from specee.replay import Recovery, Replay, Trace, recoveries, replay, splice
+from specee.replay.record import recording
+from specee.replay.splice import GOOD
+
+from .. import options as common
+from ..progress import Meter
+from . import contest_task, planted_models, planted_task
+from .contest_task import Task
+
+POLICIES = ("del", "del:faithful=true")
+KS = (6, 20)
+SOON = 20
+"""Rounds in which a policy is to have followed."""
+
+
+def measure(
+    task: Task,
+    *,
+    work: Path,
+    ks: Sequence[int] = KS,
+    policies: Sequence[str] = POLICIES,
+    factor: float = planted_models.FACTOR,
+) -> dict[str, Any]:
+    """Record, splice, replay. Raises ConfigurationError for what is not allowed."""
+    checkpoint = task.opened(policies)
+    if len(ks) < 2:
+        raise ConfigurationError(f"k={list(ks)}: a text that changes needs two different ones or more")
+    for k in ks:
+        planted_models.check(checkpoint, k)
+    texts, kinds = task.texts(checkpoint, task.files, raw=True), task.kinds(checkpoint)
+    meter = Meter(len(kinds) * len(ks) * len(texts) * task.tokens, "token")
+    traces: dict[tuple[str, int], Trace] = {}
+    try:
+        for k in ks:
+            path = planted_models.planted(task.model, k, work, factor=factor)
+            for weights in kinds:
+                traces[weights, k] = _recorded(task, path, f"k={k}", weights, texts, meter)
+    finally:
+        meter.close()
+    return {
+        "what": "traces of planted models, spliced in the middle of each text, replayed",
+        **task.facts(checkpoint),
+        "factor": factor,
+        "soon": SOON,
+        "parts": [
+            part(traces[weights, one], traces[weights, other], weights, policies)
+            for weights in kinds
+            for one, other in permutations(ks, 2)
+        ],
+    }
+
+
+def _recorded(
+    task: Task, path: Path, name: str, weights: str, texts: Sequence[Sequence[int]], meter: Meter
+) -> Trace:
+    model = specee.load(path, weights=weights, backend="cpu", threads=task.threads)  # type: ignore[arg-type]
+    latency, found = model.latency.table(), []
+    for text in recording(model.backend, texts, task.tokens, kv_dtype=model.kv_dtype):
+        found.append(text)
+        meter.advance(text.generated)
+    meter.say(f"{name} {weights}")
+    return Trace(name, model.config.num_layers, latency, tuple(found))
+
+
+def part(first: Trace, second: Trace, weights: str, policies: Sequence[str]) -> dict[str, Any]:
+    """Every policy on the texts of ``first`` that go on as those of ``second``."""
+    spliced = splice(first, second, max(1, min(text.generated for text in first.texts) // 2))
+    found = {}
+    for policy in policies:
+        run = replay(policy, spliced.trace)
+        found[policy] = {**followed(recoveries(run, spliced)), **_taken(run)}
+    return {"label": f"{first.name} then {second.name} {weights}", "weights": weights, "policies": found}
+
+
+def followed(found: Sequence[Recovery]) -> dict[str, Any]:
+    """How soon plans were good, text by text.
+
+    ``rounds`` until the first good plan: median and most over ``texts``, of which ``short`` were over too
+    soon to tell and ``never`` had none. ``later_good``: share of the rounds from ``SOON`` on whose plans are
+    good, None where there are no such rounds.
+    """
+    reached = [one.reached() for one in found]
+    rounds = [count for count in reached if count is not None]
+    short = sum(one.reached() is None and len(one.values) < SOON for one in found)
+    later = [value >= GOOD for one in found for value in one.values[SOON:]]
+    return {
+        "texts": len(found),
+        "rounds": {"median": statistics.median(rounds), "max": max(rounds)} if rounds else None,
+        "short": short,
+        "never": len(found) - len(rounds) - short,
+        "later_good": statistics.mean(later) if later else None,
+    }
+
+
+def _taken(run: Replay) -> dict[str, Any]:
+    median, most = run.replanning
+    return {
+        "over_plain": run.ratio,
+        "shadow": run.shadow_share,
+        "plan_us": {"median": 1e6 * median, "p90": 1e6 * most},
+        "made_anew": sum(entry.anew for entry in run.rounds) / len(run.rounds),
+        "round_us": 1e6 * run.deciding,
+    }
+
+
+def main() -> None:
+    """Run and save."""
+    parser = contest_task.parser(__doc__, POLICIES)
+    planted_task.add_options(parser, KS)
+    options = common.parse(parser)
+    with planted_task.folder(options.work) as work:
+        result = measure(
+            contest_task.task(options),
+            work=work,
+            ks=list(dict.fromkeys(options.k or KS)),
+            policies=list(dict.fromkeys(options.policy or POLICIES)),
+            factor=options.factor,
+        )
+    common.finish(options, "splices", result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Texts of planted models that change in the middle: what is said of how policies follow."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from specee.backends import missing
+from specee.bench.decode import splices
+from specee.bench.decode.contest_task import Task
+from specee.bench.report import tables
+from specee.errors import ConfigurationError
+from specee.replay import Recovery
+from tests.tiny_models import tiny_gguf
+from tests.unit.recorded import planted
+
+SIZES: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_gguf("llama", tmp_path_factory.mktemp("model") / "tiny.gguf", seed=3, **SIZES)
+
+
+def test_what_is_said_of_a_few_texts() -> None:
+    never = Recovery((0.5,) * (splices.SOON + 1))
+    later = Recovery((0.5, 0.9, *(0.95,) * splices.SOON))
+    found = splices.followed([later, never, Recovery((0.5, 0.2)), Recovery((0.1, 0.2, 0.3, 1.0))])
+    assert found == {
+        "texts": 4,
+        "rounds": {"median": 2, "max": 3},
+        "short": 1,
+        "never": 1,
+        "later_good": pytest.approx(2 / 3),
+    }
+    nothing = splices.followed([never])
+    assert (nothing["rounds"], nothing["never"], nothing["later_good"]) == (None, 1, 0)
+    assert splices.followed([Recovery(())])["later_good"] is None
+
+
+def test_a_policy_that_follows_and_one_that_does_not() -> None:
+    stuck = "layerskip:exit_layer=6,speculation_length=8"
+    found = splices.part(planted(6), planted(20), "packed", ["del", stuck])
+    assert found["label"] == "k = 6 then k = 20 packed"
+    follows, stays = found["policies"]["del"], found["policies"][stuck]
+    assert follows["rounds"]["max"] <= splices.SOON
+    assert follows["never"] == follows["short"] == 0
+    assert follows["later_good"] > 0.95
+    assert (stays["rounds"], stays["never"]) == (None, 2)
+    assert follows["over_plain"] > 1 > stays["over_plain"]
+    assert 0 < follows["made_anew"] < 1
+    assert 0 < follows["plan_us"]["median"] <= follows["plan_us"]["p90"]
+    assert follows["round_us"] > 0
+    for table in tables.of("splices", {"soon": splices.SOON, "parts": [found]}):
+        assert {len(line) for line in table.rows} == {len(table.header)}
+        assert table.rows[1][1:4] == ("", "2 of 2", "0%")
+
+
+def test_one_model_alone_is_refused(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"k=\[2\].*two"):
+        splices.measure(Task(threads=1, model=str(source)), work=tmp_path, ks=[2])
+    with pytest.raises(ConfigurationError, match=r"k=4: .*1\.\.3"):
+        splices.measure(Task(threads=1, model=str(source)), work=tmp_path, ks=[2, 4])
+
+
+def test_the_command_records_prints_and_saves(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if reason := missing("cpu"):
+        pytest.skip(reason)
+    saved: dict[str, Any] = {}
+    monkeypatch.setattr("specee.bench.machine.save", lambda name, result: saved.update({name: result}))
+    words = ["splices", "--model", source, "--threads", 1, "--k", 1, "--k", 3, "--tokens", 12]
+    words += ["--most-prompts", 2, "--weights", "fp32", "--work", tmp_path, "--save", "splices"]
+    monkeypatch.setattr(sys, "argv", list(map(str, words)))
+    splices.main()
+    said = capsys.readouterr().out
+    assert "Texts that change: k=1 then k=3 fp32" in said
+    assert "Texts that change: k=3 then k=1 fp32" in said
+    parts = json.loads(json.dumps(saved["splices"]))["parts"]
+    assert [part["policies"]["del"]["texts"] for part in parts] == [2, 2]
