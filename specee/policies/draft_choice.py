@@ -75,6 +75,7 @@ class DraftChoice:
         self._looking = False  # whether that look is to come: after the turns of the plan
         self._looked_adapted = False
         self._maker: type[DraftSource] | None = None  # of what is drafted, copies aside
+        self._most_turns = FEW_TURNS  # that what is drafted may be kept for
         self._asking = False  # whether predictors have a part in it
         self._proved = 0  # its rounds in which drafts were right, less those in which none were
         self._near = False  # whether the best layer known is worth about what is done without it, or more
@@ -117,6 +118,8 @@ class DraftChoice:
                 draft, self._predicting = Draft(view.id, PredictedExit(), length, layers=layers), True
         kind = None if draft is None else type(draft.source)
         self._exits_draft = kind is ExitLayer
+        length = draft.length if draft is not None and self._exits_draft else 0
+        self._most_turns = max(1, FEW_TURNS * _TOKENS // (length + 1))  # time for looks between long rounds
         self._asking = kind in (PredictedTree, PredictedExit)
         maker = DrafterBlock if kind in _OF_BLOCK else kind
         if maker is not self._maker:
@@ -178,6 +181,9 @@ class DraftChoice:
             if self._trees is not None:
                 self._trees.learn_round(entry, self._now)
             return
+        self._learn_chain(entry)
+
+    def _learn_chain(self, entry: Round) -> None:
         matches = [True] * entry.accepted + [False] * (entry.accepted < entry.drafted)
         confidences = entry.confidences[: len(matches)]
         if isinstance(entry.source, DrafterBlock):
@@ -185,7 +191,8 @@ class DraftChoice:
                 self._block.learn(matches, confidences, self._now)
         elif isinstance(entry.source, ExitLayer) and self._sampled:  # else among the shadows
             exits = self._exits[entry.source.adapted]
-            exits.learn(entry.source.layer, matches, confidences, self._now)
+            if exits.learn(entry.source.layer, matches, confidences, self._now, entry.drafted):
+                self._proved, self._look_at = 0, self._now  # something else may be right now
 
     @property
     def quiet(self) -> int:
@@ -198,7 +205,7 @@ class DraftChoice:
     @property
     def settled(self) -> int:
         """Rounds that a plan is good for: one while its source is on trial, more as it proves to be right."""
-        turns = 1 + self._proved // _RIGHT
+        turns = min(1 + self._proved // _RIGHT, self._most_turns)
         return min(turns, ASKING_TURNS) if self._asking else turns
 
     def skip(self, rounds: int, seconds: float) -> None:

@@ -33,7 +33,7 @@ class ExitChoice:
     """Of one sequence and one kind of head.
 
     ``heads``: pairs of a layer that can draft and its head's bytes over those of the model's own, ascending.
-    Acceptance is taken to grow with depth, as it does: what is known of a layer bounds those below it.
+    Acceptance is taken to grow with depth, as it mostly does: what is known of a layer bounds those below it.
     """
 
     def __init__(self, heads: Sequence[tuple[int, float]]) -> None:
@@ -50,17 +50,29 @@ class ExitChoice:
         """All that can draft."""
         return self._layers
 
-    def learn(self, layer: int, matches: Sequence[bool], confidences: Sequence[float], now: float) -> None:
-        """Drafts of ``layer`` in round ``now``, real ones or shadows."""
+    def learn(
+        self,
+        layer: int,
+        matches: Sequence[bool],
+        confidences: Sequence[float],
+        now: float,
+        drafted: int | None = None,
+    ) -> bool:
+        """Drafts of ``layer`` in round ``now``, real ones or shadows; returns whether they are a surprise.
+
+        ``drafted``: how many real ones there were, those after the first wrong one included.
+        """
         evidence = self._evidence.setdefault(layer, Evidence())
         evidence.cap(_MOST)
-        if evidence.surprised_by(matches):  # then what was known of all layers is of another text
+        surprise = evidence.surprised_by(matches, len(matches) if drafted is None else drafted)
+        if surprise:  # then what was known of all layers is of another text
             for one in self._evidence.values():
                 if one.older_than(now):
                     one.fade(_SURPRISED if one is evidence else _SURPRISED_OTHERS)
         evidence.add(matches, confidences, now)
         self._plans.pop(layer, None)
         self._known = False
+        return surprise
 
     def best(self, objective: Objective, now: float) -> ExitPlan | None:
         """The layer worth most among those of which enough is known; None without any."""
@@ -83,7 +95,8 @@ class ExitChoice:
 
         Some lie between the best layer known and the next shallower one that is known to be worth less, so
         that every look narrows the gap; the others are spread over all deeper ones. Where no layer comes near
-        to paying all are.
+        to paying all are. The first layer has its turn whatever is known of the next ones: where embeddings
+        are tied it says the newest token again, which is right where a text repeats one.
         """
         self._forget(now)
         best = self.best(objective, now)
@@ -95,7 +108,20 @@ class ExitChoice:
             return _spread(deeper or able, most)
         below = max([layer for layer in hopeless if layer < best.layer], default=0)
         shallower = [layer for layer in able if below < layer < best.layer]
-        return _spread(shallower, -(-most // 2)) + _spread(deeper, most // 2)
+        first = self._forgotten_first(best.layer, shallower, objective, now, at_least) if most > 1 else ()
+        most -= len(first)
+        return first + _spread(shallower, -(-most // 2)) + _spread(deeper, most // 2)
+
+    def _forgotten_first(
+        self, below: int, others: Sequence[int], objective: Objective, now: float, at_least: float
+    ) -> tuple[int, ...]:
+        """The first layer, unless it is among ``others``, is not ``below``, is known, or could not pay."""
+        first = self._layers[0]
+        if first >= below or first in others:
+            return ()
+        evidence = self._evidence.get(first)
+        known = evidence is not None and evidence.weight(now) >= _FRESH
+        return () if known or objective.best(first, self._heads[first], 1.0).value <= at_least else (first,)
 
     def _hopes(self, objective: Objective, now: float, at_least: float) -> tuple[list[int], list[int]]:
         """Layers to be looked at that may be worth that much, ascending; and those seen not to be of late.

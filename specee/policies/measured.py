@@ -105,7 +105,7 @@ class Measured:
         self._objectives: dict[int, tuple[Objective, Objective]] = {}
         self._kept: _Kept | None = None
         step = -(-model.layers // _MOST_LAYERS) if self._sampled else 1
-        own = tuple([(layer, 1.0) for layer in range(step, model.layers, step)])
+        own = tuple([(layer, 1.0) for layer in range(1, model.layers) if layer == 1 or layer % step == 0])
         adapted = model.adapted
         if True in self._kinds and model.trimmed:  # the own head is dearer, and hardly better
             own, adapted = (), tuple([pair for pair in adapted if pair[0] % step == 0])
@@ -200,6 +200,8 @@ class Measured:
             choice = self._choices.get(entry.sequence) or self._new(entry.sequence)
             choice.learn(entry)
             choice.note(total, shadow)
+            if kept is not None and max(choice.settled, choice.quiet) == 1:  # it was good for more before
+                self._wake(kept)
         for seen in outcome.shadows:
             self._choices[seen.sequence].see(seen)
 

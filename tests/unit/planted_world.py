@@ -49,6 +49,7 @@ class World:
 
     def __init__(self, policy: Policy, rates: Rates, seed: int = 0, count: int = 1, copies: float = 0.0):
         self.policy, self.rates, self.copies = policy, rates, copies
+        self.copied = 0.97  # of the tokens that are copied, those that are right
         self.rng = random.Random(seed)
         self.views = {index: view(index, fresh=True) for index in range(count)}
         self.plans: list[Plan] = []
@@ -96,7 +97,7 @@ class World:
         if draft is None or draft.length == 0:
             return Round(one.id, (1,))
         source, accepted = draft.source, 0
-        rate = self.rates(source.layer, source.adapted) if isinstance(source, ExitLayer) else 0.97
+        rate = self.rates(source.layer, source.adapted) if isinstance(source, ExitLayer) else self.copied
         while accepted < draft.length and self.rng.random() < rate:
             accepted += 1
         confidences = (0.9,) * accepted + (0.3,) * (accepted < draft.length)

@@ -87,7 +87,7 @@ def test_resting_goes_on_where_there_is_nothing_to_copy_and_ends_with_a_copy() -
         assert draft is None or draft.length < remaining
     world = World(begun("auto"), lambda *_: 0.0)
     before = draft_of(world.steps(60))
-    world.copies = 1.0
+    world.copies = world.copied = 1.0
     assert world.step() == world.plans[-2]
     world.copies = 0.0
     after = draft_of(world.step())
@@ -210,8 +210,8 @@ def test_other_prices_other_plans() -> None:
 
 
 def test_what_policies_need() -> None:
-    some = (*range(2, LAYERS, 2), LAYERS)  # no more than sixteen candidates
-    assert make_policy("del").begin(MODEL) == Needs((ExitLayer(2),), some, 4, latency=True)
+    some = (1, *range(2, LAYERS, 2), LAYERS)  # no more than sixteen candidates
+    assert make_policy("del").begin(MODEL) == Needs((ExitLayer(1),), some, 4, latency=True)
     every = tuple(range(1, LAYERS + 1))
     needs = make_policy("del:sampled=false").begin(MODEL)
     assert needs == Needs((ExitLayer(1),), every, 18, latency=True)
@@ -221,7 +221,7 @@ def test_what_policies_need() -> None:
     needs = make_policy("del:adapted=true").begin(model)
     assert needs == Needs((ExitLayer(4, adapted=True),), (4, 8, LAYERS), 4, latency=True)
     needs = make_policy("auto").begin(MODEL)
-    assert set(needs.sources) == {ExitLayer(2), NgramLookup()}
+    assert set(needs.sources) == {ExitLayer(1), NgramLookup()}
     assert (needs.shadow_layers, needs.latency) == (some, True)
 
 

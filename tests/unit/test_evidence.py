@@ -18,7 +18,7 @@ def test_nothing_seen() -> None:
     assert evidence.acceptance == Acceptance(0.5, 0.5, 0.5)
     evidence.add([], [], 3)
     assert not evidence.seen
-    assert not evidence.surprised_by([])
+    assert not evidence.surprised_by([], 0)
 
 
 def test_counts_by_hand() -> None:
@@ -89,10 +89,22 @@ def test_less_evidence_is_the_same_evidence() -> None:
 
 def test_surprise_is_ten_times_the_misses_expected() -> None:
     evidence = Evidence()
-    assert not evidence.surprised_by([False] * 9), "nothing was expected"
+    assert not evidence.surprised_by([False] * 9, 9), "nothing was expected"
     evidence.add([True] * 40, [0.9] * 40, 0)  # rate 0.994
-    assert evidence.surprised_by([True] * 3 + [False])
-    assert not evidence.surprised_by([True] * 4)
-    assert not evidence.surprised_by([True] * 39 + [False])
+    assert evidence.surprised_by([True] * 3 + [False] * 2, 5)
+    assert not evidence.surprised_by([True] * 4, 4)
+    assert not evidence.surprised_by([True] * 38 + [False] * 2, 40)
     evidence.add([False] * 10, [0.1] * 10, 0)
-    assert not evidence.surprised_by([False] * 4)
+    assert not evidence.surprised_by([False] * 4, 4)
+
+
+def test_one_miss_may_be_chance() -> None:
+    evidence = Evidence()
+    evidence.add([True] * 40, [0.9] * 40, 0)
+    assert not evidence.surprised_by([True] * 3 + [False], 8), "there was something right"
+    assert not evidence.surprised_by([False], 3)
+    assert evidence.surprised_by([False], 4), "many drafts came for nothing"
+    evidence.add([False], [0.3], 1)
+    assert evidence.surprised_by([False], 1), "the second one in a row"
+    evidence.add([True, False], [0.9, 0.3], 2)
+    assert not evidence.surprised_by([False], 1), "there was something right between"

@@ -128,6 +128,39 @@ def test_a_layer_under_one_that_fails_is_not_worth_a_look() -> None:
     assert choice.worth_a_look(judge, 200, 1.03, 4) != (), "until that is forgotten"
 
 
+def test_the_first_layer_is_looked_at_beside() -> None:
+    """Where a text repeats a token it may be right where the next ones are wrong."""
+    choice, judge = ExitChoice(OWN), objective()
+    shown(choice, 20, 12, 0)
+    shown(choice, 6, 0, 12)
+    layers = choice.worth_a_look(judge, 0, 1.03, 4)
+    assert layers[0] == 1
+    assert len(layers) == 4
+    assert all(layer > 6 for layer in layers[1:])
+    assert 1 not in choice.worth_a_look(judge, 0, 1.03, 1), "not in the place of all others"
+    assert 1 not in choice.worth_a_look(judge, 0, 100.0, 4), "not where it could not pay"
+    shown(choice, 1, 0, 4)
+    assert 1 not in choice.worth_a_look(judge, 0, 1.03, 4), "it is known"
+    shown(choice, 20, 12, 0, now=20)
+    shown(choice, 6, 0, 12, now=20)
+    assert choice.worth_a_look(judge, 20, 1.03, 4)[0] == 1, "that is forgotten"
+    shown(choice, 1, 12, 0, now=20)
+    best = choice.best(judge, 20)
+    assert best is not None
+    assert best.layer == 1
+
+
+def test_a_surprise_is_told() -> None:
+    choice = ExitChoice(OWN)
+    assert not choice.learn(6, [True] * 40, [0.9] * 40, 0)
+    assert not choice.learn(6, [True, True, False], [0.9, 0.9, 0.2], 1, 17)
+    assert not choice.learn(6, [False], [0.2], 2, 1)
+    assert choice.learn(6, [False], [0.2], 3, 1)
+    other = ExitChoice(OWN)
+    other.learn(6, [True] * 40, [0.9] * 40, 0)
+    assert other.learn(6, [False], [0.2], 1, 17), "most of it for nothing"
+
+
 def test_a_surprise_leaves_less_of_what_others_have_shown() -> None:
     choice, judge = ExitChoice(OWN), objective()
     shown(choice, 6, 40, 0)

@@ -9,6 +9,7 @@ import pytest
 
 from specee.policies import (
     ExitLayer,
+    Latency,
     ModelView,
     NextToken,
     NgramLookup,
@@ -27,6 +28,15 @@ from specee.policies.rounds import ANY_TURNS, ASKING_TURNS, FEW_TURNS
 from tests.unit.planted_world import LATENCY, LAYERS, World, begun, draft_of, view
 from tests.unit.test_block_choice import Blocks
 
+# More than four rows take a step up: three drafts are best where most are right.
+STEPPED = Latency((1, 4, 5, 20), (1e-4, 1.1e-4, 6e-4, 2.4e-3), (2e-4, 2.2e-4, 1.2e-3, 4.8e-3), 1e-6, 1e-5)
+
+
+def few_drafts(world: World) -> World:
+    """The same where rows are dear, so that rounds are short."""
+    world.latency = STEPPED
+    return world
+
 
 def right(from_layer: int, rate: float = 0.97):  # type: ignore[no-untyped-def]
     return lambda layer, _: rate if layer >= from_layer else 0.1
@@ -41,7 +51,7 @@ def turns(world: World, latest: int = 20) -> list[int]:
 
 
 def test_a_source_earns_its_turns_and_loses_them() -> None:
-    world = World(begun("del"), right(8, 1.0))
+    world = few_drafts(World(begun("del"), right(8, 1.0)))
     assert world.step().turns == 1, "a prompt"  # type: ignore[union-attr]
     world.steps(3)
     assert max(turns(world)) < FEW_TURNS
@@ -88,7 +98,7 @@ def test_every_round_decides_where_all_of_them_are_looked_at() -> None:
 
 
 def test_in_a_batch_those_that_rest_do_not_hurry_the_others() -> None:
-    world = World(begun("del"), right(8, 1.0), count=2)
+    world = few_drafts(World(begun("del"), right(8, 1.0), count=2))
     single = world._round
 
     def one_fails(one, draft):  # type: ignore[no-untyped-def]
@@ -109,7 +119,7 @@ def test_in_a_batch_those_that_rest_do_not_hurry_the_others() -> None:
 
 def test_a_plan_is_kept_for_its_turns_and_made_anew_for_a_reason() -> None:
     def kept() -> World:
-        world = World(begun("auto"), right(8, 1.0))
+        world = few_drafts(World(begun("auto"), right(8, 1.0)))
         world.steps(80)
         while True:  # to the first round of a plan without a look
             before = world.plans[-1]
@@ -133,7 +143,7 @@ def test_a_plan_is_kept_for_its_turns_and_made_anew_for_a_reason() -> None:
     assert world.step() is not first, "a copy is something to learn from"
 
     world = kept()
-    world.latency = LATENCY._replace(step=LATENCY.step * 2)
+    world.latency = STEPPED._replace(step=STEPPED.step * 2)
     assert world.step() is not world.plans[-2]
 
     world = kept()
@@ -148,11 +158,56 @@ def test_a_plan_is_kept_for_its_turns_and_made_anew_for_a_reason() -> None:
     assert world.step() is not world.plans[-2], "another text"
 
 
+def test_a_plan_that_fails_as_none_did_before_is_dropped() -> None:
+    for rate, failures in ((0.0, 2), (1.0, FEW_TURNS)):  # one may be chance
+        world = few_drafts(World(begun("del"), right(8, 1.0)))
+        world.steps(80)
+        while world.plans[-1] is world.plans[-2] or world.plans[-1].shadows:
+            world.step()
+        first, plan = world.plans[-1], draft_of(world.plans[-1])
+        assert plan is not None
+        assert (plan.length, turns(world, 1)) == (3, [FEW_TURNS])
+        world.rates = right(8, rate)
+        rounds = 1
+        while world.step() is first:
+            rounds += 1
+        assert rounds == 1 + failures if rate == 0.0 else FEW_TURNS
+        if rate == 0.0:
+            assert world.plans[-1].shadows, "something else may be right"
+            assert turns(world, 1) == [1]
+
+
+def test_long_drafts_that_fail_are_not_waited_for() -> None:
+    world = World(begun("del"), right(8, 1.0))
+    world.steps(80)
+    plan = draft_of(world.plans[-1])
+    assert plan is not None
+    assert plan.length > 8
+    world.rates = lambda *_: 0.0
+    world.step()
+    after = draft_of(world.step())
+    assert after is not None
+    assert after.length < plan.length
+    assert after.stop_below > 0, "an unsure one is the last"
+    assert world.plans[-1].shadows, "something else may be right"
+
+
+def test_long_rounds_count_for_several() -> None:
+    """So that shallower layers are looked at as often, in tokens, as where drafts are short."""
+    short = few_drafts(World(begun("del"), right(8, 1.0)))
+    for world, most in ((World(begun("del"), right(8, 1.0)), 1), (short, FEW_TURNS)):
+        world.steps(120)
+        lengths = [draft.length for draft in map(draft_of, world.plans[-20:]) if draft is not None]
+        assert len(lengths) == 20
+        assert turns(world) == [max(1, min(FEW_TURNS, FEW_TURNS * 4 // (length + 1))) for length in lengths]
+        assert Counter(turns(world)).most_common(1)[0][0] == most
+
+
 def test_what_is_learnt_is_the_same_with_turns_together() -> None:
     """Nearly: decisions come later, and are as good."""
     given = []
     for together in (1, FEW_TURNS):
-        world = World(begun("del"), right(8, 0.8))
+        world = few_drafts(World(begun("del"), right(8, 0.8)))
         rounds = 0
         while rounds < 300:
             before = len(world.times)
