@@ -6,7 +6,11 @@
 The models (see ``planted_models.py``) decode prompts plainly, without the chat template, while every layer's
 draft is recorded. Each text of one is then continued, from its middle, as a text of the other, for every pair
 of ``k`` in either order; what is spliced is replayed at the prices measured on the first model. Plans are
-judged by what they are worth as static settings on the second. What plans take is real time.
+judged by what they are worth as static settings on the text that follows, over its best one. What they take
+is real time.
+
+Planted models write nothing of sense, and many of their texts end up repeating themselves. Then layers far
+below k may be right as well, so texts whose best static setting is at the planted layer are counted apart.
 """
 
 from __future__ import annotations
@@ -32,6 +36,8 @@ POLICIES = ("del", "del:faithful=true")
 KS = (6, 20)
 SOON = 20
 """Rounds in which a policy is to have followed."""
+NEAR = 2
+"""Layers that a text's best static setting may be off k to count as planted."""
 
 
 def measure(
@@ -64,7 +70,7 @@ def measure(
         "factor": factor,
         "soon": SOON,
         "parts": [
-            part(traces[weights, one], traces[weights, other], weights, policies)
+            part(traces[weights, one], traces[weights, other], other, weights, policies)
             for weights in kinds
             for one, other in permutations(ks, 2)
         ],
@@ -83,33 +89,38 @@ def _recorded(
     return Trace(name, model.config.num_layers, latency, tuple(found))
 
 
-def part(first: Trace, second: Trace, weights: str, policies: Sequence[str]) -> dict[str, Any]:
-    """Every policy on the texts of ``first`` that go on as those of ``second``."""
+def part(first: Trace, second: Trace, k: int, weights: str, policies: Sequence[str]) -> dict[str, Any]:
+    """Every policy on the texts of ``first`` that go on as those of ``second``, planted at ``k``."""
     spliced = splice(first, second, max(1, min(text.generated for text in first.texts) // 2))
     found = {}
     for policy in policies:
         run = replay(policy, spliced.trace)
-        found[policy] = {**followed(recoveries(run, spliced)), **_taken(run)}
+        texts = recoveries(run, spliced)
+        planted = [one for one in texts if abs(one.best.layer - k) <= NEAR]
+        found[policy] = {"texts": followed(texts), "planted": followed(planted), **_taken(run)}
     return {"label": f"{first.name} then {second.name} {weights}", "weights": weights, "policies": found}
 
 
 def followed(found: Sequence[Recovery]) -> dict[str, Any]:
     """How soon plans were good, text by text.
 
-    ``rounds`` until the first good plan: median and most over ``texts``, of which ``short`` were over too
-    soon to tell and ``never`` had none. ``later_good``: share of the rounds from ``SOON`` on whose plans are
-    good, None where there are no such rounds.
+    ``rounds`` until the first good plan: median and most over the ``count`` texts, of which ``short`` were
+    over too soon to tell and ``never`` had none. ``soon``: those that had one within ``SOON`` rounds.
+    ``later_good``: share of the rounds from there on whose plans are good, and ``later_value``, what these
+    are worth on average; None where there are no such rounds.
     """
     reached = [one.reached() for one in found]
     rounds = [count for count in reached if count is not None]
     short = sum(one.reached() is None and len(one.values) < SOON for one in found)
-    later = [value >= GOOD for one in found for value in one.values[SOON:]]
+    later = [value for one in found for value in one.values[SOON:]]
     return {
-        "texts": len(found),
+        "count": len(found),
         "rounds": {"median": statistics.median(rounds), "max": max(rounds)} if rounds else None,
+        "soon": sum(count <= SOON for count in rounds),
         "short": short,
         "never": len(found) - len(rounds) - short,
-        "later_good": statistics.mean(later) if later else None,
+        "later_good": statistics.mean(value >= GOOD for value in later) if later else None,
+        "later_value": statistics.mean(later) if later else None,
     }
 
 

@@ -23,10 +23,12 @@ def static(layer: int, length: int) -> str:
 
 
 def exit_layers(k: int, layers: int) -> list[int]:
-    """Those around ``k``, and a coarse grid."""
+    """Those around ``k``, a coarse grid, and the first two: where a text repeats a token they are right."""
     near = {k + offset for offset in AROUND}
     stride = max(1, layers // STRIDES)
-    return sorted(layer for layer in near | set(range(stride, layers, stride)) if 1 <= layer < layers)
+    return sorted(
+        layer for layer in {1, 2} | near | set(range(stride, layers, stride)) if 1 <= layer < layers
+    )
 
 
 def grid(k: int, layers: int) -> list[str]:

@@ -76,37 +76,46 @@ def splices(result: dict[str, Any]) -> list[Table]:
     soon = result["soon"]
     header = (
         "policy",
+        "texts",
         "rounds until good",
-        "never",
-        f"good from round {soon} on",
+        f"within {soon}",
+        "good later",
+        "worth later",
         "over plain",
         "made anew",
         "us a plan",
         "us a round",
     )
+    note = (
+        f"good: worth 85 % of the text's best static setting or more; later: from round {soon} on; texts: "
+        "all, and those whose best setting is at the planted layer; over plain: by the latency table; a "
+        "round: planning and learning, real time"
+    )
     tables = []
     for part in result["parts"]:
         rows = []
         for policy, found in part["policies"].items():
-            rounds, later, plan = found["rounds"], found["later_good"], found["plan_us"]
-            rows.append(
-                (
-                    policy,
-                    f"{short(rounds['median'])}, most {rounds['max']}" if rounds else "",
-                    f"{found['never']} of {found['texts'] - found['short']}",
-                    percent(later) if later is not None else "",
-                    f"{found['over_plain']:.3f}x",
-                    percent(found["made_anew"]),
-                    f"{short(plan['median'])}, 90 % under {short(plan['p90'])}",
-                    short(found["round_us"]),
-                )
+            plan = found["plan_us"]
+            taken = (
+                f"{found['over_plain']:.3f}x",
+                percent(found["made_anew"]),
+                f"{short(plan['median'])}, 90 % under {short(plan['p90'])}",
+                short(found["round_us"]),
             )
-        note = (
-            "good: worth 85 % of the best static setting or more; over plain: by the latency table; a round: "
-            "planning and learning, real time"
-        )
-        tables.append(Table(f"Texts that change: {part['label']}", header, rows, note))
+            rows.append((policy, "all", *_followed(found["texts"]), *taken))
+            rows.append((policy, "planted", *_followed(found["planted"]), *[""] * len(taken)))
+        tables.append(Table(f"Texts that change: {part['label']}", header, rows, note, names=2))
     return tables
+
+
+def _followed(found: dict[str, Any]) -> tuple[str, ...]:
+    rounds, good, value = found["rounds"], found["later_good"], found["later_value"]
+    return (
+        f"{short(rounds['median'])}, most {rounds['max']}" if rounds else "",
+        f"{found['soon']} of {found['count'] - found['short']}",
+        percent(good) if good is not None else "",
+        percent(value) if value is not None else "",
+    )
 
 
 def trees(result: dict[str, Any]) -> list[Table]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from specee.errors import ConfigurationError
 from specee.policies import Draft, ExitLayer, Latency, Speculate
 from specee.replay.result import Replay, ReplayedRound
-from specee.replay.statics import Statics
+from specee.replay.statics import Static, Statics
 from specee.replay.trace import Text, Trace
 
 GOOD = 0.85
@@ -28,9 +28,10 @@ class Spliced:
 
 
 class Recovery(NamedTuple):
-    """Of one text: what the plan of each round after the splice is worth, over the best static setting's."""
+    """Of one text: what the plans of rounds after the splice are worth, over the ``best`` static setting."""
 
     values: tuple[float, ...]
+    best: Static
 
     def reached(self, good: float = GOOD) -> int | None:
         """The first round, counted from 0, that is worth ``good``; None if there is none."""
@@ -81,17 +82,17 @@ def _spliced(first: Text, second: Text, at: int) -> Text:
 def recoveries(run: Replay, spliced: Spliced, latency: Latency | None = None) -> list[Recovery]:
     """How a replay of ``spliced.trace`` follows, text by text.
 
-    A plan is worth what its layer, length and threshold are worth as a static setting on all that comes after
-    the splice. A plan to copy is worth what it is otherwise. Plans that the end of the text cuts short do not
-    count.
+    A plan is worth what its layer, length and threshold are worth as a static setting on all of the text that
+    comes after the splice. A plan to copy is worth what it is otherwise. Plans that the end of the text cuts
+    short do not count.
     """
-    statics = Statics(spliced.after, latency)
-    best = statics.sweep()[0].ratio
     found = []
-    for rounds, length in zip(run.texts, spliced.lengths, strict=True):
+    for rounds, length, text in zip(run.texts, spliced.lengths, spliced.after.texts, strict=True):
+        statics = Statics(replace(spliced.after, texts=(text,)), latency)
+        best = statics.sweep()[0]
         later = [entry for entry in rounds if entry.length >= length]
-        values = [_value(entry, statics) / best for entry in later if not _cut(entry)]
-        found.append(Recovery(tuple(values)))
+        values = [_value(entry, statics) / best.ratio for entry in later if not _cut(entry)]
+        found.append(Recovery(tuple(values), best))
     return found
 
 

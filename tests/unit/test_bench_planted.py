@@ -103,7 +103,7 @@ def test_other_sources_and_types_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_grid_has_all_layers_around_k_and_some_of_the_rest() -> None:
-    assert static_sweep.exit_layers(6, 30) == [4, 5, 6, 7, 8, 9, 10, 15, 20, 25]
+    assert static_sweep.exit_layers(6, 30) == [1, 2, 4, 5, 6, 7, 8, 9, 10, 15, 20, 25]
     assert static_sweep.exit_layers(1, 4) == [1, 2, 3]
     settings = static_sweep.grid(20, 30)
     assert static_sweep.static(18, 8) in settings

@@ -14,7 +14,7 @@ from specee.bench.decode import splices
 from specee.bench.decode.contest_task import Task
 from specee.bench.report import tables
 from specee.errors import ConfigurationError
-from specee.replay import Recovery
+from specee.replay import Recovery, Static
 from tests.tiny_models import tiny_gguf
 from tests.unit.recorded import planted
 
@@ -26,38 +26,48 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_gguf("llama", tmp_path_factory.mktemp("model") / "tiny.gguf", seed=3, **SIZES)
 
 
+def recovery(*values: float) -> Recovery:
+    return Recovery(values, Static(6, 3, 1.5))
+
+
 def test_what_is_said_of_a_few_texts() -> None:
-    never = Recovery((0.5,) * (splices.SOON + 1))
-    later = Recovery((0.5, 0.9, *(0.95,) * splices.SOON))
-    found = splices.followed([later, never, Recovery((0.5, 0.2)), Recovery((0.1, 0.2, 0.3, 1.0))])
+    never = recovery(*(0.5,) * (splices.SOON + 1))
+    later = recovery(0.5, 0.9, *(0.95,) * splices.SOON)
+    late = recovery(*(0.5,) * (splices.SOON + 1), 1.0)
+    found = splices.followed([later, never, recovery(0.5, 0.2), recovery(0.1, 0.2, 0.3, 1.0), late])
     assert found == {
-        "texts": 4,
-        "rounds": {"median": 2, "max": 3},
+        "count": 5,
+        "rounds": {"median": 3, "max": splices.SOON + 1},
+        "soon": 2,
         "short": 1,
         "never": 1,
-        "later_good": pytest.approx(2 / 3),
+        "later_good": pytest.approx(3 / 5),
+        "later_value": pytest.approx((0.95 * 2 + 0.5 * 2 + 1.0) / 5),
     }
     nothing = splices.followed([never])
-    assert (nothing["rounds"], nothing["never"], nothing["later_good"]) == (None, 1, 0)
-    assert splices.followed([Recovery(())])["later_good"] is None
+    assert (nothing["rounds"], nothing["never"], nothing["soon"], nothing["later_good"]) == (None, 1, 0, 0)
+    assert splices.followed([recovery()])["later_good"] is None
 
 
 def test_a_policy_that_follows_and_one_that_does_not() -> None:
     stuck = "layerskip:exit_layer=6,speculation_length=8"
-    found = splices.part(planted(6), planted(20), "packed", ["del", stuck])
+    found = splices.part(planted(6), planted(20), 20, "packed", ["del", stuck])
     assert found["label"] == "k = 6 then k = 20 packed"
     follows, stays = found["policies"]["del"], found["policies"][stuck]
-    assert follows["rounds"]["max"] <= splices.SOON
-    assert follows["never"] == follows["short"] == 0
-    assert follows["later_good"] > 0.95
-    assert (stays["rounds"], stays["never"]) == (None, 2)
+    assert follows["texts"] == follows["planted"]
+    assert follows["texts"]["count"] == follows["texts"]["soon"] == 2
+    assert follows["texts"]["never"] == follows["texts"]["short"] == 0
+    assert follows["texts"]["later_good"] > 0.95
+    assert (stays["texts"]["rounds"], stays["texts"]["never"]) == (None, 2)
     assert follows["over_plain"] > 1 > stays["over_plain"]
     assert 0 < follows["made_anew"] < 1
     assert 0 < follows["plan_us"]["median"] <= follows["plan_us"]["p90"]
     assert follows["round_us"] > 0
+    other = splices.part(planted(6), planted(20), 12, "packed", ["del"])["policies"]["del"]
+    assert (other["texts"]["count"], other["planted"]["count"]) == (2, 0), "no text is best left at 12"
     for table in tables.of("splices", {"soon": splices.SOON, "parts": [found]}):
         assert {len(line) for line in table.rows} == {len(table.header)}
-        assert table.rows[1][1:4] == ("", "2 of 2", "0%")
+        assert table.rows[2][1:6] == ("all", "", "0 of 2", "0%", table.rows[2][5])
 
 
 def test_one_model_alone_is_refused(source: Path, tmp_path: Path) -> None:
@@ -82,4 +92,4 @@ def test_the_command_records_prints_and_saves(
     assert "Texts that change: k=1 then k=3 fp32" in said
     assert "Texts that change: k=3 then k=1 fp32" in said
     parts = json.loads(json.dumps(saved["splices"]))["parts"]
-    assert [part["policies"]["del"]["texts"] for part in parts] == [2, 2]
+    assert [part["policies"]["del"]["texts"]["count"] for part in parts] == [2, 2]

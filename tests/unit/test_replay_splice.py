@@ -8,9 +8,11 @@ import pytest
 from specee.errors import ConfigurationError
 from specee.policies import Draft, ExitLayer
 from specee.policies.objective import LONGEST
-from specee.replay import Recovery, Statics, best_static, recoveries, replay, splice
+from specee.replay import Recovery, Static, Statics, best_static, recoveries, replay, splice
 from tests.unit.recorded import TABLE, planted, random_trace
 from tests.unit.test_replay import Always
+
+PLAIN = Static(0, 0, 1.0)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -82,6 +84,7 @@ def test_del_follows_within_20_rounds(first: int, second: int) -> None:
 
 
 def test_a_recovery_in_numbers() -> None:
-    entry = Recovery((0.2, 0.9, 0.5, 0.86, 1.0))
+    entry = Recovery((0.2, 0.9, 0.5, 0.86, 1.0), PLAIN)
     assert (entry.reached(), entry.settled(), entry.reached(0.99), entry.settled(0.99)) == (1, 3, 4, 4)
-    assert (Recovery(()).reached(), Recovery(()).settled()) == (None, 0)
+    empty = Recovery((), PLAIN)
+    assert (empty.reached(), empty.settled()) == (None, 0)
