@@ -12,7 +12,6 @@ from specee.policies.plans import (
     Draft,
     DrafterBlock,
     DrafterTree,
-    DraftSource,
     ExitLayer,
     NgramLookup,
     PredictedExit,
@@ -74,7 +73,7 @@ class DraftChoice:
         self._looked = 0  # length of the text then
         self._looking = False  # whether that look is to come: after the turns of the plan
         self._looked_adapted = False
-        self._maker: type[DraftSource] | None = None  # of what is drafted, copies aside
+        self._maker: object = None  # of what is drafted, copies aside
         self._most_turns = FEW_TURNS  # that what is drafted may be kept for
         self._asking = False  # whether predictors have a part in it
         self._proved = 0  # its rounds in which drafts were right, less those in which none were
@@ -116,14 +115,7 @@ class DraftChoice:
             if left.value > max(value, _GAIN):
                 length, value = min(left.length, room), left.value
                 draft, self._predicting = Draft(view.id, PredictedExit(), length, layers=layers), True
-        kind = None if draft is None else type(draft.source)
-        self._exits_draft = kind is ExitLayer
-        length = draft.length if draft is not None and self._exits_draft else 0
-        self._most_turns = max(1, FEW_TURNS * _TOKENS // (length + 1))  # time for looks between long rounds
-        self._asking = kind in (PredictedTree, PredictedExit)
-        maker = DrafterBlock if kind in _OF_BLOCK else kind
-        if maker is not self._maker:
-            self._maker, self._proved = maker, 0
+        self._settle(draft)
         self._value = 0.0 if draft is None else value
         self._beside = beside
         if self._lookup is not None:
@@ -132,6 +124,19 @@ class DraftChoice:
             if copy.value > value:
                 return Draft(view.id, copies, min(copy.length, room), 0.0, draft)
         return draft
+
+    def _settle(self, draft: Draft | None) -> None:
+        """Note what drafts, copies aside. A new source has to prove itself, and every exit layer is one."""
+        kind = None if draft is None else type(draft.source)
+        self._exits_draft = kind is ExitLayer
+        self._asking = kind in (PredictedTree, PredictedExit)
+        maker: object = DrafterBlock if kind in _OF_BLOCK else kind
+        length = 0
+        if draft is not None and self._exits_draft:
+            maker, length = draft.source, draft.length
+        self._most_turns = max(1, FEW_TURNS * _TOKENS // (length + 1))  # time for looks between long rounds
+        if maker != self._maker:
+            self._maker, self._proved = maker, 0
 
     def look(self, view: SequenceView, objective: Objective, seconds: Objective) -> Shadow | None:
         """Layers to look at in the next round; ``seconds`` is the objective in measured time."""

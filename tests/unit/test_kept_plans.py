@@ -90,6 +90,21 @@ def makes(plan: Plan) -> bool | None:
     return None if draft is None else isinstance(draft.source, ExitLayer)
 
 
+def test_another_layer_is_on_trial() -> None:
+    world = few_drafts(World(begun("del"), right(12, 1.0)))
+    world.steps(80)
+    world.rates = right(6, 1.0)
+    world.steps(80)
+    changes = 0
+    for before, after in pairwise(world.plans[40:]):
+        drafts = draft_of(before), draft_of(after)
+        if None not in drafts and drafts[0].source != drafts[1].source:  # type: ignore[union-attr]
+            assert after.turns == 1  # type: ignore[union-attr]
+            changes += 1
+    assert changes
+    assert turns(world, 1) == [FEW_TURNS]
+
+
 def test_every_round_decides_where_all_of_them_are_looked_at() -> None:
     for policy in ("del:faithful=true", "del:sampled=false"):
         world = World(begun(policy), right(8))
@@ -214,7 +229,7 @@ def test_what_is_learnt_is_the_same_with_turns_together() -> None:
             world.step(together)
             rounds += len(world.times) - before
         given.append(world.tokens / rounds)
-        assert max(turns(world)) == FEW_TURNS
+        assert max(turns(world, len(world.plans))) == FEW_TURNS
     assert given[1] > 0.85 * given[0]
 
 
