@@ -200,8 +200,8 @@ class Measured:
             choice = self._choices.get(entry.sequence) or self._new(entry.sequence)
             choice.learn(entry)
             choice.note(total, shadow)
-            if kept is not None and max(choice.settled, choice.quiet) == 1:  # it was good for more before
-                self._wake(kept)
+            if self._kept is not None and max(choice.settled, choice.quiet) == 1:  # no longer good for more
+                self._wake(self._kept)
         for seen in outcome.shadows:
             self._choices[seen.sequence].see(seen)
 

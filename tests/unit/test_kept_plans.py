@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from itertools import pairwise
 
@@ -14,6 +15,7 @@ from specee.policies import (
     NextToken,
     NgramLookup,
     Observation,
+    Outcome,
     Plan,
     PredictedExit,
     Round,
@@ -237,6 +239,30 @@ def test_resting_plans_are_good_until_a_look_is_due() -> None:
     world = World(begun("del"), lambda *_: 0.0)
     world.steps(300)
     assert FEW_TURNS < max(turns(world, 60)) <= ANY_TURNS
+
+
+@pytest.mark.parametrize("policy", ["del", "auto"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_every_round_is_counted_once(policy: str, count: int) -> None:
+    """Those of rest are counted when it is over."""
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    world = World(begun(policy), right(20, 0.9), seed=seed, count=count)
+    observe, passed = world.policy.observe, dict.fromkeys(range(count), 0.0)
+
+    def counted(outcome: Outcome) -> None:
+        observe(outcome)
+        for entry in outcome.rounds:
+            passed[entry.sequence] += max(1.0, len(entry.tokens) / 4)
+
+    world.policy.observe = counted  # type: ignore[method-assign]
+    for _ in range(200):
+        world.copies, world.rates = world.rng.choice([0.0, 0.3]), right(world.rng.choice([4, 20, 99]), 0.9)
+        world.steps(10)
+    while world.policy._kept is not None and world.policy._kept.rounds:  # type: ignore[attr-defined]
+        world.step()
+    choices = world.policy._choices  # type: ignore[attr-defined]
+    assert {index: choice._now for index, choice in choices.items()} == pytest.approx(passed)
 
 
 def test_rounds_without_drafts_are_no_proof() -> None:
