@@ -248,6 +248,7 @@ def test_every_round_is_counted_once(policy: str, count: int) -> None:
     seed = random.randrange(2**32)
     print("seed", seed)
     world = World(begun(policy), right(20, 0.9), seed=seed, count=count)
+    world.views = {index: view(index, remaining=10**6, fresh=True) for index in range(count)}
     observe, passed = world.policy.observe, dict.fromkeys(range(count), 0.0)
 
     def counted(outcome: Outcome) -> None:
