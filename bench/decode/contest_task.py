@@ -85,7 +85,6 @@ class Task:
             "every": self.every,
             "new_tokens": self.tokens,
             "rounds": self.rounds,
-            "fitted": self.fitted,
         }
 
 

@@ -56,6 +56,7 @@ def measure(task: Task, policies: Sequence[str] = POLICIES) -> dict[str, Any]:
     return {
         "what": "policies beside plain decoding, greedy decoding, batch 1, interleaved",
         **task.facts(checkpoint),
+        "fitted": task.fitted,
         "parts": parts,
     }
 

@@ -6,8 +6,9 @@
 The models (see ``planted_models.py``) decode prompts plainly, without the chat template, while every layer's
 draft is recorded. Each text of one is then continued, from its middle, as a text of the other, for every pair
 of ``k`` in either order; what is spliced is replayed at the prices measured on the first model. Plans are
-judged by what they are worth as static settings on the text that follows, over its best one. What they take
-is real time.
+judged by what they are worth as static settings on the text that follows, over its best one; where that is
+not far from plain decoding, to draft nothing is good too. A replay asks before every round, an engine before
+a few: where rounds are short it follows a little later. What plans take is real time, in warm caches.
 
 Planted models write nothing of sense, and many of their texts end up repeating themselves. Then layers far
 below k may be right as well, so texts whose best static setting is at the planted layer are counted apart.
@@ -17,15 +18,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import specee
 from specee.errors import ConfigurationError
-from specee.replay import Recovery, Replay, Trace, recoveries, replay, splice
+from specee.replay import Recovery, Replay, Trace, followed, recoveries, replay, splice
 from specee.replay.record import recording
-from specee.replay.splice import GOOD
+from specee.replay.splice import GOOD, SOON
 
 from .. import options as common
 from ..progress import Meter
@@ -34,8 +36,6 @@ from .contest_task import Task
 
 POLICIES = ("del", "del:faithful=true")
 KS = (6, 20)
-SOON = 20
-"""Rounds in which a policy is to have followed."""
 NEAR = 2
 """Layers that a text's best static setting may be off k to count as planted."""
 
@@ -49,8 +49,9 @@ def measure(
     factor: float = planted_models.FACTOR,
 ) -> dict[str, Any]:
     """Record, splice, replay. Raises ConfigurationError for what is not allowed."""
+    task = replace(task, fitted=False)  # replays have nothing else to draft with
     checkpoint = task.opened(policies)
-    if len(ks) < 2:
+    if len(set(ks)) < 2:
         raise ConfigurationError(f"k={list(ks)}: a text that changes needs two different ones or more")
     for k in ks:
         planted_models.check(checkpoint, k)
@@ -69,6 +70,7 @@ def measure(
         **task.facts(checkpoint),
         "factor": factor,
         "soon": SOON,
+        "good": GOOD,
         "parts": [
             part(traces[weights, one], traces[weights, other], other, weights, policies)
             for weights in kinds
@@ -96,29 +98,26 @@ def part(first: Trace, second: Trace, k: int, weights: str, policies: Sequence[s
     for policy in policies:
         run = replay(policy, spliced.trace)
         texts = recoveries(run, spliced)
-        planted = [one for one in texts if abs(one.best.layer - k) <= NEAR]
-        found[policy] = {"texts": followed(texts), "planted": followed(planted), **_taken(run)}
+        planted = [one for one in texts if one.best.layer and abs(one.best.layer - k) <= NEAR]
+        found[policy] = {"texts": sums(texts), "planted": sums(planted), **_taken(run)}
     return {"label": f"{first.name} then {second.name} {weights}", "weights": weights, "policies": found}
 
 
-def followed(found: Sequence[Recovery]) -> dict[str, Any]:
-    """How soon plans were good, text by text.
+def sums(found: Sequence[Recovery]) -> dict[str, Any]:
+    """Of :class:`.Followed`; the best static setting's speed over plain decoding is a median over texts.
 
-    ``rounds`` until the first good plan: median and most over the ``count`` texts, of which ``short`` were
-    over too soon to tell and ``never`` had none. ``soon``: those that had one within ``SOON`` rounds.
-    ``later_good``: share of the rounds from there on whose plans are good, and ``later_value``, what these
-    are worth on average; None where there are no such rounds.
+    None where there is no text, no good plan, or no round left after ``SOON``.
     """
-    reached = [one.reached() for one in found]
-    rounds = [count for count in reached if count is not None]
-    short = sum(one.reached() is None and len(one.values) < SOON for one in found)
-    later = [value for one in found for value in one.values[SOON:]]
+    all_of_them = followed(found)
+    reached, later = all_of_them.reached, all_of_them.later
     return {
-        "count": len(found),
-        "rounds": {"median": statistics.median(rounds), "max": max(rounds)} if rounds else None,
-        "soon": sum(count <= SOON for count in rounds),
-        "short": short,
-        "never": len(found) - len(rounds) - short,
+        "count": all_of_them.count,
+        "best_static": statistics.median(one.best.ratio for one in found) if found else None,
+        "plain_good": all_of_them.plain,
+        "rounds": {"median": statistics.median(reached), "max": reached[-1]} if reached else None,
+        "soon": all_of_them.soon,
+        "short": all_of_them.short,
+        "never": all_of_them.never,
         "later_good": statistics.mean(value >= GOOD for value in later) if later else None,
         "later_value": statistics.mean(later) if later else None,
     }

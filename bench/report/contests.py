@@ -63,7 +63,8 @@ def by_part(title: str, result: dict[str, Any]) -> list[Table]:
 
 def regret(result: dict[str, Any]) -> list[Table]:
     """For each file of prompts and kind of weights."""
-    return by_part("Beside plain decoding", result)
+    fitted = "" if result.get("fitted", True) else ", nothing fitted"
+    return by_part("Beside plain decoding" + fitted, result)
 
 
 def ablation(result: dict[str, Any]) -> list[Table]:
@@ -77,8 +78,11 @@ def splices(result: dict[str, Any]) -> list[Table]:
     header = (
         "policy",
         "texts",
+        "best static",
+        "plain is good",
         "rounds until good",
         f"within {soon}",
+        "never",
         "good later",
         "worth later",
         "over plain",
@@ -87,9 +91,9 @@ def splices(result: dict[str, Any]) -> list[Table]:
         "us a round",
     )
     note = (
-        f"good: worth 85 % of the text's best static setting or more; later: from round {soon} on; texts: "
-        "all, and those whose best setting is at the planted layer; over plain: by the latency table; a "
-        "round: planning and learning, real time"
+        f"good: worth {percent(result['good'])} of the text's best static setting or more; later: after "
+        f"{soon} rounds; texts: all, and those whose best setting is at the planted layer; over plain: by "
+        "the latency table; a round: planning and learning, real time"
     )
     tables = []
     for part in result["parts"]:
@@ -109,10 +113,15 @@ def splices(result: dict[str, Any]) -> list[Table]:
 
 
 def _followed(found: dict[str, Any]) -> tuple[str, ...]:
-    rounds, good, value = found["rounds"], found["later_good"], found["later_value"]
+    best, rounds = found["best_static"], found["rounds"]
+    good, value = found["later_good"], found["later_value"]
+    told = found["count"] - found["short"]
     return (
+        f"{best:.2f}x" if best is not None else "",
+        f"{found['plain_good']} of {found['count']}",
         f"{short(rounds['median'])}, most {rounds['max']}" if rounds else "",
-        f"{found['soon']} of {found['count'] - found['short']}",
+        f"{found['soon']} of {told}",
+        f"{found['never']} of {told}",
         percent(good) if good is not None else "",
         percent(value) if value is not None else "",
     )

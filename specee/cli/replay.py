@@ -14,14 +14,14 @@ from specee.replay import (
     Spliced,
     Statics,
     Trace,
+    followed,
     read_trace,
     recoveries,
     replay,
     splice,
 )
-from specee.replay.splice import GOOD
+from specee.replay.splice import GOOD, SOON
 
-SOON = 20  # rounds in which a policy is to have followed a splice
 _WIDTH = 44
 
 
@@ -97,17 +97,15 @@ def sweep_lines(trace: Trace) -> Iterator[str]:
 def recovery_line(run: Replay, found: Sequence[Recovery]) -> str:
     """How soon a policy's plans were good after the splice, and how many of its later ones are.
 
-    A text that was over before ``SOON`` rounds says nothing by not getting there.
+    A text that was over within ``SOON`` rounds says nothing by not getting there.
     """
-    reached = [entry.reached() for entry in found]
-    after = [value >= GOOD for entry in found for value in entry.values[SOON:]]
-    rounds = [number for number in reached if number is not None]
-    soon = f"median {statistics.median(rounds):.0f}, worst {max(rounds)}" if rounds else "none"
-    short = sum(entry.reached() is None and len(entry.values) < SOON for entry in found)
-    missed = len(reached) - len(rounds) - short
-    never = f", {missed} never" if missed and rounds else ""
-    never += f", {short} over too soon to tell" if short else ""
-    later = f"{statistics.mean(after):.1%}" if after else "none left"
+    sums = followed(found)
+    reached = sums.reached
+    soon = f"median {statistics.median(reached):.0f}, worst {reached[-1]}" if reached else "none"
+    never = f", {sums.never} never" if sums.never and reached else ""
+    never += f", {sums.short} over too soon to tell" if sums.short else ""
+    good = [value >= GOOD for value in sums.later]
+    later = f"{statistics.mean(good):.1%}" if good else "none left"
     return (
         f"{run.policy}: {GOOD:.0%} of the new best after rounds: {soon}{never}; "
         f"of the rounds from {SOON} on: {later}"

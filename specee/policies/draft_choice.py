@@ -73,6 +73,7 @@ class DraftChoice:
         self._looked = 0  # length of the text then
         self._looking = False  # whether that look is to come: after the turns of the plan
         self._looked_adapted = False
+        self._drafted: tuple[ExitLayer | None, int] = None, 0  # in the latest round, where all are looked at
         self._maker: object = None  # of what is drafted, copies aside
         self._most_turns = FEW_TURNS  # that what is drafted may be kept for
         self._asking = False  # whether predictors have a part in it
@@ -194,7 +195,10 @@ class DraftChoice:
         if isinstance(entry.source, DrafterBlock):
             if self._block is not None:
                 self._block.learn(matches, confidences, self._now)
-        elif isinstance(entry.source, ExitLayer) and self._sampled:  # else among the shadows
+        elif isinstance(entry.source, ExitLayer):
+            if not self._sampled:  # it is among the shadows that follow
+                self._drafted = entry.source, entry.drafted
+                return
             exits = self._exits[entry.source.adapted]
             if exits.learn(entry.source.layer, matches, confidences, self._now, entry.drafted):
                 self._proved, self._look_at = 0, self._now  # something else may be right now
@@ -213,6 +217,11 @@ class DraftChoice:
         turns = min(1 + self._proved // _RIGHT, self._most_turns)
         return min(turns, ASKING_TURNS) if self._asking else turns
 
+    @property
+    def failed(self) -> bool:
+        """Whether what drafts has lost all that it had proved."""
+        return self._maker is not None and not self._proved
+
     def skip(self, rounds: int, seconds: float) -> None:
         """Quiet rounds have passed."""
         self._now += rounds
@@ -220,7 +229,10 @@ class DraftChoice:
 
     def see(self, shadow: ShadowTokens) -> None:
         """What a layer would have drafted."""
-        self._exits[shadow.adapted].learn(shadow.layer, shadow.matches, shadow.confidences, self._now)
+        source, drafted = self._drafted
+        seen = shadow.layer, shadow.adapted
+        made = drafted if source is not None and seen == (source.layer, source.adapted) else None
+        self._exits[shadow.adapted].learn(shadow.layer, shadow.matches, shadow.confidences, self._now, made)
 
     def note(self, seconds: float, shadow: float) -> None:
         """How long the round took, and its shadow tokens in that time."""

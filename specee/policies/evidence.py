@@ -39,7 +39,8 @@ class Evidence:
         if now != self._round:
             self.fade(DECAY ** (now - self._round))
             self._round = now
-        self._failed = True not in matches
+        if matches:
+            self._failed = True not in matches
         threshold = self.threshold
         for match, confidence in zip(matches, confidences, strict=True):
             sure = confidence >= threshold
@@ -56,7 +57,7 @@ class Evidence:
         """Whether there are ten times the misses that are to be expected: the text may have changed.
 
         One miss may be chance: it takes a second one, now or the time before, with nothing right between, or
-        one that cost as much as many drafts do. ``drafted``: how many there were, ``matches`` among them.
+        that none of many was right. ``drafted``: how many there were, ``matches`` among them.
         """
         misses = matches.count(False)
         if misses < 2 and (True in matches or not (self._failed or drafted >= _LONG)):

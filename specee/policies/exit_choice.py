@@ -95,42 +95,42 @@ class ExitChoice:
 
         Some lie between the best layer known and the next shallower one that is known to be worth less, so
         that every look narrows the gap; the others are spread over all deeper ones. Where no layer comes near
-        to paying all are. The first layer has its turn whatever is known of the next ones: where embeddings
-        are tied it says the newest token again, which is right where a text repeats one.
+        to paying all are. Where one does, layer 1 has its turn whatever is known of the next ones: where
+        embeddings are tied it says the newest token again, which is right where a text repeats one.
         """
         self._forget(now)
         best = self.best(objective, now)
-        able, hopeless = self._hopes(objective, now, at_least)
+        known = best.layer if best is not None and best.value > NEAR else 0
+        able = self._hopes(objective, now, at_least, known)
         if best is None:
             return _spread(able, most)
         deeper = [layer for layer in able if layer > best.layer]
-        if best.value <= NEAR:
+        if not known:
             return _spread(deeper or able, most)
-        below = max([layer for layer in hopeless if layer < best.layer], default=0)
-        shallower = [layer for layer in able if below < layer < best.layer]
-        first = self._forgotten_first(best.layer, shallower, objective, now, at_least) if most > 1 else ()
+        shallower = [layer for layer in able if layer < best.layer]
+        first = self._forgotten_first(known, shallower, objective, now, at_least) if most > 1 else ()
         most -= len(first)
         return first + _spread(shallower, -(-most // 2)) + _spread(deeper, most // 2)
 
     def _forgotten_first(
         self, below: int, others: Sequence[int], objective: Objective, now: float, at_least: float
     ) -> tuple[int, ...]:
-        """The first layer, unless it is among ``others``, is not ``below``, is known, or could not pay."""
+        """Layer 1 if it can draft, unless it is among ``others``, not ``below``, known, or could not pay."""
         first = self._layers[0]
-        if first >= below or first in others:
+        if first > 1 or first >= below or first in others:
             return ()
         evidence = self._evidence.get(first)
         known = evidence is not None and evidence.weight(now) >= _FRESH
         return () if known or objective.best(first, self._heads[first], 1.0).value <= at_least else (first,)
 
-    def _hopes(self, objective: Objective, now: float, at_least: float) -> tuple[list[int], list[int]]:
-        """Layers to be looked at that may be worth that much, ascending; and those seen not to be of late.
+    def _hopes(self, objective: Objective, now: float, at_least: float, known: int) -> list[int]:
+        """Layers to be looked at that may be worth that much, ascending.
 
         What is known of a layer of late bounds those below it, and the last layer is never wrong. Under one
-        bound shallower layers are worth more: they cost less.
+        bound shallower layers are worth more: they cost less. Under a layer that is ``known`` to be good they
+        end at the first that is known not to be.
         """
         able: list[int] = []
-        hopeless: list[int] = []
         unseen: list[int] = []  # under one bound, descending
         bound = 1.0
         for layer in reversed(self._layers):
@@ -144,11 +144,12 @@ class ExitChoice:
                 unseen.clear()
             rate = evidence.rate
             bound = min(bound, rate + sqrt(rate * (1 - rate) / (seen + 1)) + 0.5 / (seen + 1))
-            if objective.best(layer, self._heads[layer], bound).value <= at_least:
-                hopeless.append(layer)
+            if layer < known and objective.best(layer, self._heads[layer], bound).value <= at_least:
+                break
         if unseen:
             able += self._hopeful(unseen, objective, bound, at_least)
-        return able[::-1], hopeless
+        able.reverse()
+        return able
 
     def _hopeful(
         self, layers: Sequence[int], objective: Objective, rate: float, at_least: float

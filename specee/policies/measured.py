@@ -200,7 +200,7 @@ class Measured:
             choice = self._choices.get(entry.sequence) or self._new(entry.sequence)
             choice.learn(entry)
             choice.note(total, shadow)
-            if self._kept is not None and max(choice.settled, choice.quiet) == 1:  # no longer good for more
+            if self._kept is not None and choice.failed:
                 self._wake(self._kept)
         for seen in outcome.shadows:
             self._choices[seen.sequence].see(seen)

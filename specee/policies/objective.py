@@ -17,6 +17,7 @@ from specee.policies.latency import Latency
 
 LONGEST = 17
 """Most drafts a round, as in the paper."""
+_MOST_KNOWN = 1024  # choices of one kind of rounds are remembered
 _STEPS = 64  # shares and rates are told apart to 1/64: nobody knows them better
 
 
@@ -152,6 +153,8 @@ class Objective:
         steps = rates.steps
         choice = rounds.best.get(steps)
         if choice is None:
+            if len(rounds.best) >= _MOST_KNOWN:
+                rounds.best.clear()
             choice = rounds.best[steps] = self._best_of(rounds, *steps)
         return choice
 
@@ -171,7 +174,7 @@ class Objective:
         return Choice(values.index(most) + 1, most * self.plain)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def objective_of(latency: Latency, layers: int, sequences: int) -> Objective:
     """The same object for the same table: what one generation has worked out is there for the next."""
     return Objective(latency, layers, sequences)

@@ -8,12 +8,13 @@ and is the only module here that needs a model.
 from specee.replay.files import read_trace, write_trace
 from specee.replay.result import Replay, ReplayedRound
 from specee.replay.simulate import replay
-from specee.replay.splice import Recovery, Spliced, recoveries, splice
+from specee.replay.splice import Followed, Recovery, Spliced, followed, recoveries, splice
 from specee.replay.statics import Static, Statics, best_static
 from specee.replay.trace import POSITIONS, Text, Trace
 
 __all__ = [
     "POSITIONS",
+    "Followed",
     "Recovery",
     "Replay",
     "ReplayedRound",
@@ -23,6 +24,7 @@ __all__ = [
     "Text",
     "Trace",
     "best_static",
+    "followed",
     "read_trace",
     "recoveries",
     "replay",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from specee.replay.trace import Text, Trace
 
 GOOD = 0.85
 """Of the best static setting: what a policy has to be worth."""
+SOON = 20
+"""Rounds in which a policy is to have followed a splice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,43 @@ class Recovery(NamedTuple):
     def settled(self, good: float = GOOD) -> int:
         """Rounds until all are worth ``good``."""
         return max((index + 1 for index, value in enumerate(self.values) if value < good), default=0)
+
+
+class Followed(NamedTuple):
+    """How soon a policy's plans were good after the splices of ``count`` texts.
+
+    ``reached``: for each text that had a good plan, rounds before the first one, ascending. ``short``: texts
+    without one that were over within ``SOON`` rounds, and say nothing. ``later``: what plans were worth after
+    ``SOON`` rounds, of all texts. ``plain``: texts in which to draft nothing is good too.
+    """
+
+    count: int
+    reached: tuple[int, ...]
+    short: int
+    later: tuple[float, ...]
+    plain: int
+
+    @property
+    def soon(self) -> int:
+        """Texts with a good plan within ``SOON`` rounds."""
+        return sum(rounds <= SOON for rounds in self.reached)
+
+    @property
+    def never(self) -> int:
+        """Texts without one, those aside that were over too soon to tell."""
+        return self.count - len(self.reached) - self.short
+
+
+def followed(found: Sequence[Recovery]) -> Followed:
+    """Sum up what :func:`recoveries` gives."""
+    reached = [one.reached() for one in found]
+    return Followed(
+        len(found),
+        tuple(sorted([rounds for rounds in reached if rounds is not None])),
+        sum(one.reached() is None and len(one.values) <= SOON for one in found),
+        tuple([value for one in found for value in one.values[SOON:]]),
+        sum(one.best.ratio * GOOD <= 1 for one in found),
+    )
 
 
 def splice(first: Trace, second: Trace, at: int) -> Spliced:

@@ -18,7 +18,7 @@ from specee.bench.decode.spent import Spent
 from specee.bench.report import tables
 from specee.engine.statistics import Statistics
 from specee.errors import ConfigurationError
-from specee.policies import ExitLayer, NgramLookup, Outcome, Round, Times
+from specee.policies import ExitLayer, ModelView, NgramLookup, Outcome, Round, Times
 from tests.tiny_models import tiny_gguf
 
 EXIT = ExitLayer(3)
@@ -142,6 +142,9 @@ def test_without_the_fitted_parts_of_the_package(
     for task in tasks:
         task.loaded("fp32")
     assert asked == [None, False]
+    view = ModelView(4, drafter=0.5)
+    monkeypatch.setattr("specee.bench.decode.policy_check.packaged_view", lambda _: view)
+    tasks[0].opened(["drafter"])
     with pytest.raises(ConfigurationError, match="no drafter block"):
         tasks[1].opened(["drafter"])
 

@@ -8,6 +8,7 @@ import pytest
 
 from specee.policies import Latency
 from specee.policies.exit_choice import ExitChoice
+from specee.policies.objective import Objective
 from tests.unit.judged import LAYERS, objective
 
 OWN = [(layer, 1.0) for layer in range(1, LAYERS)]
@@ -68,23 +69,52 @@ def test_the_first_look_is_spread_over_all_layers_that_may_pay() -> None:
         assert few.layers == tuple(range(3, 3 + layers))
 
 
+def hopeful(choice: ExitChoice, judge: Objective, now: float, at_least: float) -> list[int]:
+    """Layers that may be worth as much, asked one by one, and the ends of the gap under the best one."""
+    bound, able, under = 1.0, [], 0
+    best = choice.best(judge, now)
+    for layer in range(LAYERS - 1, 0, -1):
+        evidence = choice._evidence.get(layer)
+        seen = 0.0 if evidence is None else evidence.weight(now)
+        if evidence is not None and seen >= 2.5:
+            rate = evidence.rate
+            bound = min(bound, rate + (rate * (1 - rate) / (seen + 1)) ** 0.5 + 0.5 / (seen + 1))
+            if judge.best(layer, 1.0, bound).value <= at_least and best is not None and layer < best.layer:
+                under = max(under, layer)
+        elif judge.best(layer, 1.0, bound).value > at_least:
+            able.append(layer)
+    able.reverse()
+    if best is None:
+        return able
+    deeper = [layer for layer in able if layer > best.layer]
+    if best.value <= 0.97:
+        return deeper or able
+    return [layer for layer in able if under < layer < best.layer] + deeper
+
+
 def test_looks_are_at_all_that_may_be_worth_as_much_and_at_no_others() -> None:
-    """As asking for each layer by itself would find, whatever the machine."""
+    """As asking for each layer by itself would find, whatever the machine and whatever is known."""
     seed = random.randrange(2**32)
     print("seed", seed)
     rng = random.Random(seed)
-    found = set()
-    for _ in range(200):
+    found, paid = set(), 0
+    for _ in range(300):
         each, head = rng.random(), rng.uniform(0.1, 10)  # parts of a row's time that another one takes
         table = Latency((1, 16), (1e-4, 1e-4 * (1 + 15 * each)), (1e-4 * head, 1e-4 * head * (1 + 15 * each)))
         choice, judge, at_least = ExitChoice(OWN), objective(table), rng.uniform(1.0, 2.5)
-        known = rng.randrange(1, LAYERS) if rng.random() < 0.5 else 0
-        if known:
-            shown(choice, known, 0, 100)  # no layer below it can be better
-        able = [layer for layer, _ in OWN if layer > known and judge.best(layer, 1.0, 1.0).value > at_least]
-        assert choice.worth_a_look(judge, 0, at_least, LAYERS) == tuple(able)
+        for layer in rng.sample(range(1, LAYERS), rng.randrange(6)):
+            right = rng.randint(0, 20)
+            shown(choice, layer, right, rng.randint(0, 20) if right else 20, rng.uniform(-30, 0))
+        choice.worth_a_look(judge, 0, at_least, 1)  # what has decayed is forgotten
+        able = hopeful(choice, judge, 0, at_least)
+        looks = choice.worth_a_look(judge, 0, at_least, 2 * LAYERS)
+        assert [layer for layer in looks if layer in able] == able
+        assert set(looks) <= {1, *able}
         found.add(len(able))
+        best = choice.best(judge, 0)
+        paid += best is not None and best.value > 1
     assert len(found) > 5
+    assert paid > 20
 
 
 def step_found(k: int, looks: int, *, narrow: bool = True) -> tuple[float, int]:

@@ -74,4 +74,4 @@ def test_the_budget_is_that_of_all_sequences_together(sequences: int) -> None:
 
 
 def test_sources_are_named() -> None:
-    assert make_policy("del").begin(ModelView(LAYERS)).sources == (ExitLayer(2),)
+    assert make_policy("del").begin(ModelView(LAYERS)).sources == (ExitLayer(1),)

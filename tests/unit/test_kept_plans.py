@@ -31,7 +31,7 @@ from tests.unit.planted_world import LATENCY, LAYERS, World, begun, draft_of, vi
 from tests.unit.test_block_choice import Blocks
 
 # More than four rows take a step up: three drafts are best where most are right.
-STEPPED = Latency((1, 4, 5, 20), (1e-4, 1.1e-4, 6e-4, 2.4e-3), (2e-4, 2.2e-4, 1.2e-3, 4.8e-3), 1e-6, 1e-5)
+STEPPED = Latency((1, 4, 5, 20), (1e-4, 1.1e-4, 5e-4, 2e-3), (2e-4, 2.2e-4, 1e-3, 4e-3), 1e-6, 1e-5)
 
 
 def few_drafts(world: World) -> World:
@@ -176,7 +176,7 @@ def test_a_plan_is_kept_for_its_turns_and_made_anew_for_a_reason() -> None:
 
 
 def test_a_plan_that_fails_as_none_did_before_is_dropped() -> None:
-    for rate, failures in ((0.0, 2), (1.0, FEW_TURNS)):  # one may be chance
+    for rate, most in ((0.0, 1 + 2), (1.0, FEW_TURNS)):  # one failure may be chance
         world = few_drafts(World(begun("del"), right(8, 1.0)))
         world.steps(80)
         while world.plans[-1] is world.plans[-2] or world.plans[-1].shadows:
@@ -188,7 +188,7 @@ def test_a_plan_that_fails_as_none_did_before_is_dropped() -> None:
         rounds = 1
         while world.step() is first:
             rounds += 1
-        assert rounds == 1 + failures if rate == 0.0 else FEW_TURNS
+        assert rounds == most
         if rate == 0.0:
             assert world.plans[-1].shadows, "something else may be right"
             assert turns(world, 1) == [1]
