@@ -111,7 +111,7 @@ def sums(found: Sequence[Recovery]) -> dict[str, Any]:
     all_of_them = followed(found)
     reached, later = all_of_them.reached, all_of_them.later
     return {
-        "count": all_of_them.count,
+        "count": all_of_them.texts,
         "best_static": statistics.median(one.best.ratio for one in found) if found else None,
         "plain_good": all_of_them.plain,
         "rounds": {"median": statistics.median(reached), "max": reached[-1]} if reached else None,

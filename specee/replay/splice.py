@@ -46,14 +46,14 @@ class Recovery(NamedTuple):
 
 
 class Followed(NamedTuple):
-    """How soon a policy's plans were good after the splices of ``count`` texts.
+    """How soon a policy's plans were good after the splices of so many ``texts``.
 
-    ``reached``: for each text that had a good plan, rounds before the first one, ascending. ``short``: texts
+    ``reached``: for each text that had a good plan, rounds before the first one, ascending. ``short``: those
     without one that were over within ``SOON`` rounds, and say nothing. ``later``: what plans were worth after
     ``SOON`` rounds, of all texts. ``plain``: texts in which to draft nothing is good too.
     """
 
-    count: int
+    texts: int
     reached: tuple[int, ...]
     short: int
     later: tuple[float, ...]
@@ -67,7 +67,7 @@ class Followed(NamedTuple):
     @property
     def never(self) -> int:
         """Texts without one, those aside that were over too soon to tell."""
-        return self.count - len(self.reached) - self.short
+        return self.texts - len(self.reached) - self.short
 
 
 def followed(found: Sequence[Recovery]) -> Followed:

@@ -57,7 +57,7 @@ def test_what_is_said_of_a_few_texts() -> None:
 
 def test_a_text_that_is_over_says_nothing_by_not_getting_there() -> None:
     found = followed([recovery(*(0.5,) * SOON), recovery(*(0.5,) * (SOON + 1))])
-    assert (found.count, found.short, found.never) == (2, 1, 1)
+    assert (found.texts, found.short, found.never) == (2, 1, 1)
 
 
 def test_a_policy_that_follows_and_one_that_does_not() -> None:
