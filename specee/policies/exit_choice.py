@@ -43,6 +43,7 @@ class ExitChoice:
         self._plans: dict[int, ExitPlan] = {}
         self._objective: Objective | None = None
         self._best: ExitPlan | None = None
+        self._tried = 0  # the deepest layer of the latest look, if none was found that comes near to paying
         self._known = False  # whether nothing has changed since the best plan was looked for
 
     @property
@@ -103,14 +104,21 @@ class ExitChoice:
         known = best.layer if best is not None and best.value > NEAR else 0
         able = self._hopes(objective, now, at_least, known)
         if best is None:
-            return _spread(able, most)
+            return self._deeper_each_time(able, most)
         deeper = [layer for layer in able if layer > best.layer]
         if not known:
-            return _spread(deeper or able, most)
+            return self._deeper_each_time(deeper or able, most)
+        self._tried = 0
         shallower = [layer for layer in able if layer < best.layer]
         first = self._forgotten_first(known, shallower, objective, now, at_least) if most > 1 else ()
         most -= len(first)
         return first + _spread(shallower, -(-most // 2)) + _spread(deeper, most // 2)
+
+    def _deeper_each_time(self, able: Sequence[int], most: int) -> tuple[int, ...]:
+        """Where the latest look found nothing, at what lies beyond; then at all of them anew."""
+        chosen = _spread([layer for layer in able if layer > self._tried] or able, most)
+        self._tried = max(chosen, default=0)
+        return chosen
 
     def _forgotten_first(
         self, below: int, others: Sequence[int], objective: Objective, now: float, at_least: float

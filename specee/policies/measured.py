@@ -161,8 +161,10 @@ class Measured:
             resting = choice.quiet
             quiet = min(quiet, resting)
             turns = 1 if fresh else min(turns, max(choice.settled, resting))
+        if shadows:  # what is seen may change the plan: the sooner the better
+            turns = 1
         plan = self._together(views, drafts, shadows, turns)
-        if turns > 1 and not shadows:
+        if turns > 1:
             self._kept = _Kept(plan, views, quiet or turns, resting=quiet > 0)
         return plan
 

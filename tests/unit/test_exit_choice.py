@@ -105,7 +105,7 @@ def test_looks_are_at_all_that_may_be_worth_as_much_and_at_no_others() -> None:
         for layer in rng.sample(range(1, LAYERS), rng.randrange(6)):
             right = rng.randint(0, 20)
             shown(choice, layer, right, rng.randint(0, 20) if right else 20, rng.uniform(-30, 0))
-        choice.worth_a_look(judge, 0, at_least, 1)  # what has decayed is forgotten
+        choice._forget(0)  # what has decayed
         able = hopeful(choice, judge, 0, at_least)
         looks = choice.worth_a_look(judge, 0, at_least, 2 * LAYERS)
         assert [layer for layer in looks if layer in able] == able
@@ -156,6 +156,20 @@ def test_a_layer_under_one_that_fails_is_not_worth_a_look() -> None:
     shown(choice, 29, 0, 40)
     assert choice.worth_a_look(judge, 0, 1.03, 4) == (), "deeper ones are wrong already"
     assert choice.worth_a_look(judge, 200, 1.03, 4) != (), "until that is forgotten"
+
+
+def test_looks_that_find_nothing_go_deeper_and_then_begin_anew() -> None:
+    """Also when what they have seen has been forgotten, as where there is time for few looks."""
+    choice, judge = ExitChoice(OWN), objective()
+    seen: list[int] = []
+    for now in (0, 100, 200, 300, 400, 500, 600):
+        [layer] = choice.worth_a_look(judge, now, 1.03, 1)
+        seen.append(layer)
+        shown(choice, layer, 0, 4, now)
+    deepest = seen.index(max(seen))
+    assert seen[: deepest + 1] == sorted(set(seen[: deepest + 1]))
+    assert deepest >= 2
+    assert seen[deepest + 1] == seen[0], "then anew"
 
 
 def test_the_first_layer_is_looked_at_beside() -> None:
