@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,20 +24,27 @@ class Measure(Protocol):
     ) -> dict[str, Any]: ...
 
 
-def main(doc: str | None, kind: str, policies: Sequence[str], measure: Measure) -> None:
-    """Run as the command line says, and save."""
+def main(
+    doc: str | None,
+    kind: str,
+    policies: Sequence[str],
+    measure: Measure,
+    ks: Sequence[int] = KS,
+    finish: Callable[[argparse.Namespace, str, dict[str, Any]], None] = contest_task.finish,
+) -> None:
+    """Run as the command line says, show and save."""
     parser = contest_task.parser(doc, policies)
-    add_options(parser)
+    add_options(parser, ks)
     options = common.parse(parser)
     with folder(options.work) as work:
         result = measure(
             contest_task.task(options),
             work=work,
-            ks=list(dict.fromkeys(options.k or KS)),
+            ks=list(dict.fromkeys(options.k or ks)),
             policies=list(dict.fromkeys(options.policy or policies)),
             factor=options.factor,
         )
-    contest_task.finish(options, kind, result)
+    finish(options, kind, result)
 
 
 def add_options(parser: argparse.ArgumentParser, ks: Sequence[int] = KS) -> None:

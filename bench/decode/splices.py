@@ -31,7 +31,7 @@ from specee.replay.splice import GOOD, SOON
 
 from .. import options as common
 from ..progress import Meter
-from . import contest_task, planted_models, planted_task
+from . import planted_models, planted_task
 from .contest_task import Task
 
 POLICIES = ("del", "del:faithful=true")
@@ -134,21 +134,5 @@ def _taken(run: Replay) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Run and save."""
-    parser = contest_task.parser(__doc__, POLICIES)
-    planted_task.add_options(parser, KS)
-    options = common.parse(parser)
-    with planted_task.folder(options.work) as work:
-        result = measure(
-            contest_task.task(options),
-            work=work,
-            ks=list(dict.fromkeys(options.k or KS)),
-            policies=list(dict.fromkeys(options.policy or POLICIES)),
-            factor=options.factor,
-        )
-    common.finish(options, "splices", result)
-
-
 if __name__ == "__main__":
-    main()
+    planted_task.main(__doc__, "splices", POLICIES, measure, KS, common.finish)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from specee.backends import missing
-from specee.bench.decode import splices
+from specee.bench import options
+from specee.bench.decode import planted_task, splices
 from specee.bench.decode.contest_task import Task
 from specee.bench.report import tables
 from specee.errors import ConfigurationError
@@ -114,7 +115,9 @@ def test_the_command_records_prints_and_saves(
     words = ["splices", "--model", source, "--threads", 1, "--k", 1, "--k", 3, "--tokens", 12]
     words += ["--most-prompts", 2, "--weights", "fp32", "--work", tmp_path, "--save", "splices"]
     monkeypatch.setattr(sys, "argv", list(map(str, words)))
-    splices.main()
+    planted_task.main(
+        splices.__doc__, "splices", splices.POLICIES, splices.measure, splices.KS, options.finish
+    )
     said = capsys.readouterr().out
     assert "Texts that change: k=1 then k=3 fp32" in said
     assert "Texts that change: k=3 then k=1 fp32" in said
