@@ -71,9 +71,9 @@ class DraftChoice:
         self._look_at = 0.0
         self._pause = _PAUSE
         self._looked = 0  # length of the text then
-        self._looking = False  # whether that look is to come: after the turns of the plan
+        self._looking = False  # whether that look is to come: after the round that is planned
         self._looked_adapted = False
-        self._drafted: tuple[ExitLayer | None, int] = None, 0  # in the latest round, where all are looked at
+        self._latest: Round | None = None
         self._maker: object = None  # of what is drafted, copies aside
         self._most_turns = FEW_TURNS  # that what is drafted may be kept for
         self._asking = False  # whether predictors have a part in it
@@ -168,6 +168,7 @@ class DraftChoice:
 
     def learn(self, entry: Round) -> None:
         """What came of the drafts of a round."""
+        self._latest = entry
         self._now += max(1.0, len(entry.tokens) / _TOKENS)
         if self._looking:
             self._looked += len(entry.tokens)
@@ -195,10 +196,7 @@ class DraftChoice:
         if isinstance(entry.source, DrafterBlock):
             if self._block is not None:
                 self._block.learn(matches, confidences, self._now)
-        elif isinstance(entry.source, ExitLayer):
-            if not self._sampled:  # it is among the shadows that follow
-                self._drafted = entry.source, entry.drafted
-                return
+        elif isinstance(entry.source, ExitLayer) and self._sampled:  # else among the shadows
             exits = self._exits[entry.source.adapted]
             if exits.learn(entry.source.layer, matches, confidences, self._now, entry.drafted):
                 self._proved, self._look_at = 0, self._now  # something else may be right now
@@ -228,11 +226,13 @@ class DraftChoice:
         self._budget.note(seconds, 0.0, drafting=False)
 
     def see(self, shadow: ShadowTokens) -> None:
-        """What a layer would have drafted."""
-        source, drafted = self._drafted
-        seen = shadow.layer, shadow.adapted
-        made = drafted if source is not None and seen == (source.layer, source.adapted) else None
-        self._exits[shadow.adapted].learn(shadow.layer, shadow.matches, shadow.confidences, self._now, made)
+        """What a layer would have drafted, or has, up to the first that was wrong."""
+        latest, drafted = self._latest, None
+        if latest is not None and latest.source == ExitLayer(shadow.layer, shadow.adapted):
+            drafted = latest.drafted
+        self._exits[shadow.adapted].learn(
+            shadow.layer, shadow.matches, shadow.confidences, self._now, drafted
+        )
 
     def note(self, seconds: float, shadow: float) -> None:
         """How long the round took, and its shadow tokens in that time."""

@@ -310,7 +310,7 @@ def test_where_an_exit_layer_pays_looks_come_steadily(seed: int) -> None:
 
 
 def test_a_look_is_not_at_what_the_one_before_saw() -> None:
-    """It comes after the turns of its plan, when the text is longer than it was."""
+    """It comes after the round of its plan, when the text is longer than it was."""
     layers = [(layer, 1.0) for layer in range(1, LAYERS)]
     choice, objective = (
         DraftChoice({False: ExitChoice(layers)}, None, sampled=True),
@@ -337,3 +337,14 @@ def test_where_all_layers_are_looked_at_long_failures_count_as_elsewhere(drafted
         choice.see(ShadowTokens(0, layer, (False,), (0.2,)))
     kept = exits._evidence[6].weight(1.0)
     assert (kept < 30) is (drafted > 4)
+
+
+def test_where_all_layers_are_looked_at_only_the_latest_round_has_drafted() -> None:
+    exits = ExitChoice([(6, 1.0), (9, 1.0)])
+    choice = DraftChoice({False: exits}, None, sampled=False)
+    choice.see(ShadowTokens(0, 6, (True,) * 40, (0.9,) * 40))
+    choice.learn(Round(0, (1,) * 13, ExitLayer(6), 12, 12, (0.9,) * 12))
+    choice.see(ShadowTokens(0, 6, (True,) * 13, (0.9,) * 13))
+    choice.learn(Round(0, (1,)))
+    choice.see(ShadowTokens(0, 6, (False,), (0.2,)))
+    assert exits._evidence[6].weight(choice._now) > 30, "one miss, and nothing was drafted for it"
