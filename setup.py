@@ -142,7 +142,7 @@ setup(
     },
     include_package_data=False,
     ext_modules=[
-        extension("specee._cpu", sources("cpu", "bindings")),
+        extension("specee._cpu", sources("cpu", "policy", "bindings")),
         # Loads the driver when it is used, so that it needs nothing of CUDA; drivers are for Linux alone.
         *(
             [extension("specee._graph", sources("graph", "bindings/graph"), libraries=["dl"])]

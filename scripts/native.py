@@ -28,7 +28,8 @@ SANITIZED = ["-O1", "-g1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all
 
 def sources() -> list[Path]:
     """The engine and its native tests."""
-    found = sorted([*ROOT.glob("csrc/cpu/*.cpp"), *ROOT.glob("tests/native/*.cpp")])
+    folders = ("csrc/cpu", "csrc/policy", "tests/native")
+    found = sorted(path for folder in folders for path in ROOT.glob(f"{folder}/*.cpp"))
     return [path for path in found if native_flags.compiled(path.name)]
 
 

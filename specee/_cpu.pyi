@@ -173,6 +173,74 @@ class Engine:
         head: DraftHead | None,
     ) -> list[tuple[list[int], list[int], list[float], list[list[int]]]]: ...
 
+class RoundCosts:
+    def __init__(
+        self,
+        layers: int,
+        sequences: int,
+        layer: Seq[float],
+        head: Seq[float],
+        step: float,
+        looks: Seq[float],
+    ) -> None: ...
+
+_Heads = Seq[tuple[int, float]]
+
+class ExitChoice:
+    def __init__(self, heads: _Heads) -> None: ...
+    def learn(
+        self,
+        layer: int,
+        matches: Seq[bool],
+        confidences: Seq[float],
+        now: float,
+        drafted: int | None = None,
+    ) -> bool: ...
+    def best(self, costs: RoundCosts, now: float) -> tuple[int, int, float, float] | None: ...
+    def worth_a_look(self, costs: RoundCosts, now: float, at_least: float, most: int) -> tuple[int, ...]: ...
+    def known_of(self, layer: int, now: float) -> float: ...
+
+class ExitDrafts:
+    def __init__(self, kinds: Seq[tuple[bool, _Heads]], positions: int, gain: float) -> None: ...
+    def draft(
+        self, costs: RoundCosts, now: float, beside: float
+    ) -> tuple[bool, int, int, float, float] | None: ...
+    def look(
+        self,
+        costs: RoundCosts,
+        seconds: RoundCosts,
+        length: int,
+        remaining: int,
+        fresh: bool,
+        now: float,
+        value: float,
+    ) -> tuple[bool, tuple[int, ...]] | None: ...
+    def learn(
+        self,
+        adapted: bool,
+        layer: int,
+        matches: Seq[bool],
+        confidences: Seq[float],
+        now: float,
+        drafted: int | None,
+    ) -> bool: ...
+    def see(
+        self,
+        adapted: bool,
+        layer: int,
+        matches: Seq[bool],
+        confidences: Seq[float],
+        now: float,
+        drafted: int | None,
+    ) -> bool: ...
+    def saw(self, tokens: int) -> None: ...
+    def note(self, seconds: float, shadow: float, drafting: bool) -> None: ...
+    def known_of(self, adapted: bool, layer: int, now: float) -> float: ...
+    @property
+    def look_at(self) -> float: ...
+    @property
+    def near(self) -> bool: ...
+
 def compiled_isas() -> list[str]: ...
 def supported_isas() -> list[str]: ...
 def select_isa(name: str) -> str: ...

@@ -16,6 +16,7 @@
 #include "bindings/errors.h"
 #include "bindings/ops.h"
 #include "bindings/parse.h"
+#include "bindings/policy.h"
 #include "bindings/rounds.h"
 #include "bindings/sampling.h"
 #include "bindings/sequence.h"
@@ -343,6 +344,7 @@ PYBIND11_MODULE(_cpu, m) {
   bind_drafter(m);
   bind_early_exit(m);
   bind_rounds(m);
+  bind_policy(m);
   bind_ops(m);
   m.def("compiled_isas", &compiled_isas, "Instruction sets in this build, slowest first");
   m.def("supported_isas", &supported_isas, "Those of compiled_isas() that this processor runs");

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING
 
 from specee.policies.block_choice import BlockChoice
-from specee.policies.exit_choice import NEAR, ExitChoice, ExitPlan
 from specee.policies.lookup_choice import LookupChoice
-from specee.policies.objective import Objective
+from specee.policies.objective import LONGEST, POSITIONS, Objective
 from specee.policies.plans import (
     Draft,
     DrafterBlock,
@@ -23,37 +23,39 @@ from specee.policies.plans import (
 )
 from specee.policies.predicted_choice import PredictedChoice
 from specee.policies.rounds import ASKING_TURNS, FEW_TURNS
-from specee.policies.shadow_budget import ShadowBudget
 from specee.policies.tree_choice import TreeChoice
 
-POSITIONS, LAYERS = 4, 4
-"""Most positions and layers of one look: about as many states as pass a head cheaply."""
-_GAIN = 1.03  # what drafting has to promise before it begins; to go on, it must not lose
+if TYPE_CHECKING:
+    from specee._cpu import ExitDrafts
+
+GAIN = 1.03
+"""What drafting has to promise before it begins; to go on, it must not lose."""
 _OF_BLOCK = (DrafterBlock, DrafterTree, PredictedTree)
 _TOKENS = 4  # of a round; what was seen before more of them is as old as if it were before more rounds
-_BETTER = 1.02  # what a look has to promise over what is drafted already
+# Rounds that a plan may be kept for, by its drafts: time for looks between long ones.
+_TURNS = tuple([max(1, FEW_TURNS * _TOKENS // (length + 1)) for length in range(LONGEST + 1)])
 _RIGHT = 2  # what a round in which drafts were right counts beside one in which none were
 _STEADY = 8  # rounds in which what is thought of copies hardly changes while there are none
-# Rounds between looks: where drafting pays, or nearly; and elsewhere, ever longer.
-_SHORT_PAUSE, _PAUSE, _LONGEST_PAUSE = 4, 8, 128
 
 
 class DraftChoice:
     """Of one sequence.
 
-    ``exits``: by whether they are adapted; ``lookup``: None where nothing is copied; ``block`` and ``trees``,
-    the block's chains and its trees, and ``predicted``, drafts by exit predictors: None without.
+    ``exits``: where exit layers draft, and when others are looked at: the native part of the decision.
+    ``all_layers``: pairs of kinds of heads and layers that are looked at in every round, all of them; empty
+    where shadow tokens are sampled. ``lookup``: None where nothing is copied; ``block`` and ``trees``, the
+    block's chains and its trees, and ``predicted``, drafts by exit predictors: None without.
     """
 
     def __init__(
         self,
-        exits: Mapping[bool, ExitChoice],
+        exits: ExitDrafts,
         lookup: tuple[NgramLookup, LookupChoice] | None,
         block: BlockChoice | None = None,
         trees: TreeChoice | None = None,
         predicted: PredictedChoice | None = None,
         *,
-        sampled: bool,
+        all_layers: tuple[bool, tuple[int, ...]] | None = None,
     ) -> None:
         self._exits = exits
         self._lookup = lookup
@@ -64,21 +66,14 @@ class DraftChoice:
         self._beside = 1.0  # value of the best there is beside exit layers, plain decoding included
         self._value = 0.0  # of what is drafted, copies aside; 0 if nothing is
         self._exits_draft = False  # whether that is an exit layer: only then others are likely to be better
-        self._sampled = sampled
-        self._budget = ShadowBudget()
-        self._drafting: tuple[bool, ExitPlan] | None = None
+        self._all_layers = all_layers
         self._now = 0.0  # rounds, a long one counting as several
-        self._look_at = 0.0
-        self._pause = _PAUSE
-        self._looked = 0  # length of the text then
-        self._looking = False  # whether that look is to come: after the round that is planned
-        self._looked_adapted = False
+        self._looking = False  # whether a look is to come: after the round that is planned
         self._latest: Round | None = None
         self._maker: object = None  # of what is drafted, copies aside
         self._most_turns = FEW_TURNS  # that what is drafted may be kept for
         self._asking = False  # whether predictors have a part in it
         self._proved = 0  # its rounds in which drafts were right, less those in which none were
-        self._near = False  # whether the best layer known is worth about what is done without it, or more
 
     def draft(self, view: SequenceView, objective: Objective, layers: tuple[int, ...] = ()) -> Draft | None:
         """The drafts of the next round; None where plain decoding is worth more.
@@ -89,13 +84,11 @@ class DraftChoice:
         room = view.remaining - 1
         if room < 1:
             return None
-        self._drafting = self._exit(objective)
-        draft, value = None, 1.0
-        beside = 1.0
-        if self._drafting is not None:
-            adapted, plan = self._drafting
-            source = ExitLayer(plan.layer, adapted)
-            draft, value = Draft(view.id, source, min(plan.length, room), plan.stop_below), plan.value
+        draft, value, beside = None, 1.0, 1.0
+        exits = self._exits.draft(objective.native, self._now, self._beside)
+        if exits is not None:
+            adapted, layer, length, stop_below, value = exits
+            draft = Draft(view.id, _exit_layer(adapted, layer), min(length, room), stop_below)
         if self._block is not None:
             chain = self._block.best(objective, self._now)
             beside = max(beside, chain.value)
@@ -113,7 +106,7 @@ class DraftChoice:
         if self._predicted is not None:
             left = self._predicted.best(objective, self._now)
             beside = max(beside, left.value)
-            if left.value > max(value, _GAIN):
+            if left.value > max(value, GAIN):
                 length, value = min(left.length, room), left.value
                 draft, self._predicting = Draft(view.id, PredictedExit(), length, layers=layers), True
         self._settle(draft)
@@ -128,50 +121,46 @@ class DraftChoice:
 
     def _settle(self, draft: Draft | None) -> None:
         """Note what drafts, copies aside. A new source has to prove itself, and every exit layer is one."""
-        kind = None if draft is None else type(draft.source)
-        self._exits_draft = kind is ExitLayer
-        self._asking = kind in (PredictedTree, PredictedExit)
-        maker: object = DrafterBlock if kind in _OF_BLOCK else kind
+        maker: object = None
         length = 0
-        if draft is not None and self._exits_draft:
-            maker, length = draft.source, draft.length
-        self._most_turns = max(1, FEW_TURNS * _TOKENS // (length + 1))  # time for looks between long rounds
-        if maker != self._maker:
+        self._exits_draft = self._asking = False
+        if draft is not None:
+            maker = kind = type(draft.source)
+            if kind is ExitLayer:
+                maker, length, self._exits_draft = draft.source, draft.length, True
+            elif kind in _OF_BLOCK:
+                maker, self._asking = DrafterBlock, kind is PredictedTree
+            else:
+                self._asking = kind is PredictedExit
+        self._most_turns = _TURNS[length]
+        if maker is not self._maker:  # there is one object for each exit layer
             self._maker, self._proved = maker, 0
 
     def look(self, view: SequenceView, objective: Objective, seconds: Objective) -> Shadow | None:
         """Layers to look at in the next round; ``seconds`` is the objective in measured time."""
-        if not self._sampled:
-            adapted, choice = next(iter(self._exits.items()))
-            return Shadow(view.id, choice.layers, None, adapted)
-        if self._now < self._look_at or view.length < self._looked + POSITIONS:
+        if self._all_layers is not None:
+            adapted, layers = self._all_layers
+            return Shadow(view.id, layers, None, adapted)
+        found = self._exits.look(
+            objective.native,
+            seconds.native,
+            view.length,
+            view.remaining,
+            view.fresh,
+            self._now,
+            self._value,
+        )
+        if found is None:
             return None
-        most = self._affordable(view, seconds)
-        if most == 0:
-            self._look_at = self._now + _SHORT_PAUSE
-            return None
-        for adapted, choice in sorted(self._exits.items(), key=self._latest_look):
-            if layers := self._promising(choice, objective, most):
-                self._looked, self._looked_adapted, self._looking = view.length, adapted, True
-                self._wait()
-                return Shadow(view.id, layers, POSITIONS, adapted)
-        self._wait()
-        return None
-
-    def _wait(self) -> None:
-        """Where drafting pays, or nearly, the budget is what limits looks."""
-        if self._near:
-            self._look_at = self._now + _SHORT_PAUSE
-        else:
-            self._look_at = self._now + self._pause
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._looking = True
+        return Shadow(view.id, found[1], POSITIONS, found[0])
 
     def learn(self, entry: Round) -> None:
         """What came of the drafts of a round."""
         self._latest = entry
         self._now += max(1.0, len(entry.tokens) / _TOKENS)
         if self._looking:
-            self._looked += len(entry.tokens)
+            self._exits.saw(len(entry.tokens))
         if self._maker is not None and not _copied(entry):
             proved = self._proved + (_RIGHT if entry.accepted else -1)
             self._proved = max(0, min(proved, _RIGHT * (FEW_TURNS - 1)))
@@ -196,17 +185,19 @@ class DraftChoice:
         if isinstance(entry.source, DrafterBlock):
             if self._block is not None:
                 self._block.learn(matches, confidences, self._now)
-        elif isinstance(entry.source, ExitLayer) and self._sampled:  # else among the shadows
-            exits = self._exits[entry.source.adapted]
-            if exits.learn(entry.source.layer, matches, confidences, self._now, entry.drafted):
-                self._proved, self._look_at = 0, self._now  # something else may be right now
+        elif isinstance(entry.source, ExitLayer) and self._all_layers is None:  # else among the shadows
+            source = entry.source
+            if self._exits.learn(
+                source.adapted, source.layer, matches, confidences, self._now, entry.drafted
+            ):
+                self._proved = 0
 
     @property
     def quiet(self) -> int:
         """Rounds in which the same will be planned while nothing is drafted; 0 if that cannot be said."""
-        if self._value > 0 or not self._sampled:
+        if self._value > 0 or self._all_layers is not None:
             return 0
-        rounds = int(self._look_at - self._now)
+        rounds = int(self._exits.look_at - self._now)
         return rounds if self._lookup is None else min(rounds, _STEADY)
 
     @property
@@ -223,50 +214,24 @@ class DraftChoice:
     def skip(self, rounds: int, seconds: float) -> None:
         """Quiet rounds have passed."""
         self._now += rounds
-        self._budget.note(seconds, 0.0, drafting=False)
+        self._exits.note(seconds, 0.0, False)
 
     def see(self, shadow: ShadowTokens) -> None:
         """What a layer would have drafted, or has, up to the first that was wrong."""
         latest, drafted = self._latest, None
         if latest is not None and latest.source == ExitLayer(shadow.layer, shadow.adapted):
             drafted = latest.drafted
-        self._exits[shadow.adapted].learn(
-            shadow.layer, shadow.matches, shadow.confidences, self._now, drafted
-        )
+        self._exits.see(shadow.adapted, shadow.layer, shadow.matches, shadow.confidences, self._now, drafted)
 
     def note(self, seconds: float, shadow: float) -> None:
         """How long the round took, and its shadow tokens in that time."""
-        self._budget.note(seconds, shadow, drafting=self._exits_draft)
+        self._exits.note(seconds, shadow, self._exits_draft)
 
-    def _exit(self, objective: Objective) -> tuple[bool, ExitPlan] | None:
-        best: tuple[bool, ExitPlan] | None = None
-        for adapted, choice in self._exits.items():
-            plan = choice.best(objective, self._now)
-            if plan is not None and (best is None or plan.value > best[1].value):
-                best = adapted, plan
-        near = best is not None and best[1].value > NEAR * self._beside
-        if near is not self._near:
-            self._look_at, self._pause = self._now, _PAUSE  # more is to be found: beside it, or elsewhere
-        self._near = near
-        needed = _GAIN if self._drafting is None else 1.0
-        return best if best is not None and best[1].value > needed else None
 
-    def _promising(self, choice: ExitChoice, objective: Objective, most: int) -> tuple[int, ...]:
-        """At most so many layers that may beat what is drafted now."""
-        return choice.worth_a_look(objective, self._now, max(_GAIN, _BETTER * self._value), most)
-
-    def _latest_look(self, exits: tuple[bool, ExitChoice]) -> bool:
-        """Sorts those that the latest look was at behind the others, so that all have their turn."""
-        return exits[0] is self._looked_adapted
-
-    def _affordable(self, view: SequenceView, objective: Objective) -> int:
-        """How many layers the budget allows a look at; within a prompt the full model has to be asked too."""
-        coming = view.remaining * objective.plain / objective.sequences  # a step is all sequences' together
-        left = self._budget.left(coming, near=self._near)
-        for layers in range(LAYERS, 0, -1):
-            if objective.shadow_seconds(POSITIONS * (layers + view.fresh)) <= left:
-                return layers
-        return 0
+@cache
+def _exit_layer(adapted: bool, layer: int) -> ExitLayer:
+    """One object each: there are few, and plans that name one are many."""
+    return ExitLayer(layer, adapted)
 
 
 def _copied(entry: Round) -> bool:

@@ -8,16 +8,16 @@ from specee.policies.objective import Acceptance
 
 DECAY = 0.95
 """What a count is worth one round later, as DEL has it."""
-_SURPRISE = 10  # times the misses that were to be expected
-_LONG = 4  # drafts of a round: where as many come for nothing, one round is enough to doubt
 _PRIOR = 0.5  # drafts' worth of doubt, half of them right: nothing is certain after a few
 
 
 class Evidence:
-    """Of one layer, for one sequence."""
+    """Of one layer, or of the speculator's block, for one sequence.
+
+    Where exit layers are chosen by measured time, theirs is in csrc/policy/evidence.h.
+    """
 
     __slots__ = (
-        "_failed",
         "_hits",
         "_hits_sure",
         "_hits_trust",
@@ -32,15 +32,12 @@ class Evidence:
         self._hits_trust = self._misses_trust = 0.0  # sums of confidences
         self._hits_sure = self._misses_sure = 0.0  # those that reached the threshold of their time
         self._round = 0.0
-        self._failed = False  # whether none of the latest drafts was right
 
     def add(self, matches: Sequence[bool], confidences: Sequence[float], now: float) -> None:
         """Drafts of round ``now``, which is not before any earlier one."""
         if now != self._round:
             self.fade(DECAY ** (now - self._round))
             self._round = now
-        if matches:
-            self._failed = True not in matches
         threshold = self.threshold
         for match, confidence in zip(matches, confidences, strict=True):
             sure = confidence >= threshold
@@ -52,17 +49,6 @@ class Evidence:
                 self._misses += 1
                 self._misses_trust += confidence
                 self._misses_sure += sure
-
-    def surprised_by(self, matches: Sequence[bool], drafted: int) -> bool:
-        """Whether there are ten times the misses that are to be expected: the text may have changed.
-
-        One miss may be chance: it takes a second one, now or the time before, with nothing right between, or
-        that none of many was right. ``drafted``: how many there were, ``matches`` among them.
-        """
-        misses = matches.count(False)
-        if misses < 2 and (True in matches or not (self._failed or drafted >= _LONG)):
-            return False
-        return misses > _SURPRISE * len(matches) * (1 - self.rate)
 
     def cap(self, most: float) -> None:
         """Make it worth ``most`` drafts if it is worth more; rates stay what they are."""
@@ -78,10 +64,6 @@ class Evidence:
         self._misses_trust *= factor
         self._hits_sure *= factor
         self._misses_sure *= factor
-
-    def older_than(self, now: float) -> bool:
-        """Whether nothing of round ``now`` is in it."""
-        return self._round < now
 
     def weight(self, now: float) -> float:
         """How many drafts' worth it is by round ``now``."""

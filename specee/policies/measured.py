@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from specee.errors import ConfigurationError
 from specee.policies.block_choice import BlockChoice
 from specee.policies.chain_cost import ChainCost
-from specee.policies.draft_choice import POSITIONS, DraftChoice
-from specee.policies.exit_choice import ExitChoice
+from specee.policies.draft_choice import GAIN, DraftChoice
 from specee.policies.exit_schedule import ExitSchedule
 from specee.policies.latency import Latency
 from specee.policies.lookup_choice import LookupChoice
-from specee.policies.objective import LONGEST, Objective, objective_of
+from specee.policies.objective import LONGEST, POSITIONS, Objective, objective_of
 from specee.policies.plans import (
     Draft,
     DrafterBlock,
@@ -37,10 +37,24 @@ from specee.policies.prune_cost import PruneCost
 from specee.policies.rounds import ANY_TURNS
 from specee.policies.tree_choice import TreeChoice
 
+if TYPE_CHECKING:
+    from specee._cpu import ExitDrafts
+
 _LAYERS_ALONE = Latency((1,), (1.0,), (0.0,))
 """Time in layers, however many rows pass: DEL's tokens per layer."""
 _TREES, _ASKING = {DrafterTree, PredictedTree}, {PredictedTree, PredictedExit}
 _MOST_LAYERS = 16  # that are candidates: keeping states costs a little for each
+
+
+def _native_exits(name: str) -> type[ExitDrafts]:
+    try:  # not when this module is imported: other policies need no native code
+        from specee._cpu import ExitDrafts
+    except (ImportError, OSError) as error:
+        raise ConfigurationError(
+            f"policy {name} chooses exit layers in specee._cpu, which cannot be imported ({error}): "
+            "reinstall specee from a wheel, or with a C++17 compiler present, or choose another policy"
+        ) from error
+    return ExitDrafts
 
 
 class _Kept:
@@ -100,6 +114,7 @@ class Measured:
         A model of one layer is decoded plainly.
         """
         self._model = model
+        self._exits = _native_exits(self.name)
         self._choices: dict[int, DraftChoice] = {}
         self._latency: Latency | None = None
         self._objectives: dict[int, tuple[Objective, Objective]] = {}
@@ -118,6 +133,10 @@ class Measured:
                 f"policy {self.name}: no layer has a draft head of a speculator: load a speculator file that "
                 "has one, or draft with adapted=False"
             )
+        self._all_layers: tuple[bool, tuple[int, ...]] | None = None
+        if self._heads and not self._sampled:
+            kind, heads = next(iter(self._heads.items()))
+            self._all_layers = kind, tuple([layer for layer, _ in heads])
         sources: list[DraftSource] = [ExitLayer(heads[0][0], kind) for kind, heads in self._heads.items()]
         if self._lookup is not None:
             sources.append(self._lookup)
@@ -253,11 +272,11 @@ class Measured:
         return self._objectives[count]
 
     def _new(self, sequence: int) -> DraftChoice:
-        exits = {kind: ExitChoice(heads) for kind, heads in self._heads.items()}
+        exits = self._exits([*self._heads.items()], POSITIONS, GAIN)
         lookup = None if self._lookup is None else (self._lookup, LookupChoice())
         block = None if self._block is None else BlockChoice(self._block)
         trees = None if self._trees is None else TreeChoice(self._trees, pruning=self._pruning)
         predicted = None if self._leaving is None else PredictedChoice(self._leaving)
-        choice = DraftChoice(exits, lookup, block, trees, predicted, sampled=self._sampled)
+        choice = DraftChoice(exits, lookup, block, trees, predicted, all_layers=self._all_layers)
         self._choices[sequence] = choice
         return choice

@@ -8,15 +8,20 @@ exit layer l and speculation length d. Here layers are replaced by measured seco
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from operator import truediv
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from specee.policies.latency import Latency
 
+if TYPE_CHECKING:
+    from specee._cpu import RoundCosts
+
 LONGEST = 17
 """Most drafts a round, as in the paper."""
+POSITIONS, LAYERS = 4, 4
+"""Most positions and layers of one look: about as many states as pass a head cheaply."""
 _MOST_KNOWN = 1024  # choices of one kind of rounds are remembered
 _STEPS = 64  # shares and rates are told apart to 1/64: nobody knows them better
 
@@ -94,17 +99,21 @@ class Objective:
         self._step = latency.step + latency.call
         self._latency = latency
         self._best: dict[tuple[int, float, int], Choice] = {}
-        self._shadow: dict[int, float] = {}
         self._rounds: dict[tuple[int, float], RoundTimes] = {}
         self.plain = layers * self._layer[1] + self._head[1] + self._step
         """Seconds of a step of plain decoding."""
 
+    @cached_property
+    def native(self) -> RoundCosts:
+        """The same for exit layers in C++ (csrc/policy). Raises ImportError where it was not built."""
+        from specee._cpu import RoundCosts  # a build without it can still decode with other policies
+
+        looks = [self.shadow_seconds(POSITIONS * layers) for layers in range(LAYERS + 2)]
+        return RoundCosts(self.layers, self.sequences, self._layer, self._head, self._step, looks)
+
     def shadow_seconds(self, states: int) -> float:
         """Shadow tokens of that many states."""
-        found = self._shadow.get(states)
-        if found is None:
-            found = self._shadow[states] = self._latency.head_seconds(states) + self._latency.call
-        return found
+        return self._latency.head_seconds(states) + self._latency.call
 
     def seconds(self, layer: int, head: float, drafts: float) -> float:
         """A round of ``drafts`` tokens drafted at ``layer`` with a head of ``head`` times the bytes.
@@ -137,10 +146,6 @@ class Objective:
         if choice is None:
             choice = self._best[key] = self.most(_TOKENS[key[2]], self._whole(layer, head).seconds[1:])
         return choice
-
-    def best_stopped(self, layer: int, head: float, rates: Acceptance) -> Choice:
-        """The same where drafting stops after a draft that is not sure."""
-        return self.best_of(self._whole(layer, head), rates)
 
     def chain_times(self, first: float, each: float) -> RoundTimes:
         """Of rounds of 0, 1, ... LONGEST drafts that need no layer: ``first`` seconds, then ``each``."""

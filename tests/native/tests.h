@@ -18,6 +18,8 @@ void test_sweep(const specee::Kernels& kernels, Random& random);
 void test_thread_pool(Random& random);
 // Index arithmetic of the CUDA kernels: where packed weights are, and what depends on the number of rows.
 void test_tiles(Random& random);
+// Which exit layers are drafted at and looked at, over a random text.
+void test_policy(Random& random);
 // A whole engine with arbitrary interleavings of the verbs, against plain decoding of the same text.
 void test_sequences(const std::string& isa, Random& random);
 // Draft heads of a whole engine, against its own head.

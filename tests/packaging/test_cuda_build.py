@@ -26,7 +26,7 @@ def tree(tmp_path: Path) -> Path:
     """The project with one kernel, and nothing of the CPU's engine and of graphs."""
     found = copy_project(tmp_path / "tree")
     csrc = found / "csrc"
-    for module, folders in (("_cpu", ("cpu", "bindings")), ("_graph", ("graph", "bindings/graph"))):
+    for module, folders in (("_cpu", ("cpu", "policy", "bindings")), ("_graph", ("graph", "bindings/graph"))):
         for source in (source for folder in folders for source in (csrc / folder).glob("*.cpp")):
             source.unlink()
         (csrc / folders[-1] / f"empty{module}.cpp").write_text(EMPTY.format(module=module))

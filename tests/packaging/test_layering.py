@@ -65,6 +65,8 @@ FORBIDDEN = {
 }
 # The suite is above everything: nothing knows of it but its command.
 SUITE, ITS_COMMAND = "specee.bench", "specee.cli.bench"
+# What policies may have of the extension: decisions, not what computes.
+DECISIONS = {"specee._cpu", "specee._cpu.ExitDrafts", "specee._cpu.RoundCosts"}
 # Modules that may import the optional extras when they are imported themselves.
 NEEDS_EXTRAS = re.compile(
     r"specee\.(backends\.(reference|cuda|head_verbs|drafter_verbs)|cuda\.nvrtc|integrations|bench\.kernels|bench\.decode\.exactness"
@@ -114,6 +116,8 @@ def violations(module: str, source: str) -> list[str]:
         banned.append(SUITE)
     every = [name for node in ast.walk(tree) for name in imported(node, module)]
     wrong = [name for name in every if any(inside(name, package) for package in banned)]
+    if inside(module, "specee.policies"):
+        wrong += [name for name in every if inside(name, "specee._cpu") and name not in DECISIONS]
     if not NEEDS_EXTRAS.match(module):
         early = [name for node in at_import_time(tree) for name in imported(node, module)]
         wrong += [name for name in early if any(inside(name, extra) for extra in EXTRAS)]
@@ -142,6 +146,7 @@ def test_imports_point_one_way(module: str) -> None:
         ("specee.policies.greedy", "def f():\n    from specee.backends import cpu"),
         ("specee.policies.greedy", "from ..backends import cpu"),
         ("specee.policies.greedy", "from specee import engine"),
+        ("specee.policies.greedy", "def f():\n    from specee._cpu import Engine"),
         ("specee.types", "import numpy"),
         ("specee.ngrams", "from specee.policies import NgramLookup"),
         ("specee.cuda.linear", "import cupy"),
@@ -179,6 +184,7 @@ def test_a_wrong_import_is_noticed(module: str, source: str) -> None:
         ("specee.replay.record", "from specee.engine import LatencyMeter"),
         ("specee.replay.drafts", "from specee.ngrams import NgramIndex"),
         ("specee.policies.greedy", "from specee.types import Sampling"),
+        ("specee.policies.greedy", "def f():\n    from specee._cpu import ExitDrafts"),
         ("specee.cli.bench", "def f():\n    from specee.bench import suite"),
         ("specee.bench.decode.speed", "from .. import machine"),
         ("specee.triton_kernels.scoring", "import triton\nfrom specee.errors import KernelArgumentError"),
@@ -191,10 +197,11 @@ def test_a_right_import_passes(module: str, source: str) -> None:
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 NATIVE_FORBIDDEN = {
-    "csrc/include": r"cpu/|bindings/|cuda/|\.\./|Python\.h|pybind11|torch/|ATen/|c10/",
-    "csrc/cpu": r"bindings/|cuda/|Python\.h|pybind11|torch/|ATen/|c10/",
-    "csrc/graph": r"cpu/|bindings/|cuda/|cuda\.h|\.\./|Python\.h|pybind11|torch/|ATen/|c10/",
-    "csrc/cuda": r"graph/|cpu/|bindings/|\.\./|Python\.h|pybind11|torch/|ATen/|c10/",
+    "csrc/include": r"cpu/|policy/|bindings/|cuda/|\.\./|Python\.h|pybind11|torch/|ATen/|c10/",
+    "csrc/policy": r"cpu/|bindings/|cuda/|graph/|\.\./|Python\.h|pybind11|torch/|ATen/|c10/",
+    "csrc/cpu": r"policy/|bindings/|cuda/|Python\.h|pybind11|torch/|ATen/|c10/",
+    "csrc/graph": r"cpu/|policy/|bindings/|cuda/|cuda\.h|\.\./|Python\.h|pybind11|torch/|ATen/|c10/",
+    "csrc/cuda": r"graph/|policy/|cpu/|bindings/|\.\./|Python\.h|pybind11|torch/|ATen/|c10/",
     "csrc/bindings": r"torch/|ATen/|c10/|cuda_runtime|.*\.cuh",
 }
 
@@ -215,4 +222,5 @@ def test_native_includes_point_one_way(folder: str) -> None:
 def test_a_wrong_include_is_noticed() -> None:
     assert wrong_includes("csrc/include", '#include "cpu/kernels.h"\n') == ["cpu/kernels.h"]
     assert wrong_includes("csrc/cpu", "#  include <pybind11/pybind11.h>\n") == ["pybind11/pybind11.h"]
+    assert wrong_includes("csrc/policy", '#include "cpu/sequence.h"\n') == ["cpu/sequence.h"]
     assert wrong_includes("csrc/include", '#include "specee/numerics.h"\n#include <vector>\n') == []

@@ -21,6 +21,7 @@ from specee.policies import (
 from specee.policies.block_choice import BlockChoice
 from specee.policies.chain_cost import ChainCost
 from specee.policies.objective import LONGEST, Acceptance, Objective
+from tests.unit.judged import best_stopped
 from tests.unit.planted_world import LATENCY, LAYERS, World, begun, draft_of
 
 ROUND = Round(0, (1, 2), DrafterBlock(), 2, 1, (0.9, 0.4))
@@ -96,7 +97,7 @@ def test_stopped_chains_are_those_of_an_exit_layer_that_costs_as_much() -> None:
     latency = Latency((1, 16), (1e-4, 1.3e-4), (2e-4, 3e-4))
     objective = Objective(latency, LAYERS)
     rates = Acceptance(0.75, 0.9, 0.2)
-    exit_draft = objective.best_stopped(1, 1.0, rates)
+    exit_draft = best_stopped(objective, 1, 1.0, rates)
     each = 1e-4 + 2e-4
     chain = objective.best_of(objective.chain_times(each, each), rates)
     assert chain.length == exit_draft.length

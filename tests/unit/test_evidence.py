@@ -8,6 +8,7 @@ import pytest
 
 from specee.policies.evidence import DECAY, Evidence
 from specee.policies.objective import Acceptance
+from tests.unit.plain_exit_choice import ExitEvidence
 
 
 def test_nothing_seen() -> None:
@@ -18,7 +19,6 @@ def test_nothing_seen() -> None:
     assert evidence.acceptance == Acceptance(0.5, 0.5, 0.5)
     evidence.add([], [], 3)
     assert not evidence.seen
-    assert not evidence.surprised_by([], 0)
 
 
 def test_counts_by_hand() -> None:
@@ -88,7 +88,8 @@ def test_less_evidence_is_the_same_evidence() -> None:
 
 
 def test_surprise_is_ten_times_the_misses_expected() -> None:
-    evidence = Evidence()
+    evidence = ExitEvidence()
+    assert not evidence.surprised_by([], 0)
     assert not evidence.surprised_by([False] * 9, 9), "nothing was expected"
     evidence.add([True] * 40, [0.9] * 40, 0)  # rate 0.994
     assert evidence.surprised_by([True] * 3 + [False] * 2, 5)
@@ -99,7 +100,7 @@ def test_surprise_is_ten_times_the_misses_expected() -> None:
 
 
 def test_one_miss_may_be_chance() -> None:
-    evidence = Evidence()
+    evidence = ExitEvidence()
     evidence.add([True] * 40, [0.9] * 40, 0)
     assert not evidence.surprised_by([True] * 3 + [False], 8), "there was something right"
     assert not evidence.surprised_by([False], 3)

@@ -24,10 +24,10 @@ from specee.policies import (
     make_policy,
 )
 from specee.policies.draft_choice import POSITIONS, DraftChoice
-from specee.policies.exit_choice import ExitChoice
 from specee.policies.objective import Objective
 from specee.policies.plans import ExitView
 from specee.policies.rounds import ANY_TURNS, ASKING_TURNS, FEW_TURNS
+from tests.unit.native_exits import exit_drafts
 from tests.unit.planted_world import LATENCY, LAYERS, World, begun, draft_of, view
 from tests.unit.test_block_choice import Blocks
 
@@ -274,7 +274,7 @@ def test_every_round_is_counted_once(policy: str, count: int) -> None:
 
 def test_rounds_without_drafts_are_no_proof() -> None:
     """Predictors that let nothing go lose their turns; while they are asked there are few of them."""
-    choice = DraftChoice({}, None, sampled=True)
+    choice = DraftChoice(exit_drafts(), None)
     choice._maker = PredictedExit
     for tokens, accepted, drafted in ((3, 2, 2), (1, 0, 0)):
         for _ in range(20):
@@ -301,27 +301,24 @@ def test_where_an_exit_layer_pays_looks_come_steadily(seed: int) -> None:
     world = World(policy, right(10, 0.8), seed=seed)
     world.steps(100)
     choice = policy._choices[0]  # type: ignore[attr-defined]
-    flips, before = 0, choice._near
+    flips, before = 0, choice._exits.near
     for _ in range(600):
         world.step()
-        flips += choice._near is not before
-        before = choice._near
+        flips += choice._exits.near is not before
+        before = choice._exits.near
     assert flips < 20
 
 
 def test_a_look_is_not_at_what_the_one_before_saw() -> None:
     """It comes after the round of its plan, when the text is longer than it was."""
-    layers = [(layer, 1.0) for layer in range(1, LAYERS)]
-    choice, objective = (
-        DraftChoice({False: ExitChoice(layers)}, None, sampled=True),
-        Objective(LATENCY, LAYERS),
-    )
+    exits = exit_drafts(*range(1, LAYERS))
+    choice, objective = DraftChoice(exits, None), Objective(LATENCY, LAYERS)
     for _ in range(200):
         choice.note(1.0, 0.0)  # there is time for looks
     assert choice.look(view(length=40), objective, objective) is not None
     choice.learn(Round(0, (1,) * 20))
     for length, looks in ((59 + POSITIONS, False), (60 + POSITIONS, True)):
-        choice._look_at = 0.0
+        choice._now += 1000  # the pause is over
         choice.draft(view(length=length), objective)
         assert (choice.look(view(length=length), objective, objective) is not None) is looks
 
@@ -329,22 +326,22 @@ def test_a_look_is_not_at_what_the_one_before_saw() -> None:
 @pytest.mark.parametrize("drafted", [1, 12])
 def test_where_all_layers_are_looked_at_long_failures_count_as_elsewhere(drafted: int) -> None:
     """What was drafted is among the shadows there, up to the first that was wrong."""
-    exits = ExitChoice([(6, 1.0), (9, 1.0)])
-    choice = DraftChoice({False: exits}, None, sampled=False)
+    exits = exit_drafts(6, 9)
+    choice = DraftChoice(exits, None, all_layers=(False, (6, 9)))
     choice.see(ShadowTokens(0, 6, (True,) * 40, (0.9,) * 40))
     choice.learn(Round(0, (1,), ExitLayer(6), drafted, 0, (0.2,) * drafted))
     for layer in (6, 9):
         choice.see(ShadowTokens(0, layer, (False,), (0.2,)))
-    kept = exits._evidence[6].weight(1.0)
+    kept = exits.known_of(False, 6, 1.0)
     assert (kept < 30) is (drafted > 4)
 
 
 def test_where_all_layers_are_looked_at_only_the_latest_round_has_drafted() -> None:
-    exits = ExitChoice([(6, 1.0), (9, 1.0)])
-    choice = DraftChoice({False: exits}, None, sampled=False)
+    exits = exit_drafts(6, 9)
+    choice = DraftChoice(exits, None, all_layers=(False, (6, 9)))
     choice.see(ShadowTokens(0, 6, (True,) * 40, (0.9,) * 40))
     choice.learn(Round(0, (1,) * 13, ExitLayer(6), 12, 12, (0.9,) * 12))
     choice.see(ShadowTokens(0, 6, (True,) * 13, (0.9,) * 13))
     choice.learn(Round(0, (1,)))
     choice.see(ShadowTokens(0, 6, (False,), (0.2,)))
-    assert exits._evidence[6].weight(choice._now) > 30, "one miss, and nothing was drafted for it"
+    assert exits.known_of(False, 6, choice._now) > 30, "one miss, and nothing was drafted for it"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from specee.policies import Latency, ModelView, Observation, SequenceView, make_policy
-from specee.policies.exit_choice import ExitChoice
 from specee.policies.lookup_choice import LookupChoice
 from specee.policies.objective import Objective
+from tests.unit.native_exits import NativeExitChoice
 
 LAYERS = 30
 TABLE = Latency((1, 16), (6e-5, 2.6e-4), (6e-4, 1.7e-3), 1.5e-5, 1e-4)
@@ -35,7 +35,7 @@ def test_a_look_is_as_large_as_the_budget() -> None:
 
 
 def test_a_surprise_does_not_take_what_the_same_look_has_shown() -> None:
-    choice = ExitChoice([(layer, 1.0) for layer in range(1, LAYERS)])
+    choice = NativeExitChoice([(layer, 1.0) for layer in range(1, LAYERS)])
     objective = Objective(TABLE, LAYERS)
     choice.learn(11, [True] * 40, [0.9] * 40, 0)
     choice.learn(18, [True] * 4, [0.9] * 4, 1)

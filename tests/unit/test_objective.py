@@ -10,6 +10,7 @@ import pytest
 from specee.policies import Latency
 from specee.policies.latency import interpolated
 from specee.policies.objective import LONGEST, Acceptance, Choice, Objective, objective_of
+from tests.unit.judged import best_stopped
 
 ROWS = (1, 2, 4, 8, 16)
 TABLE = Latency((1, 2, 4), (10.0, 12.0, 20.0), (5.0, 6.0, 8.0), 0.5, 2.0)
@@ -133,7 +134,7 @@ def test_the_value_may_rise_again_after_it_has_fallen() -> None:
     rate = 63 / 64
     for choice in (
         objective.best(0, 0.0, rate),
-        objective.best_stopped(0, 0.0, Acceptance(1.0, rate, 0.0)),
+        best_stopped(objective, 0, 0.0, Acceptance(1.0, rate, 0.0)),
     ):
         assert choice.length > 12
         assert choice.value == pytest.approx(brute(objective, 0, 0.0, rate).value)
@@ -226,7 +227,7 @@ def test_stopped_drafts_are_worth_what_a_recursion_gives() -> None:
         objective = Objective(plausible(rng), layers, rng.choice([1, 3]))
         layer, head = rng.randrange(1, layers), rng.choice([1.0, rng.random()])
         rates = told_apart(rng)
-        found = objective.best_stopped(layer, head, rates)
+        found = best_stopped(objective, layer, head, rates)
         values = [stopped(objective, layer, head, rates, length) for length in LENGTHS]
         assert found.value == pytest.approx(max(values))
         assert values[found.length - 1] == pytest.approx(max(values))
@@ -237,9 +238,9 @@ def test_stopped_drafts_are_worth_what_a_recursion_gives() -> None:
 def test_drafts_that_are_all_sure_are_not_stopped() -> None:
     objective = Objective(TABLE, layers=6)
     for rate in (0.0, 0.5, 0.75, 1.0):
-        assert objective.best_stopped(2, 0.5, Acceptance(1.0, rate, 0.3)) == objective.best(2, 0.5, rate)
+        assert best_stopped(objective, 2, 0.5, Acceptance(1.0, rate, 0.3)) == objective.best(2, 0.5, rate)
     for unsure in (0.0, 0.5, 1.0):  # the first is the only one
-        found = objective.best_stopped(2, 0.5, Acceptance(0.0, 0.9, unsure))
+        found = best_stopped(objective, 2, 0.5, Acceptance(0.0, 0.9, unsure))
         assert found.length == 1
         assert found.value == pytest.approx((1 + unsure) * objective.plain / objective.seconds(2, 0.5, 1))
 
@@ -247,7 +248,7 @@ def test_drafts_that_are_all_sure_are_not_stopped() -> None:
 def test_confidence_that_tells_right_from_wrong_is_worth_something() -> None:
     """Of all drafts 3 in 4 are right: known beforehand, or not."""
     objective = Objective(Latency((1,), (1.0,), (0.0,)), 20)
-    blind = objective.best_stopped(5, 1.0, Acceptance(0.75, 0.75, 0.75))
-    told = objective.best_stopped(5, 1.0, Acceptance(0.75, 1.0, 0.0))
+    blind = best_stopped(objective, 5, 1.0, Acceptance(0.75, 0.75, 0.75))
+    told = best_stopped(objective, 5, 1.0, Acceptance(0.75, 1.0, 0.0))
     assert told.value > objective.best(5, 1.0, 0.75).value
     assert told.value > blind.value

@@ -1,4 +1,4 @@
-"""The time that looks may take."""
+"""The time that looks may take, in plain Python: the native budget is the same (test_native_exits.py)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from specee.policies.shadow_budget import ASIDE, DRAFTING, NEAR, ShadowBudget
+from tests.unit.plain_shadow_budget import ASIDE, DRAFTING, NEAR, ShadowBudget
 
 
 def test_looks_never_take_more_than_their_share() -> None:

@@ -1,4 +1,4 @@
-"""Which exit layer one sequence drafts at, how far, and which layers are worth a look."""
+"""What csrc/policy decides about exit layers, in plain Python: the reference that it is compared with."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from specee.policies.evidence import Evidence
 from specee.policies.objective import Objective
+from tests.unit.judged import best_stopped
 
 _ENOUGH = 1.0  # drafts' worth of evidence under which a layer is no longer believed
 _FRESH = 2.5  # and under which it is worth another look
@@ -29,6 +30,41 @@ class ExitPlan(NamedTuple):
     value: float
 
 
+_SURPRISE = 10  # times the misses that were to be expected
+_LONG = 4  # drafts of a round: where as many come for nothing, one round is enough to doubt
+
+
+class ExitEvidence(Evidence):
+    """Which also knows when it was wrong."""
+
+    __slots__ = ("_failed",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._failed = False  # whether none of the latest drafts was right
+
+    def add(self, matches: Sequence[bool], confidences: Sequence[float], now: float) -> None:
+        """Drafts of round ``now``."""
+        super().add(matches, confidences, now)
+        if matches:
+            self._failed = True not in matches
+
+    def older_than(self, now: float) -> bool:
+        """Whether nothing of round ``now`` is in it."""
+        return self._round < now
+
+    def surprised_by(self, matches: Sequence[bool], drafted: int) -> bool:
+        """Whether there are ten times the misses that are to be expected: the text may have changed.
+
+        One miss may be chance: it takes a second one, now or the time before, with nothing right between, or
+        that none of many was right. ``drafted``: how many there were, ``matches`` among them.
+        """
+        misses = matches.count(False)
+        if misses < 2 and (True in matches or not (self._failed or drafted >= _LONG)):
+            return False
+        return misses > _SURPRISE * len(matches) * (1 - self.rate)
+
+
 class ExitChoice:
     """Of one sequence and one kind of head.
 
@@ -39,7 +75,7 @@ class ExitChoice:
     def __init__(self, heads: Sequence[tuple[int, float]]) -> None:
         self._heads = dict(heads)
         self._layers = tuple(self._heads)
-        self._evidence: dict[int, Evidence] = {}
+        self._evidence: dict[int, ExitEvidence] = {}
         self._plans: dict[int, ExitPlan] = {}
         self._objective: Objective | None = None
         self._best: ExitPlan | None = None
@@ -63,7 +99,7 @@ class ExitChoice:
 
         ``drafted``: how many real ones there were, those after the first wrong one included.
         """
-        evidence = self._evidence.setdefault(layer, Evidence())
+        evidence = self._evidence.setdefault(layer, ExitEvidence())
         evidence.cap(_MOST)
         surprise = evidence.surprised_by(matches, len(matches) if drafted is None else drafted)
         if surprise:  # then what was known of all layers is of another text
@@ -82,7 +118,7 @@ class ExitChoice:
         if not self._known:
             for layer in self._evidence.keys() - self._plans.keys():
                 self._plans[layer] = self._plan(layer, objective)
-            best = max(self._plans.values(), key=_value, default=None)
+            best = max(self._plans.values(), key=_rank, default=None)
             self._best = None if best is None else self._stopped(best, objective)
             self._known = True
         best = self._best
@@ -127,9 +163,13 @@ class ExitChoice:
         first = self._layers[0]
         if first > 1 or first >= below or first in others:
             return ()
-        evidence = self._evidence.get(first)
-        known = evidence is not None and evidence.weight(now) >= _FRESH
+        known = self.known_of(first, now) >= _FRESH
         return () if known or objective.best(first, self._heads[first], 1.0).value <= at_least else (first,)
+
+    def known_of(self, layer: int, now: float) -> float:
+        """How many drafts' worth is known of ``layer`` by round ``now``."""
+        evidence = self._evidence.get(layer)
+        return 0.0 if evidence is None else evidence.weight(now)
 
     def _hopes(self, objective: Objective, now: float, at_least: float, known: int) -> list[int]:
         """Layers to be looked at that may be worth that much, ascending.
@@ -143,7 +183,7 @@ class ExitChoice:
         bound = 1.0
         for layer in reversed(self._layers):
             evidence = self._evidence.get(layer)
-            seen = 0.0 if evidence is None else evidence.weight(now)
+            seen = self.known_of(layer, now)
             if evidence is None or seen < _FRESH:
                 unseen.append(layer)
                 continue
@@ -184,7 +224,7 @@ class ExitChoice:
         acceptance = evidence.acceptance
         if acceptance.sure > _MOSTLY:
             return plan
-        stopped = objective.best_stopped(plan.layer, self._heads[plan.layer], acceptance)
+        stopped = best_stopped(objective, plan.layer, self._heads[plan.layer], acceptance)
         if stopped.value <= plan.value:
             return plan
         return ExitPlan(plan.layer, stopped.length, evidence.threshold, stopped.value)
@@ -205,5 +245,6 @@ def _spread(layers: Sequence[int], most: int) -> tuple[int, ...]:
     return tuple([layers[len(layers) * (2 * i + 1) // (2 * count)] for i in range(count)])
 
 
-def _value(plan: ExitPlan) -> float:
-    return plan.value
+def _rank(plan: ExitPlan) -> tuple[float, int]:
+    """Of what is worth as much the shallowest."""
+    return plan.value, -plan.layer
