@@ -1,5 +1,5 @@
-// specee._cpu.RoundCosts, ExitChoice and ExitDrafts: what policies decide in C++, as Python would take
-// longer.
+// specee._cpu.RoundCosts and ExitDrafts: what policies decide in C++, as Python would take longer.
+// ExitChoice, a part of ExitDrafts, is for tests.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -1,4 +1,5 @@
-// What is known of one layer's drafts: the C++ half of specee/policies/evidence.py, operation by operation.
+// What is known of one exit layer's drafts: specee/policies/evidence.py, operation by operation, and when it
+// was wrong.
 #pragma once
 
 #include "policy/round_costs.h"

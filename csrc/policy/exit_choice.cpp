@@ -12,7 +12,6 @@ namespace {
 constexpr double kEnough = 1.0;  // drafts' worth of evidence under which a layer is no longer believed
 constexpr double kFresh = 2.5;   // and under which it is worth another look
 constexpr double kMost = 40.0;   // and as many are enough
-constexpr double kNear = 0.97;   // a layer worth more comes near to paying, or pays
 // What a surprise leaves of what the layer has shown, and of what the others have.
 constexpr double kSurprised = 0.5, kSurprisedOthers = 0.25;
 constexpr double kMostly = 0.95;  // drafts that are sure, when there is hardly one to stop after
@@ -34,8 +33,11 @@ double bound_of(double rate, double seen) {
 ExitChoice::ExitChoice(const std::vector<std::pair<int, double>>& heads) {
   for (const auto& [layer, head] : heads) {
     if (layer < 1 || (!candidates_.empty() && layer <= candidates_.back().layer))
-      throw ConfigurationError("exit layers that can draft ascend from 1, and one is " +
-                               std::to_string(layer));
+      throw ConfigurationError(
+          "exit layers that can draft ascend from 1, and layer " + std::to_string(layer) +
+          (candidates_.empty() ? " is the first"
+                               : " comes after " + std::to_string(candidates_.back().layer)) +
+          ": name each once, the shallowest first");
     candidates_.push_back({layer, head, {}, {}});
   }
 }
@@ -44,8 +46,16 @@ const ExitChoice::Candidate& ExitChoice::candidate(int layer) const {
   const auto found = std::lower_bound(candidates_.begin(), candidates_.end(), layer,
                                       [](const Candidate& one, int wanted) { return one.layer < wanted; });
   if (found == candidates_.end() || found->layer != layer)
-    throw ConfigurationError("layer " + std::to_string(layer) + " is none of those that can draft");
+    throw ConfigurationError("layer " + std::to_string(layer) + " is none of the " +
+                             std::to_string(candidates_.size()) + " that can draft" + span() +
+                             ": learn of those that the choice was made with");
   return *found;
+}
+
+std::string ExitChoice::span() const {
+  if (candidates_.empty()) return "";
+  return ", from " + std::to_string(candidates_.front().layer) + " to " +
+         std::to_string(candidates_.back().layer);
 }
 
 ExitChoice::Candidate& ExitChoice::candidate(int layer) {
@@ -54,6 +64,8 @@ ExitChoice::Candidate& ExitChoice::candidate(int layer) {
 
 bool ExitChoice::learn(int layer, const Drafts& drafts, double now, int drafted) {
   Candidate& own = candidate(layer);
+  if (!std::isfinite(now))
+    throw ConfigurationError("round " + std::to_string(now) + " is no time: rounds are finite numbers");
   if (!own.evidence) own.evidence.emplace();
   own.evidence->cap(kMost);
   const bool surprise = own.evidence->surprised_by(drafts, drafted);
@@ -186,10 +198,21 @@ std::vector<int> ExitChoice::hopes(const Question& question, int known) const {
 // since they cost less.
 void ExitChoice::add_hopeful(const std::vector<int>& unseen, const Question& question, double rate,
                              std::vector<int>& able) const {
-  const auto hopeful = [&](int i) { return question.hopeful(candidates_[i], rate); };
-  if (unseen.empty() || !hopeful(unseen.back())) return;
-  auto at = std::partition_point(unseen.begin(), unseen.end() - 1, [&](int i) { return !hopeful(i); });
-  for (; at != unseen.end(); ++at) able.push_back(candidates_[*at].layer);
+  const auto hopeful = [&](size_t i) {
+    return question.hopeful(candidates_[static_cast<size_t>(unseen[i])], rate);
+  };
+  if (unseen.empty() || !hopeful(unseen.size() - 1)) return;
+  // By halves; not by a function of the library, which may ask in another order: where heads differ, deeper
+  // ones may be cheaper, and what is found depends on the questions.
+  size_t from = 0, to = unseen.size() - 1;
+  while (from < to) {
+    const size_t middle = (from + to) / 2;
+    if (hopeful(middle))
+      to = middle;
+    else
+      from = middle + 1;
+  }
+  for (; from < unseen.size(); ++from) able.push_back(candidates_[static_cast<size_t>(unseen[from])].layer);
 }
 
 }  // namespace specee::policy

@@ -1,9 +1,11 @@
-// Which exit layer one sequence drafts at, how far, and which layers are worth a look: what
-// specee/policies/exit_choice.py decides, in microseconds. It holds numbers of one sequence, no tensors.
+// Which exit layer one sequence drafts at, how far, and which layers are worth a look: by numbers of this
+// sequence alone, no tensors. The same in Python, which tests compare it with, is
+// tests/unit/plain_exit_choice.py.
 #pragma once
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -11,6 +13,9 @@
 #include "policy/round_costs.h"
 
 namespace specee::policy {
+
+// Of what there is beside: a layer worth more comes near to paying, or pays.
+inline constexpr double kNear = 0.97;
 
 // Draft at `layer`, `length` tokens at most, until one's confidence is under `stop_below`.
 struct ExitPlan {
@@ -28,7 +33,7 @@ class ExitChoice {
 
   // Drafts of `layer` in round `now`, real ones or shadows; whether they are a surprise. `drafted`: how many
   // real ones there were, those after the first wrong one included. Raises ConfigurationError for a layer
-  // that cannot draft.
+  // that cannot draft, and for a time that is none.
   bool learn(int layer, const Drafts& drafts, double now, int drafted);
   // The layer worth most among those of which enough is known.
   std::optional<ExitPlan> best(const Costs& costs, double now);
@@ -53,6 +58,7 @@ class ExitChoice {
   };
   Candidate& candidate(int layer);
   const Candidate& candidate(int layer) const;
+  std::string span() const;  // of layers, for messages
   void forget(double now);
   ExitPlan plan_of(const Candidate& candidate, const RoundCosts& costs) const;
   ExitPlan stopped(const ExitPlan& plan, const RoundCosts& costs) const;

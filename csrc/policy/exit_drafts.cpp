@@ -1,13 +1,13 @@
 #include "policy/exit_drafts.h"
 
 #include <algorithm>
+#include <string>
 
 #include "specee/errors.h"
 
 namespace specee::policy {
 namespace {
 
-constexpr double kNear = 0.97;    // of what there is beside: a layer worth more comes near to paying, or pays
 constexpr double kBetter = 1.02;  // what a look has to promise over what is drafted already
 // Rounds between looks: where drafting pays, or nearly; and elsewhere, ever longer.
 constexpr int kShortPause = 4, kPause = 8, kLongestPause = 128;
@@ -16,14 +16,26 @@ constexpr int kShortPause = 4, kPause = 8, kLongestPause = 128;
 
 ExitDrafts::ExitDrafts(const std::vector<std::pair<bool, Heads>>& kinds, int positions, double gain)
     : positions_(positions), gain_(gain), pause_(kPause) {
-  for (const auto& [adapted, heads] : kinds) kinds_.push_back({adapted, ExitChoice(heads)});
+  if (positions < 1 || !(gain >= 1))
+    throw ConfigurationError(
+        "looks are at one position or more, and drafting has to promise 1 or more; got " +
+        std::to_string(positions) + " and " + std::to_string(gain));
+  for (const auto& [adapted, heads] : kinds) {
+    for (const Kind& one : kinds_)
+      if (one.adapted == adapted)
+        throw ConfigurationError(std::string(adapted ? "adapted heads" : "the model's own heads") +
+                                 " are given twice: name each kind once, with all its layers");
+    kinds_.push_back({adapted, ExitChoice(heads)});
+  }
 }
 
 const ExitDrafts::Kind& ExitDrafts::kind(bool adapted) const {
   for (const Kind& one : kinds_)
     if (one.adapted == adapted) return one;
-  throw ConfigurationError(adapted ? "no exit layer drafts with an adapted head"
-                                   : "no exit layer drafts with the model's own head");
+  throw ConfigurationError(std::string("no exit layer drafts with ") +
+                           (adapted ? "an adapted head" : "the model's own head") + ": there are " +
+                           std::to_string(kinds_.size()) +
+                           " kinds of heads here; name one that these drafts were made with");
 }
 
 std::optional<ExitDrafts::Draft> ExitDrafts::draft(const Costs& costs, double now, double beside) {

@@ -31,7 +31,8 @@ class ExitDrafts {
     std::vector<int> layers;
   };
   // `kinds`: whether heads are adapted, and which there are. A look is at the latest `positions`. `gain`:
-  // what drafting has to promise before it begins; to go on, it must not lose.
+  // what drafting has to promise before it begins; to go on, it must not lose. Raises ConfigurationError for
+  // a kind that is given twice, and for numbers that cannot be.
   ExitDrafts(const std::vector<std::pair<bool, Heads>>& kinds, int positions, double gain);
 
   // The exit layer worth most in the next round, if it pays; `beside`: the value of the best there is beside

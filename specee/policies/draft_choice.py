@@ -42,9 +42,9 @@ class DraftChoice:
     """Of one sequence.
 
     ``exits``: where exit layers draft, and when others are looked at: the native part of the decision.
-    ``all_layers``: pairs of kinds of heads and layers that are looked at in every round, all of them; empty
-    where shadow tokens are sampled. ``lookup``: None where nothing is copied; ``block`` and ``trees``, the
-    block's chains and its trees, and ``predicted``, drafts by exit predictors: None without.
+    ``all_layers``: the kind of heads and the layers that are looked at in every round; None where shadow
+    tokens are sampled. ``lookup``: None where nothing is copied; ``block`` and ``trees``, the block's chains
+    and its trees, and ``predicted``, drafts by exit predictors: None without.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class DraftChoice:
             else:
                 self._asking = kind is PredictedExit
         self._most_turns = _TURNS[length]
-        if maker is not self._maker:  # there is one object for each exit layer
+        if maker != self._maker:
             self._maker, self._proved = maker, 0
 
     def look(self, view: SequenceView, objective: Objective, seconds: Objective) -> Shadow | None:

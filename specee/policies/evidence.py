@@ -14,7 +14,7 @@ _PRIOR = 0.5  # drafts' worth of doubt, half of them right: nothing is certain a
 class Evidence:
     """Of one layer, or of the speculator's block, for one sequence.
 
-    Where exit layers are chosen by measured time, theirs is in csrc/policy/evidence.h.
+    Of exit layers that `del` and `auto` choose among it is in csrc/policy/evidence.h.
     """
 
     __slots__ = (

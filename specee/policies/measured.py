@@ -109,9 +109,10 @@ class Measured:
         self._sampled = sampled
 
     def begin(self, model: ModelView) -> Needs:
-        """Forget all sequences. Raises ConfigurationError where there is nothing to draft with.
+        """Forget all sequences.
 
-        A model of one layer is decoded plainly.
+        Raises ConfigurationError where there is nothing to draft with, and where native code is missing. A
+        model of one layer is decoded plainly.
         """
         self._model = model
         self._exits = _native_exits(self.name)

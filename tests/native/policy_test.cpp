@@ -1,8 +1,9 @@
 // Decisions about exit layers over random texts: always something that a round can do. That they are the
 // right ones is what tests/unit/test_native_exits.py shows.
-#include <algorithm>
 #include <memory>
 #include <set>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "policy/exit_drafts.h"

@@ -82,11 +82,6 @@ class ExitChoice:
         self._tried = 0  # the deepest layer of the latest look, if none was found that comes near to paying
         self._known = False  # whether nothing has changed since the best plan was looked for
 
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """All that can draft."""
-        return self._layers
-
     def learn(
         self,
         layer: int,

@@ -36,7 +36,11 @@ def some_heads(rng: random.Random, layers: int) -> list[tuple[int, float]]:
 
 
 def some_drafts(rng: random.Random) -> tuple[list[bool], list[float], int | None]:
-    """A round's: right ones, then perhaps a wrong one; and how many there were."""
+    """A round's: right ones, then perhaps a wrong one; and how many there were. Or what a look shows: any."""
+    if rng.random() < 0.3:
+        rate, count = rng.choice((0.1, 0.9, 1.0)), rng.choice((0, 1, 4, 18, 60))
+        matches = [rng.random() < rate for _ in range(count)]
+        return matches, [rng.random() for _ in matches], None
     drafted = rng.randint(0, 9)
     right = rng.choice((rng.randint(0, drafted), drafted))
     matches = [True] * right + [False] * (right < drafted)
@@ -133,17 +137,29 @@ def test_many_drafts_may_be_learnt_from_at_once() -> None:
     """As where all positions of a prompt are looked at."""
     plain, native = ExitChoice([(4, 1.0)]), NativeExitChoice([(4, 1.0)])
     matches, confidences = [True, False] * 500, [0.25, 0.75] * 500
+    for now in (3.0, 4.0):
+        for choice in (plain, native):
+            choice.learn(4, matches, confidences, now)
+        assert native.known_of(4, 5.0) == plain.known_of(4, 5.0) > 900
     for choice in (plain, native):
-        choice.learn(4, matches, confidences, 3.0)
-    assert native.known_of(4, 5.0) == plain.known_of(4, 5.0) > 0
+        choice.learn(4, [], [], 4.0)
+    assert native.known_of(4, 4.0) == plain.known_of(4, 4.0) == pytest.approx(40), "more are forgotten"
 
 
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        (lambda: _cpu.ExitChoice([(2, 1.0), (2, 1.0)]), "ascend from 1, and one is 2"),
-        (lambda: _cpu.ExitChoice([(0, 1.0)]), "ascend from 1, and one is 0"),
-        (lambda: _cpu.ExitChoice([(2, 1.0)]).learn(3, [True], [0.5], 0), "layer 3 is none of those"),
+        (lambda: _cpu.ExitChoice([(2, 1.0), (2, 1.0)]), "ascend from 1, and layer 2 comes after 2"),
+        (lambda: _cpu.ExitChoice([(0, 1.0)]), "ascend from 1, and layer 0 is the first"),
+        (
+            lambda: _cpu.ExitChoice([(2, 1.0)]).learn(3, [True], [0.5], 0),
+            "layer 3 is none of the 1 .* 2 to 2",
+        ),
+        (lambda: _cpu.ExitChoice([(2, 1.0)]).learn(2, [True], [0.5], float("nan")), "round nan is no time"),
+        (lambda: _cpu.ExitChoice([(2, 1.0)]).learn(2, [True], ["x"], 0), "draft 0 has 'x': a confidence is"),
+        (lambda: _cpu.ExitDrafts([(True, []), (True, [])], 4, 1.03), "adapted heads are given twice"),
+        (lambda: _cpu.ExitDrafts([], 0, 1.03), "at one position or more, .* got 0"),
+        (lambda: _cpu.ExitDrafts([], 4, 0.5), "promise 1 or more; got 4 and 0.5"),
         (lambda: _cpu.ExitChoice([(2, 1.0)]).learn(2, [True], [], 0), "1 drafts were right or wrong, and 0"),
         (lambda: exit_drafts(2).learn(True, 2, [True], [0.5], 0, 1), "no exit layer drafts with an adapted"),
         (
@@ -161,6 +177,17 @@ def test_many_drafts_may_be_learnt_from_at_once() -> None:
 def test_what_cannot_be_is_refused(wrong: Callable[[], object], told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         wrong()
+
+
+def test_costs_are_not_none() -> None:
+    for refused in (
+        lambda: _cpu.ExitChoice([(2, 1.0)]).best(None, 0),  # type: ignore[arg-type]
+        lambda: _cpu.ExitChoice([(2, 1.0)]).worth_a_look(None, 0, 1.0, 4),  # type: ignore[arg-type]
+        lambda: exit_drafts(2).draft(None, 0, 1.0),  # type: ignore[arg-type]
+        lambda: exit_drafts(2).look(None, None, 40, 40, False, 0, 1.0),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(TypeError, match="incompatible function arguments"):
+            refused()
 
 
 @pytest.mark.parametrize("name", ["del", "auto", "del:measured=false"])

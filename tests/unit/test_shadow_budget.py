@@ -1,4 +1,4 @@
-"""The time that looks may take, in plain Python: the native budget is the same (test_native_exits.py)."""
+"""The time that looks may take, in plain Python; test_native_exits.py compares what native looks take."""
 
 from __future__ import annotations
 
