@@ -27,6 +27,7 @@ _TITLES = {
     "exactness": "Exactness",
     "lossless": "Lossless speculation",
     "overhead": "Python's share",
+    "head-stages": "The head in two stages",
     "drop-in": "In the place of generate()",
     "clients": "Clients of transformers",
     "planted": "Planted exit layers",

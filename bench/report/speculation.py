@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .numbers import percent, percent_ranged, ranged, short
+from .numbers import megabytes, percent, percent_ranged, ranged, short
 from .table import Table
 
 _PARTS = {
@@ -112,6 +112,30 @@ def overhead(result: dict[str, Any]) -> list[Table]:
     )
     title = f"Time outside native calls: {result['weights']}, {result['threads']} threads, {result['clock']}"
     return [Table(title, header, rows, f"median (min to max) over {result['runs']} runs of each policy")]
+
+
+def head_stages(result: dict[str, Any]) -> list[Table]:
+    """What the two stages of the head's argmax save, by weights and policy."""
+    rows = [
+        (
+            kind,
+            policy,
+            f"{megabytes(part['coarse_bytes'])} of {megabytes(part['head_bytes'])}",
+            f"{found['head_read_again']:.1%}",
+            ranged(found["whole"]),
+            ranged(found["two_stages"]),
+            ranged(found["ratio"], "x"),
+            f"{found['all']:.3f}x",
+        )
+        for kind, part in result["weights"].items()
+        for policy, found in part["policies"].items()
+    ]
+    header = (
+        *("weights", "policy", "coarse copy", "head read again", "whole head, tokens/s", "two stages"),
+        *("prompt by prompt", "all together"),
+    )
+    what = f"{result['new_tokens']} new tokens, {result['threads']} threads"
+    return [Table(f"The head's argmax in two stages: {what}", header, rows, "median (min to max)", names=2)]
 
 
 def drafters(result: dict[str, Any]) -> list[Table]:

@@ -328,6 +328,7 @@ _KINDS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "lossless": speculation.lossless,
     "drafters": speculation.drafters,
     "overhead": speculation.overhead,
+    "head-stages": speculation.head_stages,
     "drop-in": _drop_in,
     "clients": _clients,
     "planted": contests.planted,

@@ -289,6 +289,25 @@ py::list costs(Engine& engine, bool watch) {
   return members;
 }
 
+void use_two_stages(Engine& engine, bool on) {
+  const py::gil_scoped_release release;
+  engine.use_two_stages(on);
+}
+
+py::tuple two_stages(Engine& engine) {
+  Engine::TwoStages found;
+  {
+    const py::gil_scoped_release release;  // who has the engine may want the interpreter
+    found = engine.two_stages();
+  }
+  return py::make_tuple(found.calls, found.reread);
+}
+
+Engine::Bytes bytes(Engine& engine) {
+  const py::gil_scoped_release release;
+  return engine.bytes();
+}
+
 void bind_engine(py::module_& m) {
   py::class_<DraftHead>(m, "DraftHead").def_property_readonly("bytes", &DraftHead::bytes);
   py::class_<Engine>(m, "Engine")
@@ -300,13 +319,15 @@ void bind_engine(py::module_& m) {
            py::arg("config"), py::arg("formats"), py::arg("isa"), py::arg("threads"))
       .def("set_weight", &set_weight)
       .def("weight_rows", &weight_rows)
-      .def("check_complete", [](Engine& engine) { engine.weights().check_complete(); })
-      .def_property_readonly("weight_bytes", [](Engine& engine) { return engine.weights().bytes(); })
-      .def_property_readonly("step_bytes", [](Engine& engine) { return engine.weights().step_bytes(); })
+      .def("complete", &Engine::complete, py::call_guard<py::gil_scoped_release>())
+      .def("use_two_stages", &use_two_stages, py::arg("on"))
+      .def_property_readonly("two_stages", &two_stages)
+      .def_property_readonly("weight_bytes", [](Engine& engine) { return bytes(engine).weights; })
+      .def_property_readonly("step_bytes", [](Engine& engine) { return bytes(engine).step; })
+      .def_property_readonly("bytes_by_step", [](Engine& engine) { return bytes(engine).by_step; })
       .def_property_readonly("isa", &Engine::isa)
       .def_property_readonly("threads", &Engine::threads)
       .def("costs", &costs, py::arg("watch"))
-      .def_property_readonly("bytes_by_step", [](Engine& engine) { return engine.weights().bytes_by_step(); })
       .def("sequence", &make_sequence)
       .def("cache_bytes_needed",
            [](const Engine& engine, int capacity, const std::string& dtype) {

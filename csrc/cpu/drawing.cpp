@@ -5,8 +5,9 @@
 #include <exception>
 
 namespace specee {
-Drawing::Drawing(int vocab_size, const Kernels& kernels, ThreadPool& pool, HeadStream& stream)
-    : vocab_size_(vocab_size), kernels_(kernels), pool_(pool), stream_(stream) {}
+Drawing::Drawing(int vocab_size, const Kernels& kernels, ThreadPool& pool, HeadStream& stream,
+                 TwoStageHead* two_stage)
+    : vocab_size_(vocab_size), kernels_(kernels), pool_(pool), stream_(stream), two_stage_(two_stage) {}
 
 void Drawing::argmax(const std::vector<const float*>& hidden, int64_t* tokens) {
   draw(hidden, std::vector<Draw>(hidden.size()), nullptr, tokens, nullptr);
@@ -14,6 +15,10 @@ void Drawing::argmax(const std::vector<const float*>& hidden, int64_t* tokens) {
 
 void Drawing::draw(const std::vector<const float*>& hidden, const std::vector<Draw>& draws,
                    const DraftHead* head, int64_t* tokens, float* confidences) {
+  const auto plain = [](const Draw& one) { return one.sampling.plain_greedy(); };
+  if (two_stage_ != nullptr && head == nullptr && confidences == nullptr &&
+      std::all_of(draws.begin(), draws.end(), plain) && two_stage_->argmax(hidden, tokens))
+    return;
   const HeadColumns columns(vocab_size_, head);
   const size_t rows = hidden.size(), width = static_cast<size_t>(columns.count);
   Kept kept = keep(draws, columns);

@@ -7,6 +7,7 @@
 #include "cpu/head_stream.h"
 #include "cpu/running_best.h"
 #include "cpu/sampling.h"
+#include "cpu/two_stage_head.h"
 
 namespace specee {
 
@@ -19,7 +20,9 @@ struct Draw {
 
 class Drawing {
  public:
-  Drawing(int vocab_size, const Kernels& kernels, ThreadPool& pool, HeadStream& stream);
+  // `two_stage`: of the same head, or null.
+  Drawing(int vocab_size, const Kernels& kernels, ThreadPool& pool, HeadStream& stream,
+          TwoStageHead* two_stage = nullptr);
 
   // `hidden` and `head`: as HeadStream has them.
   void argmax(const std::vector<const float*>& hidden, int64_t* tokens);
@@ -45,6 +48,7 @@ class Drawing {
   const Kernels& kernels_;
   ThreadPool& pool_;
   HeadStream& stream_;
+  TwoStageHead* two_stage_;
 };
 
 }  // namespace specee

@@ -21,12 +21,39 @@ Engine::Engine(const ModelConfig& config, const WeightTypes& types, const std::s
       streams_(config_, weights_, threads),
       forward_(config_, weights_, kernels_, pool_, costs_, streams_),
       head_stream_(config_, weights_, kernels_, pool_, costs_, streams_),
+      two_stage_(config_, weights_, kernels_, pool_, costs_, head_stream_),
       head_(config_.vocab_size, head_stream_, threads),
-      drawing_(config_.vocab_size, kernels_, pool_, head_stream_),
+      drawing_(config_.vocab_size, kernels_, pool_, head_stream_, &two_stage_),
       shadow_(kernels_, pool_, head_stream_),
       scoring_(config_, weights_, kernels_, pool_),
       exit_check_(kernels_, scoring_),
       draft_heads_(config_, weights_.head()) {}
+
+void Engine::complete() {
+  weights_.check_complete();
+  const std::lock_guard<std::mutex> lock(mutex_);
+  two_stage_.complete();
+}
+
+void Engine::use_two_stages(bool on) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (on) two_stage_.make();
+  two_stage_.enable(on);
+}
+
+Engine::Bytes Engine::bytes() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  Bytes all = {weights_.bytes() + two_stage_.bytes(), weights_.step_bytes(), weights_.bytes_by_step()};
+  if (two_stage_.coarse() == nullptr) return all;
+  all.step -= weights_.head().bytes() - two_stage_.bytes();
+  all.by_step["head"] = two_stage_.bytes();
+  return all;
+}
+
+Engine::TwoStages Engine::two_stages() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return {two_stage_.answered(), two_stage_.reread()};
+}
 
 void Engine::check_capacity(int64_t capacity) const {
   if (capacity < 1 || capacity > config_.max_position)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -18,6 +19,7 @@
 #include "cpu/scoring.h"
 #include "cpu/sequence.h"
 #include "cpu/shadow.h"
+#include "cpu/two_stage_head.h"
 #include "cpu/weights.h"
 
 namespace specee {
@@ -73,6 +75,24 @@ class Engine {
   const ModelConfig& config() const { return config_; }
   const char* isa() const { return kernels_.name; }
   int threads() const { return pool_.size(); }
+
+  // All weights have been set: throws CheckpointError if not.
+  void complete();
+  // Whether the best token may come from two stages, which are made ready for it; they are, by themselves,
+  // once some tokens have been asked for.
+  void use_two_stages(bool on);
+  struct TwoStages {
+    int64_t calls;  // answered by them
+    double reread;  // heads that second stages have read, all together
+  };
+  TwoStages two_stages();
+  // Bytes that weights and copies of them take, or will; what one decoding step of one row reads of them now,
+  // in all and by step, but for second stages.
+  struct Bytes {
+    size_t weights, step;
+    std::map<std::string, size_t> by_step;
+  };
+  Bytes bytes();
 
   void check_capacity(int64_t capacity) const;  // throws CapacityError
   std::unique_ptr<Sequence> sequence(int capacity, Dtype dtype, bool poison);
@@ -169,6 +189,7 @@ class Engine {
   WeightStreams streams_;
   Forward forward_;
   HeadStream head_stream_;
+  TwoStageHead two_stage_;
   Head head_;
   Drawing drawing_;
   Shadow shadow_;

@@ -62,14 +62,19 @@ class HeadStream {
     check(finite, head);
   }
 
+  // For those that multiply by themselves: what run() begins with, for a member of a team, and what it ends
+  // with. A member whose `finite` is 0 afterwards has inputs that are no numbers; check() throws
+  // NumericalError for it.
+  InputRows normed(Team& team, const float* const* hidden, int rows, const DraftHead* head,
+                   std::vector<char>& finite);
+  static void check(const std::vector<char>& finite, const DraftHead* head);
+
  private:
   // Most values of a piece: they stay in the first-level cache for few rows. The fewer pieces the better:
   // what is done with one gives memory a rest, and the next one a slow start.
   static constexpr int kPieceValues = 4096;
   static int piece_columns(int rows) { return std::max(kPieceValues / rows / kHeadRun * kHeadRun, kHeadRun); }
 
-  InputRows normed(Team& team, const float* const* hidden, int rows, const DraftHead* head,
-                   std::vector<char>& finite);
   template <class Take>
   void multiply(Team& team, const DraftHead* head, const InputRows& inputs, int rows, const Take& take) {
     const PackedMatrix& matrix = head != nullptr ? head->matrix() : weights_.head();
@@ -94,7 +99,6 @@ class HeadStream {
     }
     if (own) streams_.done(team.index());
   }
-  static void check(const std::vector<char>& finite, const DraftHead* head);
 
   const ModelConfig& config_;
   const ModelWeights& weights_;

@@ -10,6 +10,7 @@
 #include "cpu/quant_impl.h"
 #include "cpu/quantise_impl.h"
 #include "cpu/rotate_impl.h"
+#include "cpu/screen_impl.h"
 #include "cpu/silu_impl.h"
 
 namespace {
@@ -32,6 +33,7 @@ constexpr specee::Kernels kernel_table(const char* name, specee::InputForm bf16_
       narrow,
       largest,
       sum_exp,
+      screen,
       sweep_bytes};
 }
 

@@ -122,6 +122,20 @@ struct AttendCall {
 // Positions whose keys, or values, stay in the first-level cache for all rows.
 inline constexpr int kChunk = 128;
 
+// Terms of the bound of a coarse logit (coarse_head.h).
+inline constexpr int kBoundTerms = 7;
+
+struct ScreenCall {
+  const float* logits;  // rows x stride: coarse ones of some blocks
+  ptrdiff_t stride;
+  int rows, blocks;
+  const uint16_t* norms;  // blocks x kBoundTerms x 16, bf16
+  const float* bounds;    // rows x (kBoundTerms + 1): a factor of each norm, and what is added to them
+  float* most;            // rows x out_stride: by block, the largest that a logit may be
+  float* largest;         // the same of coarse logits
+  ptrdiff_t out_stride;
+};
+
 struct Kernels {
   const char* name;
   InputForm bf16_form;  // rounded, or halves where the instruction set multiplies bf16 pairs
@@ -147,6 +161,8 @@ struct Kernels {
   float (*largest)(const float* values, int n);
   // The sum of exp(value - shift); values at most `shift`, exponents clamped at -87.3.
   float (*sum_exp)(const float* values, int n, float shift);
+  // Bounds logits from above. False if a number is not finite: then nothing is said.
+  bool (*screen)(const ScreenCall&);
   // Reads every byte once (bandwidth measurement); bytes is a multiple of 1024.
   uint64_t (*sweep)(const void* data, size_t bytes);
 

@@ -1,5 +1,6 @@
 #include "cpu/packed.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 
@@ -154,7 +155,9 @@ void PackedMatrix::set_quantised(int output, const char* row) {
   const QuantLayout layout = quant_layout(type_);
   QuantBlock values;
   for (int i = 0; i < padded_k_ / layout.block; ++i) {
-    unpack_source(type_, reinterpret_cast<const uint8_t*>(row) + i * layout.source_bytes, values);
+    const uint8_t* source = reinterpret_cast<const uint8_t*>(row) + i * layout.source_bytes;
+    if (store_source(type_, source, block(output), i, output % kLanes)) continue;
+    unpack_source(type_, source, values);
     store_block(type_, values, block(output), i, output % kLanes);
   }
 }
@@ -164,7 +167,7 @@ void PackedMatrix::read_quantised(int output, float* row) const {
   QuantBlock values;
   for (int i = 0; i < padded_k_ / size; ++i) {
     load_block(type_, block(output), i, output % kLanes, values);
-    for (int j = 0; j < size && i * size + j < k_; ++j) row[i * size + j] = weight(type_, values, j);
+    weights_of(type_, values, std::min(size, k_ - i * size), row + i * size);
   }
 }
 

@@ -179,6 +179,18 @@ void load_unit(WeightType type, const char* quants, uint8_t* values) {
 
 }  // namespace
 
+bool store_source(WeightType type, const uint8_t* source, char* packed, int index, int lane) {
+  if (quant_layout(type).block != kUnit) return false;
+  const Places at = places(type, packed, index, lane);
+  const ptrdiff_t halves = has_minimum(type) ? 2 : 1;
+  for (ptrdiff_t i = 0; i < halves; ++i) std::memcpy(at.header + 2 * (kLanes * i + lane), source + 2 * i, 2);
+  // Steps of four bytes; of nibbles, a byte's high one is 16 weights behind its low one in both.
+  const uint8_t* quants = source + 2 * halves;
+  for (ptrdiff_t step = 0; step < quant_layout(type).unit_bytes / kVector; ++step)
+    std::memcpy(at.quants + step * kVector, quants + step * kStep, kStep);
+  return true;
+}
+
 void store_block(WeightType type, const QuantBlock& values, char* packed, int index, int lane) {
   const Places at = places(type, packed, index, lane);
   move_header(type, at.header, lane, StoreHeader{values});
@@ -223,6 +235,15 @@ float weight(WeightType type, const QuantBlock& b, int j) {
       const float own = scale * static_cast<float>(b.scales[j / kUnit]);
       return own * value + f16_to_float(b.minimum) * static_cast<float>(b.minimums[j / kUnit]);
     }
+  }
+}
+
+void weights_of(WeightType type, const QuantBlock& b, int count, float* out) {
+  if (type == WeightType::q8_0) {
+    const float scale = f16_to_float(b.scale);
+    for (int j = 0; j < count; ++j) out[j] = scale * static_cast<float>(static_cast<int8_t>(b.values[j]));
+  } else {
+    for (int j = 0; j < count; ++j) out[j] = weight(type, b, j);
   }
 }
 

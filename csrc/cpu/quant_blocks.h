@@ -19,6 +19,10 @@ struct QuantBlock {
 // From the bytes of a checkpoint.
 void unpack_source(WeightType type, const uint8_t* source, QuantBlock& values);
 
+// A block of 32 from the bytes of a checkpoint into lane `lane` of a packed block, where both have the same
+// bytes in the same order, which is so of Q4_0, Q4_1 and Q8_0; else false, and nothing is done.
+bool store_source(WeightType type, const uint8_t* source, char* packed, int index, int lane);
+
 // Into and out of lane `lane` of a packed block of 16 outputs; `index` counts checkpoint blocks.
 void store_block(WeightType type, const QuantBlock& values, char* packed, int index, int lane);
 void load_block(WeightType type, const char* packed, int index, int lane, QuantBlock& values);
@@ -28,5 +32,7 @@ void copy_block(WeightType type, const char* source, int from, char* target, int
 
 // Weight j of a block in fp32, rounded operation by operation as GGUF's own dequantisation is.
 float weight(WeightType type, const QuantBlock& values, int j);
+// The first `count` of them.
+void weights_of(WeightType type, const QuantBlock& values, int count, float* out);
 
 }  // namespace specee

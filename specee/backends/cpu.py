@@ -89,7 +89,7 @@ class CpuBackend:
         for slab in slabs:
             slab.check_dtype()
             self._engine.set_weight(slab.role, slab.layer, slab.row_begin, slab.array, slab.format)
-        self._engine.check_complete()
+        self._engine.complete()
 
     @property
     def isa(self) -> str:
@@ -103,17 +103,20 @@ class CpuBackend:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the packed weights in memory."""
+        """Bytes of the packed weights in memory, with the coarse copy of the head that there is or may be."""
         return self._engine.weight_bytes
 
     @property
     def step_bytes(self) -> int:
-        """Bytes of weights that one decoding step reads: all, but for the embedding of an untied head."""
+        """Bytes of weights that one greedy step of one row reads now: all but an untied embedding.
+
+        Where tokens come from two stages, of the head its coarse copy, without what second stages read.
+        """
         return self._engine.step_bytes
 
     @property
     def bytes_by_step(self) -> dict[str, int]:
-        """Bytes of weights that each step of a pass reads, over all layers: qkv, o, gate_up, down, head."""
+        """The same by steps of a pass, over all layers: qkv, o, gate_up, down, head."""
         return self._engine.bytes_by_step
 
     def take_costs(self, *, watch: bool) -> list[dict[str, float]]:

@@ -124,7 +124,7 @@ std::unique_ptr<Engine> tiny_engine(const ModelConfig& config, const WeightTypes
   if (!config.tied_head) fill.matrix("head", -1, config.vocab_size, config.hidden_size);
   fill.vector("final_norm", -1, config.hidden_size);
   for (int l = 0; l < config.num_layers; ++l) fill_layer(fill, config, l);
-  engine->weights().check_complete();
+  engine->complete();
   return engine;
 }
 
