@@ -119,6 +119,13 @@ class CpuBackend:
         """The same by steps of a pass, over all layers: qkv, o, gate_up, down, head."""
         return self._engine.bytes_by_step
 
+    def use_two_stages(self, *, on: bool) -> None:
+        """Whether greedy tokens may come from two stages of the head; ``on`` makes its coarse copy now.
+
+        Without this call it is made once it pays. Raises OutOfMemoryError.
+        """
+        self._engine.use_two_stages(on)
+
     def take_costs(self, *, watch: bool) -> list[dict[str, float]]:
         """Seconds by step, and ``barriers`` passed, of each thread since the last call.
 

@@ -69,7 +69,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def measure(backend: CpuBackend, rows: int, context: int) -> PassCosts:
-    """Costs of verifying ``rows`` speculative rows after ``context`` positions."""
+    """Costs of verifying ``rows`` speculative rows after ``context`` positions, with the whole head."""
+    backend.use_two_stages(on=False)  # else they would depend on how much has been decoded before
     sequence = backend.sequence(context + rows)
     slots = sequence.append([1] * context)
     backend.advance([(sequence, slots)], backend.config.num_layers)
