@@ -9,6 +9,7 @@ what comes into question.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,9 @@ def measure(
     for kind in weights:
         loaded = specee.load(model, weights=kind, backend="cpu", threads=threads)  # type: ignore[arg-type]
         native: Any = loaded.backend._engine  # type: ignore[attr-defined]
+        begin = time.perf_counter()
         native.use_two_stages(True)
+        made = time.perf_counter() - begin
         read = loaded.backend.bytes_by_step["head"]  # type: ignore[attr-defined]
         native.use_two_stages(False)
         whole = loaded.backend.bytes_by_step["head"]  # type: ignore[attr-defined]
@@ -88,6 +91,7 @@ def measure(
         parts[kind] = {
             "head_bytes": whole,
             "coarse_bytes": read,
+            "made_s": made,
             "step_bytes": loaded.backend.step_bytes,  # type: ignore[attr-defined]
             "prompts": len(texts),
             "policies": {policy: measure_policy(loaded, texts, policy, tokens) for policy in policies},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .numbers import megabytes, percent, percent_ranged, ranged, short
+from .numbers import megabytes, percent, percent_ranged, ranged, seconds, short
 from .table import Table
 
 _PARTS = {
@@ -121,6 +121,7 @@ def head_stages(result: dict[str, Any]) -> list[Table]:
             kind,
             policy,
             f"{megabytes(part['coarse_bytes'])} of {megabytes(part['head_bytes'])}",
+            seconds(part["made_s"]),
             f"{found['head_read_again']:.1%}",
             ranged(found["whole"]),
             ranged(found["two_stages"]),
@@ -131,7 +132,15 @@ def head_stages(result: dict[str, Any]) -> list[Table]:
         for policy, found in part["policies"].items()
     ]
     header = (
-        *("weights", "policy", "coarse copy", "head read again", "whole head, tokens/s", "two stages"),
+        *(
+            "weights",
+            "policy",
+            "coarse copy",
+            "made in",
+            "head read again",
+            "whole head, tokens/s",
+            "two stages",
+        ),
         *("prompt by prompt", "all together"),
     )
     what = f"{result['new_tokens']} new tokens, {result['threads']} threads"

@@ -289,11 +289,6 @@ py::list costs(Engine& engine, bool watch) {
   return members;
 }
 
-void use_two_stages(Engine& engine, bool on) {
-  const py::gil_scoped_release release;
-  engine.use_two_stages(on);
-}
-
 py::tuple two_stages(Engine& engine) {
   Engine::TwoStages found;
   {
@@ -320,7 +315,7 @@ void bind_engine(py::module_& m) {
       .def("set_weight", &set_weight)
       .def("weight_rows", &weight_rows)
       .def("complete", &Engine::complete, py::call_guard<py::gil_scoped_release>())
-      .def("use_two_stages", &use_two_stages, py::arg("on"))
+      .def("use_two_stages", &Engine::use_two_stages, py::arg("on"), py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("two_stages", &two_stages)
       .def_property_readonly("weight_bytes", [](Engine& engine) { return bytes(engine).weights; })
       .def_property_readonly("step_bytes", [](Engine& engine) { return bytes(engine).step; })

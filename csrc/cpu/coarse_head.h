@@ -42,7 +42,6 @@ class CoarseHead {
   const uint16_t* norms(int block) const { return norms_.data() + block * kTerms * kLanes; }
   // Of any output's weights.
   double largest_norm() const { return largest_norm_; }
-  size_t bytes() const { return coarse_.bytes() + errors_.bytes() + norms_.size() * sizeof(uint16_t); }
 
  private:
   class Rows;

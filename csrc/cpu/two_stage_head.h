@@ -2,7 +2,6 @@
 // says which tokens can be it, and the head itself which of them is.
 #pragma once
 
-#include <array>
 #include <memory>
 #include <vector>
 

@@ -33,6 +33,7 @@ def test_both_ways_are_measured(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     result = head_stages.measure(["fp32"], ["autoregressive"], model=str(folder), threads=1, tokens=6)
     part = result["weights"]["fp32"]
     assert 0 < part["coarse_bytes"] < part["head_bytes"]
+    assert part["made_s"] > 0
     found = part["policies"]["autoregressive"]
     assert found["calls"] > 0
     assert found["head_read_again"] > 0
