@@ -134,13 +134,12 @@ void rms_norm(const Array<float>& x, const Array<float>& w, float eps, Array<flo
 // Integers, and the scale of each 32 of them.
 py::tuple quantise_row(const Array<float>& x, const std::string& isa) {
   const int k = static_cast<int>(x.size());
-  const QuantRecord at = quant_record(k);
-  std::vector<char> record(static_cast<size_t>(at.bytes));
-  select_kernels(isa).quantise_row(x.data(), k, record.data());
+  std::vector<QuantUnit> units(static_cast<size_t>(round_up(k, kUnit) / kUnit));
+  select_kernels(isa).quantise_row(x.data(), k, units.data());
   Array<int8_t> q(k);
-  Array<float> scales((k + kUnit - 1) / kUnit);
-  std::copy_n(record.data(), k, reinterpret_cast<char*>(q.mutable_data()));
-  std::copy_n(record.data() + at.scales, scales.nbytes(), reinterpret_cast<char*>(scales.mutable_data()));
+  Array<float> scales(static_cast<py::ssize_t>(units.size()));
+  for (int i = 0; i < k; ++i) q.mutable_at(i) = units[static_cast<size_t>(i / kUnit)].q[i % kUnit];
+  for (size_t u = 0; u < units.size(); ++u) scales.mutable_at(static_cast<py::ssize_t>(u)) = units[u].scale;
   return py::make_tuple(q, scales);
 }
 

@@ -27,8 +27,12 @@ WeightStream* meanwhile(WeightStream* stream, int from, int end) {
   return from + 2 * kChunk >= end ? stream : nullptr;
 }
 
+// Where the chunk that begins at `from` ends: a short rest goes with it, since a tile of keys takes as long
+// as two or three that are computed side by side.
+int chunk_end(int from, int end) { return end - from <= kChunk + kChunk / 2 ? end : from + kChunk; }
+
 // Whether any of the call's positions are in the chunk.
-bool touches(const AttendCall& call, int from) { return from < call.end && from + kChunk > call.begin; }
+bool touches(const AttendCall& call, int from, int to) { return from < call.end && to > call.begin; }
 
 }  // namespace
 
@@ -107,20 +111,24 @@ void Attention::run_heads(const Team& team, const Job& job) {
 void Attention::complete(std::vector<AttendCall>& calls, WeightStream* stream) {
   const int end = last_end(calls);
   for (AttendCall& call : calls) call.stream = meanwhile(stream, 0, end);
-  for (int from = first_chunk(calls); from < end; from += kChunk)
+  for (int from = first_chunk(calls), to; from < end; from = to) {
+    to = chunk_end(from, end);
     for (const AttendCall& call : calls)
-      if (touches(call, from)) kernels_.attend_scores(call, from, from + kChunk);
+      if (touches(call, from, to)) kernels_.attend_scores(call, from, to);
+  }
   for (const AttendCall& call : calls) kernels_.attend_weights(call);
   sum_up(calls, 0, round_up(config_.head_dim, kLanes), stream);
 }
 
 void Attention::sum_up(std::vector<AttendCall>& calls, int dim_begin, int dim_end, WeightStream* stream) {
   const int end = last_end(calls);
-  for (int from = first_chunk(calls); from < end; from += kChunk)
+  for (int from = first_chunk(calls), to; from < end; from = to) {
+    to = chunk_end(from, end);
     for (AttendCall& call : calls) {
       call.stream = meanwhile(stream, from, end);
-      if (touches(call, from)) kernels_.attend_values(call, from, from + kChunk, dim_begin, dim_end);
+      if (touches(call, from, to)) kernels_.attend_values(call, from, to, dim_begin, dim_end);
     }
+  }
   calls.clear();
 }
 
@@ -138,7 +146,7 @@ void Attention::run_scores(const Team& team, const Job& job) {
         const int heads = std::min(kMaxHeadGroup, (kv_head + 1) * group - head);
         AttendCall call = call_for(job, r, kv_head, head, heads, 0);
         call.weights = shared_scores(r, head);
-        if (touches(call, from)) kernels_.attend_scores(call, from, from + kChunk);
+        if (touches(call, from, from + kChunk)) kernels_.attend_scores(call, from, from + kChunk);
       }
   }
 }

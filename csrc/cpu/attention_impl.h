@@ -34,12 +34,29 @@ inline constexpr int attention_tiles(int heads) {
 
 inline constexpr int kRowsAhead = 24;  // rows of values between the one in use and the one being fetched
 
-// Between tiles: what was spread over lanes for one is not kept for the next, where three heads of that would
-// take the registers of accumulators. One that is spilled is a chain through memory, at twice the time.
+// What keys or values are multiplied with: a number of each head, spread over lanes. Once for all tiles,
+// since spreading is a load and loads would bind; but anew for each where registers are few, and three heads
+// would take those of accumulators. One that is spilled is a chain through memory, at twice the time.
 template <int G>
-inline void read_anew(const float*& p) {
-  if constexpr (kFewRegisters && G > 2) __asm__("" : "+r"(p));
-}
+class HeadFactors {
+ public:
+  HeadFactors(const float* first, ptrdiff_t stride) : at_(first), stride_(stride) {
+    if constexpr (!kFewRegisters)
+      for (int g = 0; g < G; ++g) spread_[g] = vspread(first[g * stride]);
+  }
+  Vec of(int g) const {
+    if constexpr (kFewRegisters) return vset(at_[g * stride_]);
+    return spread_[g];
+  }
+  void next_tile() {
+    if constexpr (kFewRegisters && G > 2) __asm__("" : "+r"(at_));
+  }
+
+ private:
+  const float* at_;
+  ptrdiff_t stride_;
+  Vec spread_[kFewRegisters ? 1 : G];
+};
 
 template <int Count>
 struct Heads {
@@ -62,13 +79,13 @@ inline void score_tiles(const typename Cache::Element* keys, const void* ahead, 
     fetch.step();
     for (ptrdiff_t i = 0; i < step_bytes; i += kLine)
       __builtin_prefetch(static_cast<const char*>(ahead) + d * step_bytes + i, 0, 2);
-    const float* q = call.q + d;
+    HeadFactors<G> q(call.q + d, dim);
 #pragma GCC unroll 4
     for (int t = 0; t < T; ++t) {
       const Vec k = Cache::load(keys + (t * dim + d) * L);
 #pragma GCC unroll 4
-      for (int g = 0; g < G; ++g) vaccumulate(acc[t][g], k, vset(q[g * dim]));
-      if constexpr (T > 1) read_anew<G>(q);
+      for (int g = 0; g < G; ++g) vaccumulate(acc[t][g], k, q.of(g));
+      if constexpr (T > 1) q.next_tile();
     }
   }
   for (int t = 0; t < T; ++t)
@@ -159,15 +176,16 @@ template <class Cache, int G, int D>
 inline void weigh(const typename Cache::Element* v, const float* weights, ptrdiff_t stride, uintptr_t ahead,
                   Vec (&acc)[G][D]) {
   constexpr int L = specee::kLanes;
-  constexpr ptrdiff_t bytes = D * L * sizeof(typename Cache::Element);
-  for (ptrdiff_t i = 0; i < bytes; i += kLine)
-    __builtin_prefetch(reinterpret_cast<const void*>(ahead + static_cast<uintptr_t>(i)), 0, 2);
+  constexpr uintptr_t bytes = D * L * sizeof(typename Cache::Element);
+  for (uintptr_t i = 0; i < bytes; i += kLine)  // beyond the last position too, where it does no harm
+    __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(v) + ahead + i), 0, 2);
+  HeadFactors<G> factors(weights, stride);
 #pragma GCC unroll 4
   for (int d = 0; d < D; ++d) {
     const Vec value = Cache::load(v + d * L);
 #pragma GCC unroll 4
-    for (int g = 0; g < G; ++g) vaccumulate(acc[g][d], value, vset(weights[g * stride]));
-    if constexpr (D > 1) read_anew<G>(weights);
+    for (int g = 0; g < G; ++g) vaccumulate(acc[g][d], value, factors.of(g));
+    if constexpr (D > 1) factors.next_tile();
   }
 }
 
@@ -183,10 +201,15 @@ inline void leave_sums(const AttendCall& call, bool last, int dim, const Vec (&a
         vstore(call.sum_so_far + g * call.value_stride + dim + d * L, acc[g][d]);
         continue;
       }
+      const Vec result = vdiv(acc[g][d], vset(call.sums[g]));
+      float* out = call.out + g * call.head_dim + dim + d * L;
+      if (dim + (d + 1) * L <= call.head_dim) {
+        vstore(out, result);
+        continue;
+      }
       float lane[L];
-      vstore(lane, vdiv(acc[g][d], vset(call.sums[g])));
-      for (int i = 0; i < L && dim + d * L + i < call.head_dim; ++i)
-        call.out[g * call.head_dim + dim + d * L + i] = lane[i];
+      vstore(lane, result);
+      for (int i = 0; dim + d * L + i < call.head_dim; ++i) out[i] = lane[i];
     }
 }
 
@@ -196,8 +219,8 @@ inline void weigh_values(const AttendCall& call, int from, int to, int dim, Loop
   constexpr int L = specee::kLanes;
   using Element = typename Cache::Element;
   const Element* values = static_cast<const Element*>(call.values) + dim;
-  const ptrdiff_t row_bytes = call.value_stride * static_cast<ptrdiff_t>(sizeof(Element));
-  const ptrdiff_t stride = call.score_stride;
+  const ptrdiff_t row = call.value_stride, stride = call.score_stride;
+  const uintptr_t ahead = static_cast<uintptr_t>(kRowsAhead * row) * sizeof(Element);
   LoopFetch own = fetch;
   Vec acc[G][D];
 #pragma GCC unroll 4
@@ -207,13 +230,14 @@ inline void weigh_values(const AttendCall& call, int from, int to, int dim, Loop
       acc[g][d] = from <= call.begin ? vzero() : vload(call.sum_so_far + g * call.value_stride + dim + d * L);
   const int end = to < call.end ? to : call.end, split = end < call.identity ? end : call.identity;
   int p = from > call.begin ? from : call.begin;
+  const Element* v = values + p * row;
+  for (; p < split; ++p, v += row) {
+    own.step();
+    weigh<Cache, G, D>(v, call.weights + p, stride, ahead, acc);
+  }
   for (; p < end; ++p) {
     own.step();
-    const int slot = p < split ? p : call.path[p - call.identity];
-    const Element* v = values + static_cast<ptrdiff_t>(slot) * call.value_stride;
-    const ptrdiff_t rows_ahead = p + kRowsAhead < call.end ? kRowsAhead : 0;
-    weigh<Cache, G, D>(v, call.weights + p, stride,
-                       reinterpret_cast<uintptr_t>(v) + static_cast<uintptr_t>(row_bytes * rows_ahead), acc);
+    weigh<Cache, G, D>(values + call.path[p - call.identity] * row, call.weights + p, stride, ahead, acc);
   }
   leave_sums<G, D>(call, to >= call.end, dim, acc);
   fetch = own;

@@ -8,10 +8,10 @@ namespace {
 using specee::WeightStream;
 
 inline constexpr ptrdiff_t kLine = 64;
-// Products of kFetchRows rows or more, which the instruction set's vec_*.h says, fetch their own weights and
-// the next product's. Where cores have deep hardware prefetchers, few rows do better without: prefetchers
-// have more requests under way than fetch instructions may, which would take places in the queue from them.
-// With many rows arithmetic takes longer than memory, and they lose track.
+// Products of many rows fetch their own weights and the next product's; from how many on, the instruction
+// set's files say (kFetchRows, kQuantFetchRows). Where cores have deep hardware prefetchers, few rows do
+// better without: prefetchers have more requests under way than fetch instructions may, which would take
+// places in the queue from them. With many rows arithmetic takes longer than memory, and they lose track.
 
 // How far ahead; and how much of the next product, at the end of one: what memory delivers while members wait
 // for each other and hardware prefetchers find their stride.
@@ -19,13 +19,13 @@ inline constexpr ptrdiff_t kBridge = 48 * 1024;
 // Of the next product, in a step without weights: a quarter of a second-level cache of 1 MiB.
 inline constexpr ptrdiff_t kIdle = 256 * 1024;
 
-// Weights that a tile multiplies, for a stream that may be null. `rows` are the product's, not the tile's.
+// Weights that a tile multiplies, for a stream that may be null, and whether to fetch.
 struct FetchShare {
   WeightStream* stream;
   ptrdiff_t bytes;
-  int rows;
+  bool fetches;
 
-  FetchShare times(int count) const { return {stream, count * bytes, rows}; }
+  FetchShare times(int count) const { return {stream, count * bytes, fetches}; }
 };
 
 // What one loop fetches. Its state is the loop's own, and in registers; the stream learns of it in done().
@@ -39,7 +39,7 @@ class LoopFetch {
     const specee::WeightRun& run = stream->runs[stream->current];
     const ptrdiff_t ahead = run.bytes - stream->left + kBridge;
     stream->left -= bytes;
-    if (share.rows < kFetchRows) return;
+    if (!share.fetches) return;
     if (stream->left < kBridge && stream->current + 1 < stream->count) {
       per_step_ = static_cast<uintptr_t>(2 * bytes / steps);
       start(stream->runs[stream->current + 1], stream->fetched_next, kBridge);

@@ -11,7 +11,7 @@ Forms forms_of(const Kernels& kernels, const std::vector<const PackedMatrix*>& m
 Inputs::Inputs(const Kernels& kernels, const Forms& forms, int width, int threads)
     : kernels_(kernels),
       stride_(round_up(width, kLanes)),
-      record_stride_((quant_record(width).bytes + 63) / 64 * 64),
+      unit_stride_(round_up(round_up(width, kUnit) / kUnit, 4)),  // whole cache lines
       buffers_(static_cast<size_t>(threads) + 1) {
   for (size_t i = 0; i < buffers_.size(); ++i) {
     const size_t rows = static_cast<size_t>(i == 0 ? kMaxRows : kRowsAlone);
@@ -19,8 +19,7 @@ Inputs::Inputs(const Kernels& kernels, const Forms& forms, int width, int thread
     buffers_[i].floats.resize(size);
     if (forms.has(InputForm::rounded)) buffers_[i].rounded.resize(size);
     if (forms.has(InputForm::halves)) buffers_[i].halves.resize(size);
-    if (forms.has(InputForm::quantised))
-      buffers_[i].records.resize(rows * static_cast<size_t>(record_stride_));
+    if (forms.has(InputForm::quantised)) buffers_[i].units.resize(rows * static_cast<size_t>(unit_stride_));
   }
 }
 
@@ -37,13 +36,12 @@ void Inputs::convert(Buffer& buffer, int r, int k, const Forms& forms) const {
     uint16_t* half = buffer.halves.data() + r * stride_;
     for (int i = 0; i < even; ++i) half[i] = float_to_bf16(row[i]);
   }
-  if (forms.has(InputForm::quantised))
-    kernels_.quantise_row(row, k, buffer.records.data() + r * record_stride_);
+  if (forms.has(InputForm::quantised)) kernels_.quantise_row(row, k, buffer.units.data() + r * unit_stride_);
 }
 
 InputRows Inputs::view(const Buffer& buffer) const {
-  return {{buffer.floats.data(), buffer.rounded.data(), buffer.halves.data(), buffer.records.data()},
-          {stride_, stride_, stride_, record_stride_}};
+  return {{buffer.floats.data(), buffer.rounded.data(), buffer.halves.data(), buffer.units.data()},
+          {stride_, stride_, stride_, unit_stride_ * static_cast<ptrdiff_t>(sizeof(QuantUnit))}};
 }
 
 LinearCall linear_call(const Kernels& kernels, const PackedMatrix& matrix, const InputRows& inputs, int rows,

@@ -56,14 +56,14 @@ class Inputs {
   struct Buffer {
     std::vector<float> floats, rounded;
     std::vector<uint16_t> halves;
-    std::vector<char> records;
+    std::vector<QuantUnit> units;
   };
   void convert(Buffer& buffer, int r, int k, const Forms& forms) const;
   InputRows view(const Buffer& buffer) const;
 
   const Kernels& kernels_;
   ptrdiff_t stride_;             // floats, rounded, halves: elements of a row
-  ptrdiff_t record_stride_;      // bytes
+  ptrdiff_t unit_stride_;        // units: of a row
   std::vector<Buffer> buffers_;  // [0] shared, [1 + i] member i's own
 };
 

@@ -44,21 +44,21 @@ enum class InputForm {
   floats,     // float
   rounded,    // float, rounded to bf16
   halves,     // uint16 bf16
-  quantised,  // as quant_record() lays it out
+  quantised,  // QuantUnit, one after another
 };
 inline constexpr int kInputForms = 4;
 
-// A row of `k` inputs in blocks of 32: q = round(x / scale) with scale = largest magnitude / 127, so that x ~
-// scale * q. One run of bytes, padded with zeros to whole units:
-//   int8 q[units * 32], float scale[units], float scaled_sum[units] (scale * sum of q),
-//   int32 sums[units * 2] (of q, by sixteen)
-struct QuantRecord {
-  ptrdiff_t scales, scaled_sums, sums;  // where the parts begin
-  ptrdiff_t bytes;                      // of all
+// 32 inputs: q = round(x / scale) with scale = largest magnitude / 127, so that x ~ scale * q. A row is
+// padded with zeros to whole units. What a kernel reads of a unit lies together, for one pointer to a row to
+// do.
+struct QuantUnit {
+  int8_t q[kUnit];
+  float scale;
+  float scaled_sum;  // scale * sum of q
+  int32_t sums[2];   // of q, by sixteen
 };
-static constexpr QuantRecord quant_record(int k) {
-  const ptrdiff_t units = round_up(k, kUnit) / kUnit;
-  return {units * kUnit, units * (kUnit + 4), units * (kUnit + 8), units * (kUnit + 16)};
+static constexpr ptrdiff_t quant_bytes(int k) {
+  return static_cast<ptrdiff_t>(round_up(k, kUnit) / kUnit) * static_cast<ptrdiff_t>(sizeof(QuantUnit));
 }
 
 // The weights that one member reads in a pass, product by product. Hardware prefetchers follow them alone
@@ -140,8 +140,8 @@ struct Kernels {
   const char* name;
   InputForm bf16_form;  // rounded, or halves where the instruction set multiplies bf16 pairs
   void (*linear[kWeightTypes])(const LinearCall&);  // by WeightType
-  // Writes the quantised form of a row of k floats: quant_record(k).bytes bytes.
-  void (*quantise_row)(const float* x, int k, void* record);
+  // Writes the quantised form of a row of k floats: quant_bytes(k) of units.
+  void (*quantise_row)(const float* x, int k, QuantUnit* units);
   // y[i] = x[i] / sqrt(mean(x^2) + eps) * w[i]   (Zhang & Sennrich 2019)
   void (*rms_norm)(const float* x, const float* w, float eps, int n, float* y);
   // x[i] *= sigmoid(x[i])

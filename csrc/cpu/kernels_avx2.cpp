@@ -3,7 +3,7 @@
 #include "cpu/vec_math.h"
 
 #include "cpu/quant_avx2.h"
-#include "cpu/quant_steps.h"
+#include "cpu/quant_pairs.h"
 
 #include "cpu/kernel_table.h"
 // clang-format on

@@ -3,7 +3,7 @@
 #include "cpu/vec_math.h"
 
 #include "cpu/quant_avx512.h"
-#include "cpu/quant_units.h"
+#include "cpu/quant_pairs.h"
 
 #include "cpu/kernel_table.h"
 // clang-format on

@@ -3,7 +3,6 @@
 #include "cpu/vec_math.h"
 
 #include "cpu/quant_vnni.h"
-#include "cpu/quant_units.h"
 
 #include "cpu/kernel_table.h"
 // clang-format on
@@ -18,15 +17,21 @@ struct Bf16DotFormat {
   static constexpr int kInputsPerStep = 2;
   static constexpr int kParts = 1;
   using Weights = __m512bh;
+  using Inputs = __m512i;
   template <int Part>
   static inline __m512bh load(const char* p) {
     return (__m512bh)_mm512_loadu_si512(p);
   }
-  template <int Part>
-  static inline void step(__m512bh w, const uint16_t* x, Vec& acc) {
+  template <int>
+  static inline __m512i spread(const uint16_t* x) {
     int pair;
     __builtin_memcpy(&pair, x, sizeof pair);
-    acc.v = _mm512_dpbf16_ps(acc.v, w, (__m512bh)_mm512_set1_epi32(pair));
+    __m512i v = _mm512_set1_epi32(pair);
+    __asm__("" : "+v"(v));  // as vspread() does
+    return v;
+  }
+  static inline void step(__m512bh w, __m512i x, Vec& acc) {
+    acc.v = _mm512_dpbf16_ps(acc.v, w, (__m512bh)x);
   }
 };
 

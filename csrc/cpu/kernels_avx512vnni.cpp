@@ -3,7 +3,6 @@
 #include "cpu/vec_math.h"
 
 #include "cpu/quant_vnni.h"
-#include "cpu/quant_units.h"
 
 #include "cpu/kernel_table.h"
 // clang-format on

@@ -3,7 +3,6 @@
 #include "cpu/vec_math.h"
 
 #include "cpu/quant_portable.h"
-#include "cpu/quant_units.h"
 
 #include "cpu/kernel_table.h"
 // clang-format on

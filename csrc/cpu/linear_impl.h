@@ -20,14 +20,16 @@ struct F32Format {
   static constexpr int kInputsPerStep = 1;
   static constexpr int kParts = 1;
   using Weights = Vec;
+  using Inputs = Vec;
   template <int Part>
   static inline Vec load(const char* p) {
     return vload(reinterpret_cast<const float*>(p));
   }
   template <int Part>
-  static inline void step(const Vec& w, const float* x, Vec& acc) {
-    vaccumulate(acc, w, vset(x[0]));
+  static inline Vec spread(const float* x) {
+    return vspread(x[Part]);
   }
+  static inline void step(const Vec& w, const Vec& x, Vec& acc) { vaccumulate(acc, w, x); }
 };
 
 struct F16Format : F32Format {
@@ -38,20 +40,13 @@ struct F16Format : F32Format {
   }
 };
 
-struct Bf16Format {
-  using Input = float;  // already rounded to bf16
-  static constexpr ptrdiff_t kStepBytes = 64;
+struct Bf16Format : F32Format {  // inputs are already rounded to bf16
   static constexpr int kInputsPerStep = 2;
   static constexpr int kParts = 2;
-  using Weights = Vec;
   template <int Part>
   static inline Vec load(const char* p) {
     const uint16_t* pairs = reinterpret_cast<const uint16_t*>(p);
     return Part == 0 ? vload_bf16_even(pairs) : vload_bf16_odd(pairs);
-  }
-  template <int Part>
-  static inline void step(const Vec& w, const float* x, Vec& acc) {
-    vaccumulate(acc, w, vset(x[Part]));
   }
 };
 
@@ -61,13 +56,26 @@ using TileOut = float (*)[kTileRows][kLanes];
 template <class Format, int Part, int R, int B>
 inline void tile_part(const char* w, ptrdiff_t block_bytes, const typename Format::Input* x,
                       ptrdiff_t x_stride, Vec (&acc)[B][R]) {
+  if constexpr (kFewRegisters) {
 #pragma GCC unroll 4
-  for (int b = 0; b < B; ++b) {
-    const typename Format::Weights weights = Format::template load<Part>(w + b * block_bytes);
+    for (int b = 0; b < B; ++b) {
+      const typename Format::Weights weights = Format::template load<Part>(w + b * block_bytes);
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) Format::template step<Part>(weights, x + r * x_stride, acc[b][r]);
-    // Broadcasts are read again for the next block: kept, R of them would take the accumulators' registers.
-    if constexpr (R > 1) __asm__("" : "+r"(x));
+      for (int r = 0; r < R; ++r)
+        Format::step(weights, Format::template spread<Part>(x + r * x_stride), acc[b][r]);
+      // Inputs are read again for the next block: kept, R of them would take the accumulators' registers.
+      if constexpr (R > 1) __asm__("" : "+r"(x));
+    }
+  } else {  // inputs once for all blocks: spreading is a load, and loads would bind
+    typename Format::Weights weights[B];
+#pragma GCC unroll 4
+    for (int b = 0; b < B; ++b) weights[b] = Format::template load<Part>(w + b * block_bytes);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const typename Format::Inputs inputs = Format::template spread<Part>(x + r * x_stride);
+#pragma GCC unroll 4
+      for (int b = 0; b < B; ++b) Format::step(weights[b], inputs, acc[b][r]);
+    }
   }
 }
 
@@ -149,7 +157,8 @@ void linear(const LinearCall& call) {
       const int rows = (call.rows - row + tiles - t - 1) / (tiles - t);  // rows shared evenly among tiles
       float out[kGroupBlocks][kTileRows][kLanes];
       RowTiles<Format, kTileRows>::pick(rows)(w, blocks, x + row * call.x_stride, call.x_stride, steps,
-                                              {call.stream, block_bytes / tiles, call.rows}, out);
+                                              {call.stream, block_bytes / tiles, call.rows >= kFetchRows},
+                                              out);
       finish<kTileRows>(call, out, block, blocks, row, rows);
       row += rows;
     }

@@ -10,6 +10,8 @@ namespace {
 inline constexpr int kQuantLanes = 8;  // outputs at a time: a block is two halves
 inline constexpr int kQuantRows =
     4;  // rows times two halves of sums beside four vectors of weights, in 16 registers
+inline constexpr int quant_blocks(int) { return 1; }
+inline constexpr int kQuantFetchRows = 1;  // as kFetchRows
 
 struct QBytes {
   __m256i v;  // [8 outputs][4 k]
@@ -41,7 +43,8 @@ inline QBytes qjoin(QBytes nibble, QBytes bits) {
 }
 
 // Four inputs, in every lane.
-inline QBytes qspread(const int8_t* x) {
+using QSpread = QBytes;
+inline QSpread qspread(const int8_t* x) {
   int32_t four;
   __builtin_memcpy(&four, x, sizeof four);
   return {_mm256_set1_epi32(four)};

@@ -8,7 +8,11 @@
 namespace {
 
 inline constexpr int kQuantLanes = 16;  // outputs at a time
-inline constexpr int kQuantRows = 8;    // rows beside the eight vectors of a unit's weights, in 32 registers
+// A tile: twelve sums in integers and in floats beside the weights and inputs of two steps. Four blocks, of
+// few rows, are four streams, which hardware prefetchers follow well.
+inline constexpr int kQuantRows = 6;
+inline constexpr int quant_blocks(int rows) { return rows <= 3 ? 4 : 2; }
+inline constexpr int kQuantFetchRows = 4;
 
 struct QBytes {
   __m512i v;  // [16 outputs][4 k]
@@ -33,10 +37,12 @@ inline QBytes qjoin(QBytes nibble, QBytes bits) {
                                   : _mm512_srli_epi16(bits.v, From > 4 ? From - 4 : 0);
   return {_mm512_or_si512(nibble.v, _mm512_and_si512(moved, mask))};
 }
-inline __m512i qbroadcast(const int8_t* x) {
+// Four inputs, in every lane.
+using QSpread = QBytes;
+inline QSpread qspread(const int8_t* x) {
   int32_t four;
   __builtin_memcpy(&four, x, sizeof four);
-  return _mm512_set1_epi32(four);
+  return {_mm512_set1_epi32(four)};
 }
 
 inline QFloats qzero() { return {_mm512_setzero_ps()}; }
@@ -44,7 +50,11 @@ inline QFloats qset(float value) { return {_mm512_set1_ps(value)}; }
 inline void qstore(float* p, QFloats a) { _mm512_storeu_ps(p, a.v); }
 inline QFloats qfloats(QInts a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline QFloats qmul(QFloats a, QFloats b) { return {_mm512_mul_ps(a.v, b.v)}; }
-inline QFloats qfma(QFloats a, QFloats b, QFloats c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+// As assembly, which leaves the sum in its register: GCC moves it to where a product was and back.
+inline QFloats qfma(QFloats a, QFloats b, QFloats c) {
+  __asm__("vfmadd231ps %2, %1, %0" : "+v"(c.v) : "v"(a.v), "v"(b.v));
+  return c;
+}
 inline QFloats qload_f16(const char* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
 }

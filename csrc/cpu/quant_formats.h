@@ -100,33 +100,31 @@ struct Q6KFormat {
   }
 };
 
-// Some quantised rows, with the places of their parts.
+// Some quantised rows.
 struct QuantRows {
   const char* first;
   ptrdiff_t stride;
-  ptrdiff_t scales, scaled_sums, sums;
 
-  const char* row(int r) const { return first + r * stride; }
-  const int8_t* inputs(int r, int u) const { return reinterpret_cast<const int8_t*>(row(r)) + u * kUnit; }
-  float scale(int r, int u) const { return reinterpret_cast<const float*>(row(r) + scales)[u]; }
-  float scaled_sum(int r, int u) const { return reinterpret_cast<const float*>(row(r) + scaled_sums)[u]; }
-  // What a dot product of the group begins with, so that the format's offset is taken off again.
-  template <class Format, int Group>
-  int32_t start(int r, int u) const {
-    if constexpr (Format::kOffset == 0) return 0;
-    const int32_t* own = reinterpret_cast<const int32_t*>(row(r) + sums) + 2 * u;
-    return -Format::kOffset * (Format::kGroups == 1 ? own[0] + own[1] : own[Group]);
+  const specee::QuantUnit& unit(int r, int u) const {
+    return reinterpret_cast<const specee::QuantUnit*>(first + r * stride)[u];
   }
 };
+
+// What a dot product with the group begins with, so that the format's offset is taken off again.
+template <class Format, int Group>
+inline int32_t dot_start(const specee::QuantUnit& x) {
+  if constexpr (Format::kOffset == 0) return 0;
+  return -Format::kOffset * (Format::kGroups == 1 ? x.sums[0] + x.sums[1] : x.sums[Group]);
+}
 
 // acc + scale * (the dot products of a unit's groups) in order + minimum * (scaled sum of the inputs)
 template <class Format>
 inline QFloats add_scaled(const QuantScales<Format::kGroups>& by, const QInts (&dots)[Format::kGroups],
-                          const QuantRows& x, int r, int u, QFloats acc) {
-  const QFloats scale = qset(x.scale(r, u));
+                          const specee::QuantUnit& x, QFloats acc) {
+  const QFloats scale = qset(x.scale);
 #pragma GCC unroll 2
   for (int g = 0; g < Format::kGroups; ++g) acc = qfma(qmul(by.scale[g], scale), qfloats(dots[g]), acc);
-  if constexpr (Format::kMinimum) acc = qfma(by.minimum, qset(x.scaled_sum(r, u)), acc);
+  if constexpr (Format::kMinimum) acc = qfma(by.minimum, qset(x.scaled_sum), acc);
   return acc;
 }
 

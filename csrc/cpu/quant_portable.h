@@ -9,6 +9,8 @@ namespace {
 
 inline constexpr int kQuantLanes = 16;
 inline constexpr int kQuantRows = 4;
+inline constexpr int quant_blocks(int) { return 1; }
+inline constexpr int kQuantFetchRows = 5;
 
 struct QBytes {
   uint8_t v[64];  // [16 outputs][4 k]
@@ -43,21 +45,39 @@ inline QBytes qjoin(QBytes nibble, const QBytes& bits) {
   return nibble;
 }
 
-// start + sum over `Steps` groups of four k of w * x, exactly.
-template <int Steps, int Limit, bool Signed>
-inline QInts qdot(const QBytes* w, const int8_t* x, int32_t start) {
-  QInts acc;
-  for (int i = 0; i < 16; ++i) acc.v[i] = start;
-  for (int s = 0; s < Steps; ++s)
-    for (int i = 0; i < 16; ++i) {
-      int32_t sum = 0;
-      for (int j = 0; j < 4; ++j) {
-        const uint8_t byte = w[s].v[4 * i + j];
-        sum += (Signed ? static_cast<int8_t>(byte) : static_cast<int32_t>(byte)) * x[4 * s + j];
-      }
-      acc.v[i] += sum;
-    }
-  return acc;
+// Four inputs.
+struct QSpread {
+  int8_t v[4];
+};
+inline QSpread qspread(const int8_t* x) { return {{x[0], x[1], x[2], x[3]}}; }
+
+// Sums of products, in 32 bits from the beginning.
+template <class>
+using QSum = QInts;
+
+// One loop for both steps, which GCC makes vectors of.
+template <class Format>
+inline void qgrow(QInts& sum, const QBytes& w0, const QSpread& x0, const QBytes& w1, const QSpread& x1) {
+  const auto weight = [](uint8_t byte) {
+    return Format::kSigned ? static_cast<int8_t>(byte) : static_cast<int32_t>(byte);
+  };
+  for (int i = 0; i < 16; ++i) {
+    int32_t own = 0;
+    for (int j = 0; j < 4; ++j) own += weight(w0.v[4 * i + j]) * x0.v[j];
+    for (int j = 0; j < 4; ++j) own += weight(w1.v[4 * i + j]) * x1.v[j];
+    sum.v[i] += own;
+  }
+}
+template <class Format>
+inline QInts qfirst(int32_t start, const QBytes& w0, const QSpread& x0, const QBytes& w1, const QSpread& x1) {
+  QInts sum;
+  for (int i = 0; i < 16; ++i) sum.v[i] = start;
+  qgrow<Format>(sum, w0, x0, w1, x1);
+  return sum;
+}
+template <class>
+inline QInts qsettle(const QInts& sum, int32_t) {
+  return sum;
 }
 
 #define SPECEE_EACH for (int i = 0; i < 16; ++i)

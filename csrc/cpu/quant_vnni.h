@@ -13,13 +13,23 @@ inline QBytes qload_signed(const char* p) {
   return {_mm512_xor_si512(_mm512_loadu_si512(p), _mm512_set1_epi8(static_cast<char>(0x80)))};
 }
 
-// start + sum over `Steps` groups of four k of w * x, exactly.
-template <int Steps, int Limit, bool Signed>
-inline QInts qdot(const QBytes* w, const int8_t* x, int32_t start) {
-  __m512i acc = _mm512_set1_epi32(start);
-#pragma GCC unroll 8
-  for (int s = 0; s < Steps; ++s) acc = _mm512_dpbusd_epi32(acc, w[s].v, qbroadcast(x + 4 * s));
-  return {acc};
+// Sums of products, in 32 bits from the beginning.
+template <class>
+using QSum = QInts;
+
+template <class>
+inline void qgrow(QInts& sum, QBytes w0, QBytes x0, QBytes w1, QBytes x1) {
+  sum.v = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum.v, w0.v, x0.v), w1.v, x1.v);
+}
+template <class Format>
+inline QInts qfirst(int32_t start, QBytes w0, QBytes x0, QBytes w1, QBytes x1) {
+  QInts sum = {_mm512_set1_epi32(start)};
+  qgrow<Format>(sum, w0, x0, w1, x1);
+  return sum;
+}
+template <class>
+inline QInts qsettle(QInts sum, int32_t) {
+  return sum;
 }
 
 }  // namespace

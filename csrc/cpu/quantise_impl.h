@@ -20,16 +20,11 @@ inline BlockScale block_scale(uint32_t largest_bits) {
   return {scale, 1.0f / scale};
 }
 
-void quantise_row(const float* x, int k, void* record) {
-  const specee::QuantRecord at = specee::quant_record(k);
+void quantise_row(const float* x, int k, specee::QuantUnit* units) {
   constexpr int L = specee::kLanes, unit = specee::kUnit;
-  char* base = static_cast<char*>(record);
-  int8_t* q = reinterpret_cast<int8_t*>(base);
-  float* scales = reinterpret_cast<float*>(base + at.scales);
-  float* scaled_sums = reinterpret_cast<float*>(base + at.scaled_sums);
-  int32_t* sums = reinterpret_cast<int32_t*>(base + at.sums);
   const Vec shift = vset(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, ties to even
   for (int u = 0; u * unit < k; ++u) {
+    specee::QuantUnit& to = units[u];
     const float* from = x + u * unit;
     float tail[unit] = {};
     if ((u + 1) * unit > k) {
@@ -38,17 +33,17 @@ void quantise_row(const float* x, int k, void* record) {
     }
     const Vec a = vload(from), b = vload(from + L);
     const BlockScale block = block_scale(vlargest_magnitude(a, b));
-    scales[u] = block.scale;
+    to.scale = block.scale;
     if (!__builtin_isfinite(block.scale)) {
-      __builtin_memset(q + u * unit, 0, unit);
-      sums[2 * u] = sums[2 * u + 1] = 0;
-      scaled_sums[u] = block.scale * 0.0f;
+      __builtin_memset(to.q, 0, unit);
+      to.sums[0] = to.sums[1] = 0;
+      to.scaled_sum = block.scale * 0.0f;
       continue;
     }
     const Vec inverse = vset(block.inverse);
-    sums[2 * u] = vstore_shifted(q + u * unit, vadd(vmul(a, inverse), shift));
-    sums[2 * u + 1] = vstore_shifted(q + u * unit + L, vadd(vmul(b, inverse), shift));
-    scaled_sums[u] = block.scale * static_cast<float>(sums[2 * u] + sums[2 * u + 1]);
+    to.sums[0] = vstore_shifted(to.q, vadd(vmul(a, inverse), shift));
+    to.sums[1] = vstore_shifted(to.q + L, vadd(vmul(b, inverse), shift));
+    to.scaled_sum = block.scale * static_cast<float>(to.sums[0] + to.sums[1]);
   }
 }
 

@@ -25,10 +25,9 @@ constexpr int kBytesPerWeight = 128;
 size_t at(int i) { return static_cast<size_t>(i); }
 
 // The numbers that a quantised row stands for.
-void read_record(const char* record, int k, float* out) {
-  const int8_t* q = reinterpret_cast<const int8_t*>(record);
-  const float* scales = reinterpret_cast<const float*>(record + quant_record(k).scales);
-  for (int i = 0; i < k; ++i) out[i] = static_cast<float>(q[i]) * scales[i / kUnit];
+void read_units(const QuantUnit* units, int k, float* out) {
+  for (int i = 0; i < k; ++i)
+    out[i] = static_cast<float>(units[i / kUnit].q[i % kUnit]) * units[i / kUnit].scale;
 }
 
 }  // namespace
@@ -59,7 +58,7 @@ void TwoStageHead::make() {
     Member& member = members_[i];
     member.blocks = share(static_cast<int>(i), pool_.size(), made->coarse().blocks());
     member.piece.resize(at(kPieceValues));
-    member.records.resize(at(kMostRows) * static_cast<size_t>(quant_record(outliers).bytes));
+    member.units.resize(at(kMostRows * round_up(outliers, kUnit) / kUnit));
     for (std::vector<float>* row : {&member.exact, &member.rounded, &member.ordered}) row->resize(k);
     member.outliers.resize(at(outliers));
     member.rows.resize(at(kMostRows));
@@ -152,15 +151,15 @@ void TwoStageHead::bound_rows(const InputRows& inputs, int rows, Member& own) {
   const std::vector<int>& order = coarse_->order();
   const int count = coarse_->part(0).end;
   const size_t form = static_cast<size_t>(InputForm::quantised);
-  const ptrdiff_t stride = quant_record(count).bytes;
+  const int units = round_up(count, kUnit) / kUnit;
   for (int r = 0; r < rows; ++r) {
-    read_record(static_cast<const char*>(inputs.data[form]) + r * inputs.stride[form], config_.hidden_size,
-                own.rounded.data());
+    const char* row = static_cast<const char*>(inputs.data[form]) + r * inputs.stride[form];
+    read_units(reinterpret_cast<const QuantUnit*>(row), config_.hidden_size, own.rounded.data());
     exact_inputs(inputs, r, own);
     for (size_t i = 0; i < order.size(); ++i) own.ordered[i] = own.rounded[at(order[i])];
-    char* record = own.records.data() + r * stride;
-    kernels_.quantise_row(own.ordered.data(), count, record);
-    read_record(record, count, own.outliers.data());
+    QuantUnit* outliers = own.units.data() + r * units;
+    kernels_.quantise_row(own.ordered.data(), count, outliers);
+    read_units(outliers, count, own.outliers.data());
     bound_row(own, own.bounds[r]);
     own.rows[at(r)].largest = kNever;
     own.rows[at(r)].best = kNothing;
@@ -212,8 +211,8 @@ void TwoStageHead::screen(const InputRows& inputs, int rows, Member& own) {
   const PackedMatrix &coarse = coarse_->coarse(), &errors = coarse_->errors();
   InputRows outliers;
   const size_t form = static_cast<size_t>(InputForm::quantised);
-  outliers.data[form] = own.records.data();
-  outliers.stride[form] = quant_record(errors.k()).bytes;
+  outliers.data[form] = own.units.data();
+  outliers.stride[form] = quant_bytes(errors.k());
   const int width = kPieceValues / rows / kPieceColumns * kPieceColumns;
   const Range range = own.blocks;
   const WeightRun run = weight_run(coarse, range);

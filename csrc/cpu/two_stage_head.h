@@ -52,7 +52,7 @@ class TwoStageHead {
   struct Member {
     Range blocks;                                          // its share
     std::vector<float> piece;                              // logits
-    std::vector<char> records;                             // inputs of CoarseHead::errors(), quantised
+    std::vector<QuantUnit> units;                          // inputs of CoarseHead::errors(), quantised
     std::vector<float> exact, rounded, ordered, outliers;  // of a row, while it is bounded
     float bounds[kMostRows][kBoundTerms + 1];              // see ScreenCall
     std::vector<Row> rows;

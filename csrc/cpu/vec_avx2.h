@@ -13,6 +13,7 @@ struct Vec {
 
 inline Vec vzero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 inline Vec vset(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
+inline Vec vspread(float value) { return vset(value); }
 inline Vec vload(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 inline void vstore(float* p, Vec a) {
   _mm256_storeu_ps(p, a.lo);

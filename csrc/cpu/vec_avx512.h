@@ -13,6 +13,12 @@ struct Vec {
 
 inline Vec vzero() { return {_mm512_setzero_ps()}; }
 inline Vec vset(float value) { return {_mm512_set1_ps(value)}; }
+// In a register, to be used several times: as an operand from memory it would be loaded each time.
+inline Vec vspread(float value) {
+  __m512 v = _mm512_set1_ps(value);
+  __asm__("" : "+v"(v));
+  return {v};
+}
 inline Vec vload(const float* p) { return {_mm512_loadu_ps(p)}; }
 inline void vstore(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
 inline Vec vload_bf16(const uint16_t* p) {
@@ -87,7 +93,7 @@ inline uint64_t sweep_bytes(const void* data, size_t bytes) {
 // 32 registers: at most 24 accumulators.
 inline constexpr int kTileRows = 8;
 inline constexpr int tile_blocks(int rows) { return rows <= 6 ? 4 : 2; }
-inline constexpr int kFetchRows = 5;
+inline constexpr int kFetchRows = 7;  // four blocks are four streams, which hardware prefetchers follow well
 inline constexpr bool kFewRegisters = false;
 inline constexpr int kAttentionAccumulators = 12;
 

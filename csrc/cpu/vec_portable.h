@@ -19,6 +19,7 @@ inline Vec vset(float value) {
   SPECEE_EACH r.lane[i] = value;
   return r;
 }
+inline Vec vspread(float value) { return vset(value); }
 inline Vec vload(const float* p) {
   Vec r;
   SPECEE_EACH r.lane[i] = p[i];

@@ -18,6 +18,7 @@ using specee::Epilogue;
 using specee::kLanes;
 using specee::PackedMatrix;
 using specee::QuantBlock;
+using specee::QuantUnit;
 using specee::WeightType;
 
 constexpr int kUnitSize = specee::kUnit;
@@ -109,10 +110,14 @@ void make_largest(WeightType type, std::vector<uint8_t>& blocks) {
                     static_cast<uint8_t>(type == WeightType::q8_0 ? 0x80 : 0xff));
 }
 
-std::vector<char> records(const specee::Kernels& kernels, const std::vector<float>& x, int rows, int k) {
-  const ptrdiff_t bytes = specee::quant_record(k).bytes;
-  std::vector<char> all(static_cast<size_t>(rows * bytes), '\x7f');
-  for (int r = 0; r < rows; ++r) kernels.quantise_row(x.data() + r * k, k, all.data() + r * bytes);
+// Rows one after another, over poison.
+std::vector<QuantUnit> quantised(const specee::Kernels& kernels, const std::vector<float>& x, int rows,
+                                 int k) {
+  const size_t units = static_cast<size_t>(specee::quant_bytes(k)) / sizeof(QuantUnit);
+  std::vector<QuantUnit> all(static_cast<size_t>(rows) * units);
+  std::memset(all.data(), 0x7f, all.size() * sizeof(QuantUnit));
+  for (int r = 0; r < rows; ++r)
+    kernels.quantise_row(x.data() + r * k, k, all.data() + static_cast<size_t>(r) * units);
   return all;
 }
 
@@ -126,34 +131,26 @@ void test_quantise_row(const specee::Kernels& kernels, Random& random) {
     if (random.chance(5)) value *= 1e-33f;
   }
   if (random.chance(20)) std::fill(x.begin(), x.end(), random.chance(50) ? 0.0f : 1e-38f);
-  const std::vector<char> record = records(kernels, x, 1, k);
-  const specee::QuantRecord at = specee::quant_record(k);
+  const std::vector<QuantUnit> units = quantised(kernels, x, 1, k);
   const PlainRow plain_row = quantise(x.data(), k);
-  for (size_t i = 0; i < plain_row.q.size(); ++i)
-    CHECK(static_cast<int8_t>(record[i]) == plain_row.q[i], "input " + std::to_string(i));
-  for (size_t u = 0; u < plain_row.scale.size(); ++u) {
-    float scale, scaled_sum;
-    int32_t sums[2];
-    std::memcpy(&scale, record.data() + at.scales + 4 * u, 4);
-    std::memcpy(&scaled_sum, record.data() + at.scaled_sums + 4 * u, 4);
-    std::memcpy(sums, record.data() + at.sums + 8 * u, 8);
+  CHECK(units.size() == plain_row.scale.size(), "units");
+  for (size_t u = 0; u < units.size(); ++u) {
+    const QuantUnit& unit = units[u];
     int expected[2] = {0, 0};
-    for (size_t i = 0; i < 32; ++i) expected[i / 16] += plain_row.q[32 * u + i];
+    for (size_t i = 0; i < 32; ++i) {
+      CHECK(unit.q[i] == plain_row.q[32 * u + i], "input " + std::to_string(32 * u + i));
+      expected[i / 16] += plain_row.q[32 * u + i];
+    }
     const std::string where = "unit " + std::to_string(u);
-    CHECK(scale == plain_row.scale[u], where);
-    CHECK(sums[0] == expected[0] && sums[1] == expected[1], where);
-    CHECK(scaled_sum == scale * static_cast<float>(expected[0] + expected[1]), where);
+    CHECK(unit.scale == plain_row.scale[u], where);
+    CHECK(unit.sums[0] == expected[0] && unit.sums[1] == expected[1], where);
+    CHECK(unit.scaled_sum == unit.scale * static_cast<float>(expected[0] + expected[1]), where);
   }
   // What is not a number must not vanish.
   x[static_cast<size_t>(random.between(0, k - 1))] =
       random.chance(50) ? std::numeric_limits<float>::quiet_NaN() : std::numeric_limits<float>::infinity();
-  const std::vector<char> bad = records(kernels, x, 1, k);
   bool seen = false;
-  for (size_t u = 0; u < plain_row.scale.size(); ++u) {
-    float scale;
-    std::memcpy(&scale, bad.data() + at.scales + 4 * u, 4);
-    seen |= !std::isfinite(scale);
-  }
+  for (const QuantUnit& unit : quantised(kernels, x, 1, k)) seen |= !std::isfinite(unit.scale);
   CHECK(seen, "a NaN or an infinity left no trace in the scales");
 }
 
@@ -172,16 +169,16 @@ void test_quant_linear(const specee::Kernels& kernels, Random& random) {
   }
   PackedMatrix matrix(outputs, k, type, "a test");
   matrix.set_rows({}, 0, outputs, source.data(), type);
-  const ptrdiff_t record_bytes = specee::quant_record(k).bytes;
-  const std::vector<char> inputs = records(kernels, x, rows, k);
+  const ptrdiff_t row_stride = specee::quant_bytes(k);
+  const std::vector<QuantUnit> inputs = quantised(kernels, x, rows, k);
 
   const auto run = [&](int first, int count, std::vector<float>& y) {
     specee::LinearCall call{};
     call.weights = matrix.data();
     call.block_bytes = matrix.block_bytes();
     call.k = matrix.padded_k();
-    call.x = inputs.data() + first * record_bytes;
-    call.x_stride = record_bytes;
+    call.x = reinterpret_cast<const char*>(inputs.data()) + first * row_stride;
+    call.x_stride = row_stride;
     call.rows = count;
     call.block_end = matrix.blocks();
     call.outputs = outputs;
