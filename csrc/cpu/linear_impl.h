@@ -146,7 +146,8 @@ void linear(const LinearCall& call) {
   const int steps = call.k / Format::kInputsPerStep;
   const char* weights = static_cast<const char*>(call.weights);
   const typename Format::Input* x = static_cast<const typename Format::Input*>(call.x);
-  const int tiles = (call.rows + kTileRows - 1) / kTileRows;
+  const int most = call.rows <= kTileRows ? kTileRows : kManyTileRows;
+  const int tiles = (call.rows + most - 1) / most;
   const ptrdiff_t block_bytes = steps * Format::kStepBytes;
   const int group = group_blocks(block_bytes, call.epilogue);
   for (int block = call.block_begin; block < call.block_end; block += group) {

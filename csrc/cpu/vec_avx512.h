@@ -90,8 +90,10 @@ inline uint64_t sweep_bytes(const void* data, size_t bytes) {
   return total;
 }
 
-// 32 registers: at most 24 accumulators.
+// 32 registers: at most 24 accumulators. Up to eight rows are one tile, as weights are then taken apart once;
+// more are tiles of six by four blocks.
 inline constexpr int kTileRows = 8;
+inline constexpr int kManyTileRows = 6;
 inline constexpr int tile_blocks(int rows) { return rows <= 6 ? 4 : 2; }
 inline constexpr int kFetchRows = 7;  // four blocks are four streams, which hardware prefetchers follow well
 inline constexpr bool kFewRegisters = false;

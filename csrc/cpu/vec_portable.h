@@ -141,6 +141,7 @@ inline uint64_t sweep_bytes(const void* data, size_t bytes) {
 
 // Tiles that keep the accumulators in registers: blocks of outputs beside `rows` rows.
 inline constexpr int kTileRows = 4;
+inline constexpr int kManyTileRows = 4;
 inline constexpr int tile_blocks(int) { return 1; }
 inline constexpr int kFetchRows = 5;
 inline constexpr bool kFewRegisters = false;
