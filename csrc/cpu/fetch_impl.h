@@ -75,4 +75,33 @@ class LoopFetch {
   uintptr_t from_ = 0, at_ = 0, due_ = 0, end_ = 0, per_step_ = 0;
 };
 
+// Beginnings of the blocks that are read next, as many at a time as there are streams: hardware prefetchers
+// follow a stream well, but have to find each anew.
+class NextBlocks {
+ public:
+  // Those `after` the ones in use; behind a member's last ones, the first of the next product. In vain where
+  // neither is read, which does no harm.
+  NextBlocks(const char* after, ptrdiff_t block_bytes, const WeightStream* stream)
+      : first_(after), block_bytes_(block_bytes) {
+    if (stream == nullptr || stream->left > 0 || stream->current + 1 >= stream->count) return;
+    const specee::WeightRun& run = stream->runs[stream->current + 1];
+    first_ = reinterpret_cast<const char*>(run.begin);
+    block_bytes_ = run.block_bytes;
+  }
+  // In each of the last kSteps steps: a line of each. Always inline: to GCC a function that fetches does
+  // nothing, and is not called.
+  template <int Blocks>
+  __attribute__((always_inline)) void step(int steps_left) const {
+    if (steps_left > kSteps) return;
+    const char* line = first_ + (kSteps - steps_left) * kLine;
+#pragma GCC unroll 4
+    for (int b = 0; b < Blocks; ++b) __builtin_prefetch(line + b * block_bytes_, 0, 2);
+  }
+
+ private:
+  static constexpr int kSteps = 16;
+  const char* first_;
+  ptrdiff_t block_bytes_;
+};
+
 }  // namespace

@@ -67,6 +67,7 @@ static constexpr ptrdiff_t quant_bytes(int k) {
 struct WeightRun {
   uintptr_t begin;  // an address
   ptrdiff_t bytes;
+  ptrdiff_t block_bytes;
 };
 struct WeightStream {
   const WeightRun* runs;

@@ -12,7 +12,7 @@ inline constexpr int kQuantLanes = 16;  // outputs at a time
 // few rows, are four streams, which hardware prefetchers follow well.
 inline constexpr int kQuantRows = 6;
 inline constexpr int quant_blocks(int rows) { return rows <= 3 ? 4 : 2; }
-inline constexpr int kQuantFetchRows = 4;
+inline constexpr int kQuantFetchRows = 4;  // rows that two blocks at a time are for
 
 struct QBytes {
   __m512i v;  // [16 outputs][4 k]

@@ -63,13 +63,17 @@ void quant_tile(const QuantPanels& panels, int units, const QuantRows& x, const 
   constexpr specee::QuantLayout layout = specee::quant_layout(Format::kType);
   constexpr int units_together = layout.block / kUnit, P = B * kHalves;
   LoopFetch fetch(share, units);
+  const NextBlocks next(panels.first + B * panels.block_bytes, panels.block_bytes, share.stream);
   QFloats acc[P][R];
   for (int h = 0; h < P; ++h)
     for (int r = 0; r < R; ++r) acc[h][r] = qzero();
   ptrdiff_t header = 0;
   for (int u = 0; u < units; u += units_together, header += layout.packed_bytes())
     for (int i = 0; i < units_together; ++i) {
-      fetch.step();
+      if constexpr (B > 2)
+        next.step<B>(units - u - i);  // few rows, which do not fetch
+      else
+        fetch.step();
       QInts dots[Format::kGroups][P][R];
       const ptrdiff_t quants = header + layout.header_bytes + i * layout.unit_bytes;
       group_dots<Format, 0>(panels, quants, x, u + i, dots[0]);

@@ -29,7 +29,8 @@ Range head_blocks(Range heads, const ModelConfig& config, const PackedMatrix& pa
 
 WeightRun weight_run(const PackedMatrix& matrix, Range blocks) {
   const char* from = matrix.data() + blocks.begin * matrix.block_bytes();
-  return {reinterpret_cast<uintptr_t>(from), (blocks.end - blocks.begin) * matrix.block_bytes()};
+  return {reinterpret_cast<uintptr_t>(from), (blocks.end - blocks.begin) * matrix.block_bytes(),
+          matrix.block_bytes()};
 }
 
 WeightStreams::WeightStreams(const ModelConfig& config, const ModelWeights& weights, int members)
