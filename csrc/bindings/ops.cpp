@@ -134,7 +134,7 @@ void rms_norm(const Array<float>& x, const Array<float>& w, float eps, Array<flo
 // Integers, and the scale of each 32 of them.
 py::tuple quantise_row(const Array<float>& x, const std::string& isa) {
   const int k = static_cast<int>(x.size());
-  std::vector<QuantUnit> units(static_cast<size_t>(round_up(k, kUnit) / kUnit));
+  std::vector<QuantUnit> units(static_cast<size_t>(quant_units(k)));
   select_kernels(isa).quantise_row(x.data(), k, units.data());
   Array<int8_t> q(k);
   Array<float> scales(static_cast<py::ssize_t>(units.size()));

@@ -27,9 +27,13 @@ WeightStream* meanwhile(WeightStream* stream, int from, int end) {
   return from + 2 * kChunk >= end ? stream : nullptr;
 }
 
-// Where the chunk that begins at `from` ends: a short rest goes with it, since a tile of keys takes as long
-// as two or three that are computed side by side.
-int chunk_end(int from, int end) { return end - from <= kChunk + kChunk / 2 ? end : from + kChunk; }
+// Where the chunk that begins at `from` ends. A short rest goes with it if a row of keys is small: a tile of
+// keys takes as long as two or three that are computed side by side.
+int chunk_end(int from, const std::vector<AttendCall>& calls) {
+  const int end = last_end(calls);
+  const bool small = calls.front().head_dim * dtype_bytes(calls.front().dtype) <= 128;
+  return end - from <= kChunk + (small ? kChunk / 2 : 0) ? end : from + kChunk;
+}
 
 // Whether any of the call's positions are in the chunk.
 bool touches(const AttendCall& call, int from, int to) { return from < call.end && to > call.begin; }
@@ -112,7 +116,7 @@ void Attention::complete(std::vector<AttendCall>& calls, WeightStream* stream) {
   const int end = last_end(calls);
   for (AttendCall& call : calls) call.stream = meanwhile(stream, 0, end);
   for (int from = first_chunk(calls), to; from < end; from = to) {
-    to = chunk_end(from, end);
+    to = chunk_end(from, calls);
     for (const AttendCall& call : calls)
       if (touches(call, from, to)) kernels_.attend_scores(call, from, to);
   }
@@ -123,7 +127,7 @@ void Attention::complete(std::vector<AttendCall>& calls, WeightStream* stream) {
 void Attention::sum_up(std::vector<AttendCall>& calls, int dim_begin, int dim_end, WeightStream* stream) {
   const int end = last_end(calls);
   for (int from = first_chunk(calls), to; from < end; from = to) {
-    to = chunk_end(from, end);
+    to = chunk_end(from, calls);
     for (AttendCall& call : calls) {
       call.stream = meanwhile(stream, from, end);
       if (touches(call, from, to)) kernels_.attend_values(call, from, to, dim_begin, dim_end);

@@ -177,7 +177,7 @@ inline void weigh(const typename Cache::Element* v, const float* weights, ptrdif
                   Vec (&acc)[G][D]) {
   constexpr int L = specee::kLanes;
   constexpr uintptr_t bytes = D * L * sizeof(typename Cache::Element);
-  for (uintptr_t i = 0; i < bytes; i += kLine)  // beyond the last position too, where it does no harm
+  for (uintptr_t i = 0; i < bytes; i += kLine)
     __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(v) + ahead + i), 0, 2);
   HeadFactors<G> factors(weights, stride);
 #pragma GCC unroll 4
@@ -233,11 +233,11 @@ inline void weigh_values(const AttendCall& call, int from, int to, int dim, Loop
   const Element* v = values + p * row;
   for (; p < split; ++p, v += row) {
     own.step();
-    weigh<Cache, G, D>(v, call.weights + p, stride, ahead, acc);
+    weigh<Cache, G, D>(v, call.weights + p, stride, p + kRowsAhead < call.end ? ahead : 0, acc);
   }
-  for (; p < end; ++p) {
+  for (; p < end; ++p) {  // few
     own.step();
-    weigh<Cache, G, D>(values + call.path[p - call.identity] * row, call.weights + p, stride, ahead, acc);
+    weigh<Cache, G, D>(values + call.path[p - call.identity] * row, call.weights + p, stride, 0, acc);
   }
   leave_sums<G, D>(call, to >= call.end, dim, acc);
   fetch = own;

@@ -8,10 +8,11 @@ namespace {
 using specee::WeightStream;
 
 inline constexpr ptrdiff_t kLine = 64;
-// Products of many rows fetch their own weights and the next product's; from how many on, the instruction
-// set's files say (kFetchRows, kQuantFetchRows). Where cores have deep hardware prefetchers, few rows do
-// better without: prefetchers have more requests under way than fetch instructions may, which would take
-// places in the queue from them. With many rows arithmetic takes longer than memory, and they lose track.
+// Products of many rows fetch their own weights and the beginning of the next product's; from how many on,
+// the instruction set's files say (fetch_rows(), kQuantFetchRows). Where cores have deep hardware
+// prefetchers, few rows do better without: prefetchers have more requests under way than fetch instructions
+// may, which would take places in the queue from them. With many rows arithmetic takes longer than memory,
+// and they lose track. Packed weights of few rows fetch where streams begin (NextBlocks).
 
 // How far ahead; and how much of the next product, at the end of one: what memory delivers while members wait
 // for each other and hardware prefetchers find their stride.
@@ -79,29 +80,31 @@ class LoopFetch {
 // follow a stream well, but have to find each anew.
 class NextBlocks {
  public:
-  // Those `after` the ones in use; behind a member's last ones, the first of the next product. In vain where
-  // neither is read, which does no harm.
-  NextBlocks(const char* after, ptrdiff_t block_bytes, const WeightStream* stream)
-      : first_(after), block_bytes_(block_bytes) {
+  // `after` a tile that takes `steps` steps: the blocks there; behind a member's last ones, the first of the
+  // next product. Made after the tile's LoopFetch, which takes its bytes off the stream. In vain where
+  // neither is read.
+  NextBlocks(const char* after, ptrdiff_t block_bytes, int steps, const WeightStream* stream)
+      : first_(after), block_bytes_(block_bytes), lines_(steps < kLines ? steps : kLines) {
     if (stream == nullptr || stream->left > 0 || stream->current + 1 >= stream->count) return;
     const specee::WeightRun& run = stream->runs[stream->current + 1];
     first_ = reinterpret_cast<const char*>(run.begin);
     block_bytes_ = run.block_bytes;
   }
-  // In each of the last kSteps steps: a line of each. Always inline: to GCC a function that fetches does
-  // nothing, and is not called.
+  // In each of the last steps: a line of each. Always inline: to GCC a function that fetches does nothing,
+  // and is not called.
   template <int Blocks>
   __attribute__((always_inline)) void step(int steps_left) const {
-    if (steps_left > kSteps) return;
-    const char* line = first_ + (kSteps - steps_left) * kLine;
+    if (steps_left > lines_) return;
+    const char* line = first_ + (lines_ - steps_left) * kLine;
 #pragma GCC unroll 4
     for (int b = 0; b < Blocks; ++b) __builtin_prefetch(line + b * block_bytes_, 0, 2);
   }
 
  private:
-  static constexpr int kSteps = 16;
+  static constexpr int kLines = 16;
   const char* first_;
   ptrdiff_t block_bytes_;
+  int lines_;
 };
 
 }  // namespace

@@ -11,7 +11,7 @@ Forms forms_of(const Kernels& kernels, const std::vector<const PackedMatrix*>& m
 Inputs::Inputs(const Kernels& kernels, const Forms& forms, int width, int threads)
     : kernels_(kernels),
       stride_(round_up(width, kLanes)),
-      unit_stride_(round_up(round_up(width, kUnit) / kUnit, 4)),  // whole cache lines
+      unit_stride_(round_up(quant_units(width), 4)),  // whole cache lines
       buffers_(static_cast<size_t>(threads) + 1) {
   for (size_t i = 0; i < buffers_.size(); ++i) {
     const size_t rows = static_cast<size_t>(i == 0 ? kMaxRows : kRowsAlone);

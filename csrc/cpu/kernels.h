@@ -57,13 +57,15 @@ struct QuantUnit {
   float scaled_sum;  // scale * sum of q
   int32_t sums[2];   // of q, by sixteen
 };
+static_assert(sizeof(QuantUnit) == kUnit + 16);
+static constexpr int quant_units(int k) { return round_up(k, kUnit) / kUnit; }
 static constexpr ptrdiff_t quant_bytes(int k) {
-  return static_cast<ptrdiff_t>(round_up(k, kUnit) / kUnit) * static_cast<ptrdiff_t>(sizeof(QuantUnit));
+  return quant_units(k) * static_cast<ptrdiff_t>(sizeof(QuantUnit));
 }
 
-// The weights that one member reads in a pass, product by product. Hardware prefetchers follow them alone
-// while few rows are multiplied; with many, kernels fetch their own and the beginning of the next product's,
-// and attention, which reads no weights, always that of the one behind it (fetch_impl.h).
+// The weights that one member reads in a pass, product by product. Hardware prefetchers follow them while few
+// rows are multiplied; with many, kernels fetch their own and the beginning of the next product's, and
+// attention, which reads no weights, always that of the one behind it (fetch_impl.h).
 struct WeightRun {
   uintptr_t begin;  // an address
   ptrdiff_t bytes;
@@ -120,7 +122,8 @@ struct AttendCall {
   WeightStream* stream;  // weights to fetch meanwhile, or null
 };
 
-// Positions whose keys, or values, stay in the first-level cache for all rows.
+// Positions whose keys, or values, stay in the first-level cache for all rows; half as many again where they
+// are small.
 inline constexpr int kChunk = 128;
 
 // Terms of the bound of a coarse logit (coarse_head.h).

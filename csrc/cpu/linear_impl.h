@@ -146,10 +146,11 @@ void linear(const LinearCall& call) {
   const int steps = call.k / Format::kInputsPerStep;
   const char* weights = static_cast<const char*>(call.weights);
   const typename Format::Input* x = static_cast<const typename Format::Input*>(call.x);
-  const int most = call.rows <= kTileRows ? kTileRows : kManyTileRows;
-  const int tiles = (call.rows + most - 1) / most;
   const ptrdiff_t block_bytes = steps * Format::kStepBytes;
   const int group = group_blocks(block_bytes, call.epilogue);
+  const bool many = call.rows > kTileRows && group >= tile_blocks(kManyTileRows);
+  const int tile_rows = many ? kManyTileRows : kTileRows;
+  const int tiles = (call.rows + tile_rows - 1) / tile_rows;
   for (int block = call.block_begin; block < call.block_end; block += group) {
     const int left = call.block_end - block;
     const int blocks = left < group ? left : group;
@@ -157,9 +158,9 @@ void linear(const LinearCall& call) {
     for (int t = 0, row = 0; t < tiles; ++t) {
       const int rows = (call.rows - row + tiles - t - 1) / (tiles - t);  // rows shared evenly among tiles
       float out[kGroupBlocks][kTileRows][kLanes];
-      RowTiles<Format, kTileRows>::pick(rows)(w, blocks, x + row * call.x_stride, call.x_stride, steps,
-                                              {call.stream, block_bytes / tiles, call.rows >= kFetchRows},
-                                              out);
+      RowTiles<Format, kTileRows>::pick(rows)(
+          w, blocks, x + row * call.x_stride, call.x_stride, steps,
+          {call.stream, block_bytes / tiles, call.rows >= fetch_rows(group)}, out);
       finish<kTileRows>(call, out, block, blocks, row, rows);
       row += rows;
     }

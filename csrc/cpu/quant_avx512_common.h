@@ -8,11 +8,12 @@
 namespace {
 
 inline constexpr int kQuantLanes = 16;  // outputs at a time
-// A tile: twelve sums in integers and in floats beside the weights and inputs of two steps. Four blocks, of
-// few rows, are four streams, which hardware prefetchers follow well.
+// A tile has twelve sums in integers and twelve in floats, beside weights and inputs of two steps; some of
+// those of four blocks are read from memory. Four blocks, of few rows, are four streams, which hardware
+// prefetchers follow well; more rows than one tile lose them.
 inline constexpr int kQuantRows = 6;
 inline constexpr int quant_blocks(int rows) { return rows <= 3 ? 4 : 2; }
-inline constexpr int kQuantFetchRows = 4;  // rows that two blocks at a time are for
+inline constexpr int kQuantFetchRows = 7;
 
 struct QBytes {
   __m512i v;  // [16 outputs][4 k]

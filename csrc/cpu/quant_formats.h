@@ -117,14 +117,13 @@ inline int32_t dot_start(const specee::QuantUnit& x) {
   return -Format::kOffset * (Format::kGroups == 1 ? x.sums[0] + x.sums[1] : x.sums[Group]);
 }
 
-// acc + scale * (the dot products of a unit's groups) in order + minimum * (scaled sum of the inputs)
-template <class Format>
-inline QFloats add_scaled(const QuantScales<Format::kGroups>& by, const QInts (&dots)[Format::kGroups],
+// acc + scale * (the group's dot product), and after the last group + minimum * (scaled sum of the inputs)
+template <class Format, int Group>
+inline QFloats add_scaled(const QuantScales<Format::kGroups>& by, const QInts& dots,
                           const specee::QuantUnit& x, QFloats acc) {
-  const QFloats scale = qset(x.scale);
-#pragma GCC unroll 2
-  for (int g = 0; g < Format::kGroups; ++g) acc = qfma(qmul(by.scale[g], scale), qfloats(dots[g]), acc);
-  if constexpr (Format::kMinimum) acc = qfma(by.minimum, qset(x.scaled_sum), acc);
+  acc = qfma(qmul(by.scale[Group], qset(x.scale)), qfloats(dots), acc);
+  if constexpr (Format::kMinimum && Group + 1 == Format::kGroups)
+    acc = qfma(by.minimum, qset(x.scaled_sum), acc);
   return acc;
 }
 

@@ -14,8 +14,8 @@ namespace {
 
 // All `blocks` of one tile of rows, B at a time while there are so many.
 template <class Format, int R, int B>
-inline int quant_run(int b, const QuantPanels& panels, int blocks, int units, const QuantRows& x,
-                     const FetchShare& share, QuantOut out) {
+inline int quant_tile_run(int b, const QuantPanels& panels, int blocks, int units, const QuantRows& x,
+                          const FetchShare& share, QuantOut out) {
   for (; b + B <= blocks; b += B)
     quant_tile<Format, R, B>({panels.first + b * panels.block_bytes, panels.block_bytes}, units, x,
                              share.times(B), out + b);
@@ -23,41 +23,44 @@ inline int quant_run(int b, const QuantPanels& panels, int blocks, int units, co
 }
 
 template <class Format, int R>
-void quant_rows(const QuantPanels& panels, int blocks, int units, const QuantRows& x, const FetchShare& share,
-                QuantOut out) {
+void quant_row_tile(const QuantPanels& panels, int blocks, int units, const QuantRows& x,
+                    const FetchShare& share, QuantOut out) {
   constexpr int B = quant_blocks(R);
-  int b = quant_run<Format, R, B>(0, panels, blocks, units, x, share, out);
-  if constexpr (B > 2) b = quant_run<Format, R, 2>(b, panels, blocks, units, x, share, out);
-  if constexpr (B > 1) quant_run<Format, R, 1>(b, panels, blocks, units, x, share, out);
+  int b = quant_tile_run<Format, R, B>(0, panels, blocks, units, x, share, out);
+  if constexpr (B > 2) b = quant_tile_run<Format, R, 2>(b, panels, blocks, units, x, share, out);
+  if constexpr (B > 1) quant_tile_run<Format, R, 1>(b, panels, blocks, units, x, share, out);
 }
 
-using QuantRun = void (*)(const QuantPanels&, int, int, const QuantRows&, const FetchShare&, QuantOut);
+using QuantRowTile = void (*)(const QuantPanels&, int, int, const QuantRows&, const FetchShare&, QuantOut);
 
 // One entry per row count, 1..R.
 template <class Format, int R>
-struct QuantRuns {
-  static inline QuantRun pick(int rows) {
+struct QuantRowTiles {
+  static inline QuantRowTile pick(int rows) {
     if constexpr (R > 1) {
-      if (rows < R) return QuantRuns<Format, R - 1>::pick(rows);
+      if (rows < R) return QuantRowTiles<Format, R - 1>::pick(rows);
     }
-    return &quant_rows<Format, R>;
+    return &quant_row_tile<Format, R>;
   }
 };
 
 template <class Format>
 void linear_quant(const LinearCall& call) {
-  constexpr int most = quant_blocks(1) < 2 ? 2 : quant_blocks(1);  // gate and up blocks go together
-  const int units = call.k / kUnit;
-  const int tiles = (call.rows + kQuantRows - 1) / kQuantRows;
-  for (int block = call.block_begin; block < call.block_end; block += most) {
-    const int left = call.block_end - block, blocks = left < most ? left : most;
+  constexpr int kMost = quant_blocks(1) < 2 ? 2 : quant_blocks(1);
+  const int units = call.k / kUnit, tiles = (call.rows + kQuantRows - 1) / kQuantRows;
+  // As many as the first tile takes together: more, and the next tile would find them further away. Gate and
+  // up blocks go together.
+  const int together = quant_blocks((call.rows + tiles - 1) / tiles);
+  const int group = call.epilogue == Epilogue::swiglu && together < 2 ? 2 : together;
+  for (int block = call.block_begin; block < call.block_end; block += group) {
+    const int left = call.block_end - block, blocks = left < group ? left : group;
     const QuantPanels panels = {static_cast<const char*>(call.weights) + block * call.block_bytes,
                                 call.block_bytes};
     for (int t = 0, row = 0; t < tiles; ++t) {
       const int rows = (call.rows - row + tiles - t - 1) / (tiles - t);  // rows shared evenly among tiles
       const QuantRows x = {static_cast<const char*>(call.x) + row * call.x_stride, call.x_stride};
-      float out[most][kQuantRows][kLanes];
-      QuantRuns<Format, kQuantRows>::pick(rows)(
+      float out[kMost][kQuantRows][kLanes];
+      QuantRowTiles<Format, kQuantRows>::pick(rows)(
           panels, blocks, units, x, {call.stream, call.block_bytes / tiles, call.rows >= kQuantFetchRows},
           out);
       finish<kQuantRows>(call, out, block, blocks, row, rows);

@@ -1,4 +1,5 @@
-// Sums of products that grow in 16 bits, two neighbours together, as long as they fit there.
+// Sums of products that grow in 16 bits, two neighbours together: all steps of a group if they fit there,
+// else two or one.
 #pragma once
 
 #include <type_traits>

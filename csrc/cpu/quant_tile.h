@@ -57,37 +57,41 @@ inline void group_dots(const QuantPanels& panels, ptrdiff_t at, const QuantRows&
       dots[h][r] = qsettle<Format>(sum[h][r], dot_start<Format, Group>(x.unit(r, u)));
 }
 
+// acc += that group, scaled. Unit i of the checkpoint block whose header is `header` bytes into each block.
+template <class Format, int Group, int R, int P>
+inline void add_group(const QuantPanels& panels, ptrdiff_t header, const QuantRows& x, int u, int i,
+                      QFloats (&acc)[P][R]) {
+  constexpr specee::QuantLayout layout = specee::quant_layout(Format::kType);
+  QInts dots[P][R];
+  group_dots<Format, Group>(panels, header + layout.header_bytes + i * layout.unit_bytes, x, u + i, dots);
+#pragma GCC unroll 8
+  for (int h = 0; h < P; ++h) {
+    const auto by = Format::scales(panels.block(h) + header, i, QuantPanels::lane(h));
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+      acc[h][r] = add_scaled<Format, Group>(by, dots[h][r], x.unit(r, u + i), acc[h][r]);
+  }
+}
+
 template <class Format, int R, int B>
 void quant_tile(const QuantPanels& panels, int units, const QuantRows& x, const FetchShare& share,
                 QuantOut out) {
   constexpr specee::QuantLayout layout = specee::quant_layout(Format::kType);
   constexpr int units_together = layout.block / kUnit, P = B * kHalves;
   LoopFetch fetch(share, units);
-  const NextBlocks next(panels.first + B * panels.block_bytes, panels.block_bytes, share.stream);
+  const NextBlocks next(panels.first + B * panels.block_bytes, panels.block_bytes, units, share.stream);
   QFloats acc[P][R];
   for (int h = 0; h < P; ++h)
     for (int r = 0; r < R; ++r) acc[h][r] = qzero();
   ptrdiff_t header = 0;
   for (int u = 0; u < units; u += units_together, header += layout.packed_bytes())
     for (int i = 0; i < units_together; ++i) {
-      if constexpr (B > 2)
-        next.step<B>(units - u - i);  // few rows, which do not fetch
-      else
+      if (share.fetches)
         fetch.step();
-      QInts dots[Format::kGroups][P][R];
-      const ptrdiff_t quants = header + layout.header_bytes + i * layout.unit_bytes;
-      group_dots<Format, 0>(panels, quants, x, u + i, dots[0]);
-      if constexpr (Format::kGroups == 2) group_dots<Format, 1>(panels, quants, x, u + i, dots[1]);
-#pragma GCC unroll 8
-      for (int h = 0; h < P; ++h) {
-        const auto by = Format::scales(panels.block(h) + header, i, QuantPanels::lane(h));
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) {
-          QInts own[Format::kGroups];
-          for (int g = 0; g < Format::kGroups; ++g) own[g] = dots[g][h][r];
-          acc[h][r] = add_scaled<Format>(by, own, x.unit(r, u + i), acc[h][r]);
-        }
-      }
+      else
+        next.step<B>(units - u - i);
+      add_group<Format, 0>(panels, header, x, u, i, acc);
+      if constexpr (Format::kGroups == 2) add_group<Format, 1>(panels, header, x, u, i, acc);
     }
   for (int h = 0; h < P; ++h)
     for (int r = 0; r < R; ++r) qstore(out[h / kHalves][r] + QuantPanels::lane(h), acc[h][r]);

@@ -58,7 +58,7 @@ void TwoStageHead::make() {
     Member& member = members_[i];
     member.blocks = share(static_cast<int>(i), pool_.size(), made->coarse().blocks());
     member.piece.resize(at(kPieceValues));
-    member.units.resize(at(kMostRows * round_up(outliers, kUnit) / kUnit));
+    member.units.resize(at(kMostRows * quant_units(outliers)));
     for (std::vector<float>* row : {&member.exact, &member.rounded, &member.ordered}) row->resize(k);
     member.outliers.resize(at(outliers));
     member.rows.resize(at(kMostRows));
@@ -151,7 +151,7 @@ void TwoStageHead::bound_rows(const InputRows& inputs, int rows, Member& own) {
   const std::vector<int>& order = coarse_->order();
   const int count = coarse_->part(0).end;
   const size_t form = static_cast<size_t>(InputForm::quantised);
-  const int units = round_up(count, kUnit) / kUnit;
+  const int units = quant_units(count);
   for (int r = 0; r < rows; ++r) {
     const char* row = static_cast<const char*>(inputs.data[form]) + r * inputs.stride[form];
     read_units(reinterpret_cast<const QuantUnit*>(row), config_.hidden_size, own.rounded.data());

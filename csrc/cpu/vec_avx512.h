@@ -95,7 +95,8 @@ inline uint64_t sweep_bytes(const void* data, size_t bytes) {
 inline constexpr int kTileRows = 8;
 inline constexpr int kManyTileRows = 6;
 inline constexpr int tile_blocks(int rows) { return rows <= 6 ? 4 : 2; }
-inline constexpr int kFetchRows = 7;  // four blocks are four streams, which hardware prefetchers follow well
+// Four blocks are four streams, which hardware prefetchers follow well.
+inline constexpr int fetch_rows(int blocks) { return blocks < 4 ? 5 : 7; }
 inline constexpr bool kFewRegisters = false;
 inline constexpr int kAttentionAccumulators = 12;
 

@@ -1,6 +1,6 @@
 """Long contexts, which threads share out by position: the bits of one thread that takes everything itself.
 
-Chunks of 128 positions, whole heads or parts of them, rows together or alone: none of it may show. The
+Chunks of 128 to 192 positions, whole heads or parts of them, rows together or alone: none of it may show. The
 yardstick is one thread and one row a call; three key/value heads divide among neither two nor four threads.
 """
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cpu/quant_blocks.h"
+#include "cpu/weight_streams.h"
 #include "random_blocks.h"
 #include "reference.h"
 #include "tests.h"
@@ -172,7 +173,10 @@ void test_quant_linear(const specee::Kernels& kernels, Random& random) {
   const ptrdiff_t row_stride = specee::quant_bytes(k);
   const std::vector<QuantUnit> inputs = quantised(kernels, x, rows, k);
 
+  const specee::WeightRun weights = specee::weight_run(matrix, {0, matrix.blocks()});
+  const specee::WeightRun runs[] = {weights, weights};  // a second product that could be fetched
   const auto run = [&](int first, int count, std::vector<float>& y) {
+    specee::WeightStream stream = {runs, random.between(1, 2), 0, weights.bytes, 0, 0};
     specee::LinearCall call{};
     call.weights = matrix.data();
     call.block_bytes = matrix.block_bytes();
@@ -180,12 +184,21 @@ void test_quant_linear(const specee::Kernels& kernels, Random& random) {
     call.x = reinterpret_cast<const char*>(inputs.data()) + first * row_stride;
     call.x_stride = row_stride;
     call.rows = count;
-    call.block_end = matrix.blocks();
+    call.stream = random.chance(50) ? &stream : nullptr;
     call.outputs = outputs;
     call.y = y.data();
     call.y_stride = outputs;
     call.epilogue = add ? Epilogue::add : Epilogue::store;
-    kernels.linear[static_cast<int>(type)](call);
+    for (int begin = 0; begin < matrix.blocks(); begin = call.block_end) {  // any pieces
+      call.block_begin = begin;
+      call.block_end = random.chance(70) ? matrix.blocks() : random.between(begin + 1, matrix.blocks());
+      kernels.linear[static_cast<int>(type)](call);
+    }
+    // All of it has been taken off, but for what does not divide among tiles of rows.
+    CHECK(call.stream == nullptr || (stream.left >= 0 && stream.left < matrix.blocks() * specee::kMaxRows),
+          std::to_string(stream.left) + " bytes left to fetch after " + std::to_string(count) + " rows");
+    CHECK(stream.fetched_next >= 0 && stream.fetched_next <= weights.bytes + 64,
+          "fetched of the next product");
   };
   const float before = 0.75f;
   std::vector<float> y(static_cast<size_t>(rows) * outputs, before);

@@ -65,6 +65,7 @@ float rounded(Dtype dtype, float value) {
 struct Setting {
   Dtype dtype;
   int heads, head_dim, begin, end, identity;
+  int chunk;  // positions at a time
   float scale;
   std::vector<float> q;  // heads x head_dim
   std::vector<std::vector<float>> keys,
@@ -79,6 +80,7 @@ Setting make(Random& random) {
   s.end = random.chance(20) ? random.between(1, 300) : random.between(1, 70);
   s.begin = random.chance(50) ? 0 : random.between(0, s.end - 1);
   s.identity = random.between(0, s.end);
+  s.chunk = specee::kChunk * random.between(1, 3);
   s.scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
   s.q = random.floats(static_cast<size_t>(s.heads) * s.head_dim, 3.0f);
   for (int p = 0; p < s.end; ++p) {
@@ -93,7 +95,7 @@ Setting make(Random& random) {
 // Runs the kernel with positions identity .. end in the slots that `path` names.
 std::vector<float> run(const specee::Kernels& kernels, const Setting& s, int identity,
                        const std::vector<int32_t>& path) {
-  constexpr int chunk = specee::kChunk;
+  const int chunk = s.chunk;
   int slots = identity;
   for (const int32_t slot : path) slots = std::max(slots, slot + 1);
   Cache cache(s.dtype, slots, s.head_dim);
