@@ -7,24 +7,9 @@ from typing import Any
 
 import pytest
 
-import specee
-from specee.backends import missing
 from specee.bench.decode import head_stages
 from specee.bench.report import tables
 from specee.errors import ConfigurationError
-from tests.tiny_models import tiny_folder
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if reason := missing("cpu"):
-        pytest.skip(reason)
-    return tiny_folder("llama", tmp_path_factory.mktemp("model"), seed=1)
-
-
-@pytest.fixture
-def model(folder: Path) -> specee.Model:
-    return specee.load(folder, weights="fp32", threads=1)
 
 
 def test_both_ways_are_measured(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

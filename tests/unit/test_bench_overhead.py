@@ -9,28 +9,14 @@ from typing import Any
 import pytest
 
 import specee
-from specee.backends import missing
 from specee.bench.decode import native_clock, overhead
 from specee.bench.decode.overhead import Spent
 from specee.errors import BackendUnavailableError, ConfigurationError
 from specee.policies import Observation, Speculate
 from specee.policies.prompt_lookup import PromptLookup
-from tests.tiny_models import tiny_folder
 
 PROMPT = [5, 6, 7, 5, 6, 7, 5, 6]
 PAUSE = 0.003
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if reason := missing("cpu"):
-        pytest.skip(reason)
-    return tiny_folder("llama", tmp_path_factory.mktemp("model"), seed=1)
-
-
-@pytest.fixture
-def model(folder: Path) -> specee.Model:
-    return specee.load(folder, weights="fp32", threads=1)
 
 
 class SlowPolicy(PromptLookup):
