@@ -7,10 +7,11 @@ twice; one in 32 questions is held out, whatever else is in the corpus.
 from __future__ import annotations
 
 import io
+import itertools
 import random
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +39,23 @@ class Text(NamedTuple):
     begin: int
 
 
+class _Shard:
+    """What comes of ``left`` wishes, in any order."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self._found: list[Conversation | None] = [None] * left
+
+    def put(self, place: int, conversation: Conversation | None) -> None:
+        """At its place, whenever it ends."""
+        self._found[place] = conversation
+        self.left -= 1
+
+    def texts(self) -> list[Conversation]:
+        """In the order of the wishes."""
+        return [one for one in self._found if one is not None]
+
+
 class Corpus:
     """The shards in ``folder``, and those to come; ``seed`` decides all of them.
 
@@ -46,33 +64,62 @@ class Corpus:
 
     def __init__(self, folder: Path, seed: int = 0, shard: int = 256) -> None:
         self.folder, self.seed, self._shard = folder, seed, shard
+        self._counts: dict[int, int] = {}
 
     @property
     def shards(self) -> int:
-        """How many there are: shards come in order."""
-        count = 0
-        while self._path(count).exists():
-            count += 1
-        return count
+        """How many there are: those that stand in order."""
+        return next(index for index in itertools.count() if not self._path(index).exists())
 
-    def write_shard(self, writer: Writer) -> bool:
-        """The first that is missing; whether there is any text in it. Raises OSError."""
-        index = self.shards
+    def write(self, writer: Writer, wanted: Callable[[int], bool]) -> Iterator[bool]:
+        """Write shards that are missing; gives of each whether there is any text in it.
+
+        ``wanted`` is asked before one is begun, with how many are begun and not written yet. There are some:
+        the writer is not to be short of wishes while the last texts of a shard come to their ends.
+        Raises OSError.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        written = [one for one in writer.write(wishes(self.seed, index, self._shard)) if one is not None]
-        write_whole(self._path(index), _packed(written))
-        return bool(written)
+        order: list[int] = []
+        begun: dict[int, _Shard] = {}
+
+        def wishes_wanted() -> Iterator[Wish]:
+            for index in itertools.count():
+                if self._path(index).exists():
+                    continue
+                if not wanted(len(begun)):
+                    return
+                order.append(index)
+                begun[index] = _Shard(self._shard)
+                yield from wishes(self.seed, index, self._shard)
+
+        for place, conversation in writer.stream(wishes_wanted()):
+            index = order[place // self._shard]
+            shard = begun[index]
+            shard.put(place % self._shard, conversation)
+            if shard.left == 0:
+                texts = shard.texts()
+                write_whole(self._path(index), _packed(texts))
+                del begun[index]
+                yield bool(texts)
 
     def written(self) -> int:
         """Tokens that the model wrote in all shards. Raises CheckpointError."""
-        return sum(_count(self._read(index)) for index in range(self.shards))
+        return sum(map(self._count, range(self.shards)))
 
-    def texts(self) -> tuple[list[Text], list[Text]]:
-        """Texts to fit on and texts held out, none whose question has come before. Raises CheckpointError."""
+    def texts(self, tokens: int | None = None) -> tuple[list[Text], list[Text]]:
+        """Texts to fit on and texts held out, none whose question has come before.
+
+        Of as many shards as it takes until the model has written ``tokens``, None for all: what a run that
+        was stopped, or one that wanted more, has left behind those changes nothing. Raises CheckpointError.
+        """
         seen: set[int] = set()
         fitted: list[Text] = []
         held_out: list[Text] = []
+        count = 0
         for index in range(self.shards):
+            if tokens is not None and count >= tokens:
+                break
+            count += self._count(index)
             for one in self._read(index):
                 # A text that was gone on with has no question.
                 chat = one.answer > one.question
@@ -82,6 +129,12 @@ class Corpus:
                     into.append(Text(np.array(one.tokens, np.int32), one.question))
                 seen.add(key)
         return fitted, held_out
+
+    def _count(self, index: int) -> int:
+        """Tokens that the model wrote in a shard, which is read once."""
+        if index not in self._counts:
+            self._counts[index] = sum(len(one.tokens) - one.question for one in self._read(index))
+        return self._counts[index]
 
     def _path(self, index: int) -> Path:
         return self.folder / f"corpus-{self.seed}-{self._shard}-{index:05d}.npz"
@@ -117,11 +170,6 @@ def wishes(seed: int, shard: int, count: int) -> list[Wish]:
             )
         )
     return found
-
-
-def _count(conversations: Iterable[Conversation]) -> int:
-    """Tokens that the model wrote."""
-    return sum(len(one.tokens) - one.question for one in conversations)
 
 
 def _packed(written: list[Conversation]) -> bytes:

@@ -19,6 +19,7 @@ from specee.models.blocks import row_bytes
 
 _LEAST_SHARD, _MOST_SHARD = 8, 256  # conversations
 _MOST_IN_TIME = 64
+_EXPECTED = 128  # tokens of a conversation, before there are any
 _SHARD_SHARE = 2000  # tokens wished for, for one of them: a run that was stopped has lost a tenth at most
 _LEAST_TEXT = 3  # tokens: one to predict from true states
 _LEAST_TEXTS = 2
@@ -60,8 +61,8 @@ def _self_written(run: Run) -> tuple[list[Text], list[Text]]:
     if run.plan.minutes is not None:  # small ones for a short time: none is left undone
         shard = min(shard, max(int(run.plan.minutes), _LEAST_SHARD), _MOST_IN_TIME)
     corpus = Corpus(run.work, run.plan.seed, shard)
-    _write(run, corpus)
-    return corpus.texts()
+    _write(run, corpus, shard)
+    return corpus.texts(run.plan.tokens)
 
 
 def _of_file(run: Run, path: Path) -> tuple[list[Text], list[Text]]:
@@ -79,31 +80,48 @@ def written(texts: Seq[Text]) -> int:
     return sum(len(text.tokens) - text.begin for text in texts)
 
 
-def _write(run: Run, corpus: Corpus) -> None:
+def _write(run: Run, corpus: Corpus, shard: int) -> None:
     """Shards until there are tokens enough, or no time for another one."""
-    model, wished = run.model, run.plan.tokens
-    count = corpus.written()
-    if count >= wished:
+    wished = run.plan.tokens
+    if corpus.written() >= wished:
         return
     pace = run.timetable.begin("texts")
-    ends, width, turns = (
-        frozenset(model.checkpoint.eos_token_ids),
-        run.limits.width,
-        turns_of(model.tokenizer),
-    )
-    writer = Writer(model.backend, model.tokenizer, turns, ends, width=width, kv_dtype=model.kv_dtype)
+    writer = _writer(run)
+    begins: list[float] = []
     took = 0.0
-    while count < wished and not (corpus.shards and pace.over(needs=took)):
-        begin = pace.spent()
-        run.tell("texts", count, wished)
-        if not corpus.write_shard(writer):
-            raise ConfigurationError(
-                "the model writes no text by itself: it ends before it begins, and there is nothing to fit on"
-            )
-        took = pace.spent() - begin
-        count = corpus.written()  # also of what is behind a shard that was missing
-    pace.close(min(count, wished), wished)
-    run.tell("texts", min(count, wished), wished)
+
+    def wanted(begun: int) -> bool:
+        """Another shard, if those that are begun will not do."""
+        count, shards = corpus.written(), corpus.shards
+        each = count / shards if shards else shard * _EXPECTED
+        if count + begun * each >= wished or (shards + begun and pace.over(needs=took)):
+            return False
+        begins.append(pace.spent())
+        return True
+
+    run.tell("texts", corpus.written(), wished)
+    able = True
+    while able and corpus.written() < wished:  # again where texts were shorter than was expected
+        able = False
+        for some in corpus.write(writer, wanted):
+            if not some:
+                raise ConfigurationError(
+                    "the model writes no text by itself: it ends before it begins, and there is nothing to "
+                    "fit on"
+                )
+            able = True
+            took = pace.spent() - begins.pop(0)
+            run.tell("texts", min(corpus.written(), wished), wished)
+    pace.close(min(corpus.written(), wished), wished)
+
+
+def _writer(run: Run) -> Writer:
+    model = run.model
+    ends = frozenset(model.checkpoint.eos_token_ids)
+    turns = turns_of(model.tokenizer)
+    return Writer(
+        model.backend, model.tokenizer, turns, ends, width=run.limits.width, kv_dtype=model.kv_dtype
+    )
 
 
 def draft_vocabulary(run: Run, fitted: Seq[Text], held_out: Seq[Text]) -> Vocabulary:

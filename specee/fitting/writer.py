@@ -7,16 +7,18 @@ LLMs with nothing", 2024)
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
-from specee.backends.protocol import Backend
-from specee.engine import ActiveSequence, Generation, Request
+from specee.backends.protocol import Backend, SequenceState
+from specee.engine import ActiveSequence, Generation, Request, continue_text
 from specee.fitting.turns import Turns
 from specee.models.tokenizer import Tokenizer
 from specee.policies import Autoregressive
 from specee.types import KVDtype, Sampling
+
+_SPARE = 32  # positions: openings differ in length, and the next one may be longer
 
 
 class Wish(NamedTuple):
@@ -36,6 +38,14 @@ class Conversation(NamedTuple):
     tokens: tuple[int, ...]
     question: int
     answer: int
+
+
+class _Turn(NamedTuple):
+    """Of the user or the model, as it is written. ``question``: where the user's own words begin."""
+
+    wish: Wish
+    question: int
+    sequence: ActiveSequence
 
 
 class Writer:
@@ -64,20 +74,34 @@ class Writer:
     def write(self, wishes: Seq[Wish]) -> list[Conversation | None]:
         """One for each wish, whatever is written beside it; None where the user says nothing."""
         found: list[Conversation | None] = [None] * len(wishes)
-        questions = {index: self._question(wish) for index, wish in enumerate(wishes)}
-        waiting = deque(questions.items())
-        running: list[ActiveSequence] = []
-        while waiting or running:
-            while waiting and len(running) < self._width:
-                running.append(self._begin(*waiting.popleft()))
-            for one in self._until_some_end(running, refill=bool(waiting)):
-                running.remove(one)
-                begin = len(questions[one.id].prompt)
-                if not self._chats or len(one.request.prompt) > begin:
-                    found[one.id] = Conversation(tuple(one.text), begin, len(one.request.prompt))
-                elif one.finish_reason == "length" or len(one.generated) > 1:
-                    waiting.appendleft((one.id, self._answer(one, wishes[one.id].answer)))
+        for index, conversation in self.stream(wishes):
+            found[index] = conversation
         return found
+
+    def stream(self, wishes: Iterable[Wish]) -> Iterator[tuple[int, Conversation | None]]:
+        """The same as they end, each with the place of its wish.
+
+        A wish is taken when there is room for it: as long as there are any, ``width`` texts are under way.
+        """
+        waiting = enumerate(wishes)
+        running: dict[int, _Turn] = {}
+        idle: list[SequenceState] = []
+        while True:
+            while len(running) < self._width and (wished := next(waiting, None)) is not None:
+                index, wish = wished
+                question = self._question(wish)
+                state = self._room(idle, len(question.prompt))
+                running[index] = _Turn(wish, len(question.prompt), self._begun(index, question, state))
+            if not running:
+                return
+            for one in self._until_some_end([turn.sequence for turn in running.values()]):
+                turn = running.pop(one.id)
+                if self._is_question(turn) and not _is_empty(one):
+                    answer = self._answer(one, turn.wish.answer)
+                    running[one.id] = turn._replace(sequence=self._begun(one.id, answer, one.state))
+                    continue
+                idle.append(one.state)
+                yield one.id, None if self._is_question(turn) else self._conversation(turn)
 
     def _question(self, wish: Wish) -> Request:
         if self._chats:
@@ -96,14 +120,36 @@ class Writer:
         words = asked.text[:-1] if asked.finish_reason == "eos" else asked.text
         return Request((*words, *self._between), self._answer_tokens, sampling, self._ends)
 
-    def _begin(self, index: int, request: Request) -> ActiveSequence:
-        state = self._backend.sequence(request.capacity, self._kv_dtype)
-        state.append(request.prompt)
+    def _is_question(self, turn: _Turn) -> bool:
+        return self._chats and len(turn.sequence.request.prompt) == turn.question
+
+    def _conversation(self, turn: _Turn) -> Conversation:
+        return Conversation(tuple(turn.sequence.text), turn.question, len(turn.sequence.request.prompt))
+
+    def _room(self, idle: list[SequenceState], prompt: int) -> SequenceState:
+        """For a whole conversation. One that is over leaves its room, and the beginning of the template."""
+        asked = self._question_tokens + len(self._between) if self._chats else 0
+        needed = prompt + asked + self._answer_tokens
+        while idle:
+            state = idle.pop()
+            if state.capacity >= needed:
+                return state
+        able = min(needed + _SPARE, self._backend.config.max_position)
+        return self._backend.sequence(max(needed, able), self._kv_dtype)
+
+    @staticmethod
+    def _begun(index: int, request: Request, state: SequenceState) -> ActiveSequence:
+        continue_text(state, request.prompt)
         return ActiveSequence(index, request, state)
 
-    def _until_some_end(self, running: Seq[ActiveSequence], *, refill: bool) -> list[ActiveSequence]:
-        """Go on until there is room for another one, or all are over."""
+    def _until_some_end(self, running: Seq[ActiveSequence]) -> list[ActiveSequence]:
+        """Go on until there is room for another one; those that are over."""
         for _ in Generation(self._backend, running, Autoregressive()):
-            if refill and any(one.finish_reason is not None for one in running):
+            if any(one.finish_reason is not None for one in running):
                 break
         return [one for one in running if one.finish_reason is not None]
+
+
+def _is_empty(asked: ActiveSequence) -> bool:
+    """Whether the user has said nothing at all."""
+    return asked.finish_reason == "eos" and len(asked.generated) == 1
