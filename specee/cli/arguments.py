@@ -121,6 +121,11 @@ def _add_fit(commands: Any) -> None:
         help="a speculator file whose drafter is kept: only the rest is fitted (try --tokens 60000)",
     )  # fmt: skip
     command.add_argument(
+        "--warm-start", type=Path, nargs="?", const=True, metavar="FILE",
+        help="a speculator file whose drafter is trained on, for the same draft vocabulary, with texts of "
+        "another --seed or your --corpus; without a name, the one that comes with the package",
+    )  # fmt: skip
+    command.add_argument(
         "--import", type=Path, dest="imported", metavar="DIR",
         help="fit nothing: make the file of a published EAGLE head in a local folder",
     )  # fmt: skip

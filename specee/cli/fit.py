@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from specee.fitting.adapter_report import LayerReport
     from specee.fitting.plan import Report
 
-_FOR_FITS = ("corpus", "base", "minutes", "memory", "plot", "work")  # None unless they are given
+_FOR_FITS = (
+    "corpus",
+    "base",
+    "warm_start",
+    "minutes",
+    "memory",
+    "plot",
+    "work",
+)  # None unless they are given
 _PERIOD = 10.0  # seconds between lines about the same stage
 
 
@@ -45,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
             corpus=options.corpus,
             snapshots=options.snapshots,
             base=options.base,
+            warm_start=options.warm_start,
             generations=options.generations,
             minutes=options.minutes,
             memory=options.memory,
@@ -65,8 +74,9 @@ def _check_import(options: argparse.Namespace) -> None:
     """Raise ConfigurationError for options that say how to fit, where nothing is fitted."""
     for name in _FOR_FITS:
         if (given := getattr(options, name)) is not None:
+            option = f"--{name.replace('_', '-')}"
             raise ConfigurationError(
-                f"--{name} {given} with --import {options.imported}: nothing is fitted, so it does nothing; "
+                f"{option} {given} with --import {options.imported}: nothing is fitted, so it does nothing; "
                 f"leave it out, or import first and then fit with --base {options.output}"
             )
 

@@ -11,26 +11,33 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from specee.fitting import batches
+from specee.fitting import batches, kept_arrays
 from specee.fitting.corpus import Text
 from specee.fitting.drafter import Drafter, Shape
 from specee.fitting.frozen import Frozen
 from specee.fitting.judging import layers_wanted
-from specee.fitting.plan import Run
+from specee.fitting.plan import Plan, Run
 from specee.fitting.states import StoredStates
 from specee.fitting.training import Settings, Training
 
 _SAVE_EVERY = 50  # batches
+_AGAIN = 0.5  # of the learning rate, for a block that has been trained before
 _NOISE = 0.1  # of what a matrix would begin with by chance, beside the identity
 
 
 def fit_block(
-    run: Run, frozen: Frozen, vocabulary: Tensor, texts: Seq[Text], seen: Callable[[Training], None]
+    run: Run,
+    frozen: Frozen,
+    vocabulary: Tensor,
+    texts: Seq[Text],
+    seen: Callable[[Training], None],
+    start: Drafter | None = None,
 ) -> Training:
-    """A block that drafts ids of ``vocabulary``, begun with the model's last layer.
+    """A block that drafts ids of ``vocabulary``, begun with ``start``, or with the model's last layer.
 
-    Goes on with what is in the work folder; ``seen`` is called at the beginning and after every batch.
-    Raises CheckpointError, OSError.
+    One that has been trained before is unrolled at once, and learns at half the rate at most. Goes on with
+    what is in the work folder; ``seen`` is called at the beginning and after every batch. Raises
+    CheckpointError, OSError.
     """
     plan, layers = run.plan, run.layers
     torch.manual_seed(plan.seed)
@@ -47,12 +54,13 @@ def fit_block(
     ]
     pace = run.timetable.begin("drafter")
     training = Training(
-        begun(frozen, layers),
+        start or begun(frozen, layers),
         frozen,
         vocabulary,
         len(order),
-        Settings(plan.steps, learning_rate=plan.learning_rate),
-        f"layers {layers}, {len(vocabulary)} tokens, {len(order)} batches {_digest(order, texts)}",
+        _settings(plan, first=start is None),
+        f"{_mark(start)}layers {layers}, {len(vocabulary)} tokens, {len(order)} batches "
+        f"{_digest(order, texts)}",
         pace,
     )
     path = _path(run)
@@ -72,6 +80,19 @@ def fit_block(
     pace.close(training.done, training.batches)
     states.remove()
     return training
+
+
+def _settings(plan: Plan, *, first: bool) -> Settings:
+    if first:
+        return Settings(plan.steps, learning_rate=plan.learning_rate)
+    return Settings(plan.steps, later=0.0, learning_rate=_AGAIN * plan.learning_rate)
+
+
+def _mark(start: Drafter | None) -> str:
+    """What tells a training that goes on from a block from one that goes on from another."""
+    if start is None:
+        return ""
+    return f"from {kept_arrays.mark((), [array for _, array in start.parts().arrays()])}, "
 
 
 def _path(run: Run) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from specee._version import __version__
 from specee.errors import BackendUnavailableError, ConfigurationError
@@ -13,7 +13,7 @@ from specee.fitting.limits import bytes_of
 from specee.fitting.plot import check_plot, write_plot
 from specee.model import Model
 from specee.models.default_model import cache_folder
-from specee.models.packaged import shape_of
+from specee.models.packaged import packaged_file, shape_of
 from specee.models.speculator import Speculator, fingerprint, write_speculator
 from specee.whole_file import check_possible
 
@@ -31,6 +31,7 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
     corpus: str | os.PathLike[str] | None = None,
     snapshots: int = 0,
     base: str | os.PathLike[str] | None = None,
+    warm_start: str | os.PathLike[str] | Literal[True] | None = None,
     generations: int = 200,
     minutes: float | None = None,
     memory: int | str | None = None,
@@ -46,7 +47,9 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
     most so many of its. ``epochs``: times that each is trained on. ``seed``: of texts and training.
     ``snapshots``: files left beside ``output`` after a half of the training, a fourth, and so on. ``base``: a
     speculator file of the model whose vocabulary and block are kept, so that only the rest is fitted (60,000
-    ``tokens`` are plenty for it). ``generations``: that approximate decoding by the predictors is calibrated
+    ``tokens`` are plenty for it). ``warm_start``: one whose block is trained on, on texts of another ``seed``
+    or of a corpus, for the same vocabulary; the rest is fitted anew (True: the package's own file for the
+    model). ``generations``: that approximate decoding by the predictors is calibrated
     on (:mod:`specee.policies.risk`), 0 for none.
 
     ``minutes``: of wall time for all of it, shared out among the stages; each does what there is time for,
@@ -78,8 +81,9 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
         seed,
         epochs,
         snapshots=snapshots,
-        corpus=None if corpus is None else os.fspath(corpus),
-        base=None if base is None else os.fspath(base),
+        corpus=_path(corpus),
+        base=_path(base),
+        warm_start=_packaged(model) if warm_start is True else _path(warm_start),
         generations=generations,
         minutes=minutes,
         memory=None if memory is None else bytes_of(memory),
@@ -117,6 +121,20 @@ def import_eagle(model: Model, folder: str | os.PathLike[str], output: str | os.
         "fit": json.dumps({"imported": Path(folder).name, "specee": __version__}),
     }
     write_speculator(path, Speculator(drafter=parts), mark, notes)
+
+
+def _path(name: str | os.PathLike[str] | None) -> str | None:
+    return None if name is None else os.fspath(name)
+
+
+def _packaged(model: Model) -> str:
+    path = packaged_file(model.checkpoint)
+    if path is None:
+        raise ConfigurationError(
+            "warm_start=True: no speculator file for this model comes with the package; name one, or fit one "
+            "without a warm start"
+        )
+    return os.fspath(path)
 
 
 def _check_output(path: Path) -> None:

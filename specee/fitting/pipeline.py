@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 from specee._version import __version__
-from specee.errors import ConfigurationError
 from specee.fitting import kept_arrays, vocabulary
 from specee.fitting.adapter_report import LayerReport
 from specee.fitting.adapters import fit_adapters
@@ -30,6 +29,7 @@ from specee.fitting.exit_report import ExitReport
 from specee.fitting.exits import calibrate, check_calibration, fit_exits
 from specee.fitting.frozen import Frozen, read_frozen
 from specee.fitting.gather import draft_vocabulary, gather_texts, written
+from specee.fitting.given import Given, read_given
 from specee.fitting.judging import Judge
 from specee.fitting.limits import Footprint, within
 from specee.fitting.plan import Plan, Report, Run, Tell
@@ -38,7 +38,14 @@ from specee.fitting.training import Training
 from specee.fitting.vocabulary import Vocabulary
 from specee.model import Model
 from specee.models.packaged import shape_of
-from specee.models.speculator import Adapter, Speculator, fingerprint, read_speculator, write_speculator
+from specee.models.speculator import (
+    Adapter,
+    Ints,
+    Speculator,
+    fingerprint,
+    read_speculator,
+    write_speculator,
+)
 from specee.types import ModelConfig
 
 _STEPS = 3  # of a chain that the report looks at
@@ -77,8 +84,10 @@ def fit(
     OSError.
     """
     mark = fingerprint(model.config, model.checkpoint.norms())
-    base = None if plan.base is None else read_speculator(Path(plan.base), model.config, mark)
-    limits = within(_footprint(model.config, plan, base), plan.memory, plan.batch_tokens)
+    given = read_given(model, plan, mark)
+    if given is not None and plan.warm_start is not None:
+        plan = replace(plan, layers=given.block.layers)
+    limits = within(_footprint(model.config, plan, given), plan.memory, plan.batch_tokens)
     own = f"{mark[:16]}-{model.backend.weights}-{model.kv_dtype or 'default'}"
     seconds = None if plan.minutes is None else 60 * plan.minutes
     timetable = Timetable(seconds, work / own / f"timetable-{_digest(plan)}.json", clock)
@@ -86,7 +95,7 @@ def fit(
     check_calibration(run)
     texts = Texts(*gather_texts(run))
     frozen = read_frozen(model.checkpoint, model.backend.weights)
-    block = _trained(run, mark, output, texts, frozen) if base is None else _taken(run, base, texts)
+    block = _block(run, mark, output, texts, frozen, given)
     ids = torch.from_numpy(block.vocabulary.ids)
     judge = Judge(model.backend, frozen, texts.held_out, model.kv_dtype)
     agreement = _agreement(run, judge, block, texts.held_out)
@@ -94,8 +103,7 @@ def fit(
     layers: tuple[LayerReport, ...] = ()
     if plan.adapter_samples and model.config.num_layers > 1:
         adapters, layers = fit_adapters(run, frozen, ids, *texts)
-    kept = None if base is not None and base.vocabulary is None else block.vocabulary.ids
-    speculator = Speculator(kept, adapters, block.drafter.parts())
+    speculator = Speculator(_kept(given, block.vocabulary), adapters, block.drafter.parts())
     exits: ExitReport | None = None
     if plan.exit_samples and model.config.num_layers > 1 and len(ids) >= plan.candidates:
         fitted = fit_exits(run, frozen, block.drafter, ids, texts.fitted)
@@ -117,45 +125,68 @@ def fit(
         cut_short=timetable.cut_short(),
         seconds=timetable.spent(),
     )
-    trained = _trained_tokens(report, plan) if base is None else 0
-    _write(run, mark, output, speculator, {"trained": trained, "report": asdict(report)})
+    trained = 0 if plan.base is not None else _trained_tokens(report, plan)
+    _write(run, mark, output, speculator, _notes(given, trained, report=asdict(report)))
     return report
 
 
-def _footprint(config: ModelConfig, plan: Plan, base: Speculator | None) -> Footprint:
-    """With the draft vocabulary of ``base``: it may have more ids than are chosen here."""
+def _footprint(config: ModelConfig, plan: Plan, given: Given | None) -> Footprint:
+    """With the draft vocabulary of a file: it may have more ids than are chosen here."""
     words: int | None = None
-    if base is not None:
-        words = config.vocab_size if base.vocabulary is None else len(base.vocabulary)
+    if given is not None:
+        words = config.vocab_size if given.vocabulary is None else len(given.vocabulary)
     return Footprint(config, len(plan.layers_of(config.num_layers)), plan.steps, words)
 
 
-def _trained(run: Run, mark: str, output: Path, texts: Texts, frozen: Frozen) -> Block:
-    """A block of its own, with snapshots on the way."""
+def _block(run: Run, mark: str, output: Path, texts: Texts, frozen: Frozen, given: Given | None) -> Block:
+    """A file's as it is, or trained on; or one of its own."""
+    if given is None:
+        return _trained(run, mark, output, texts, frozen, draft_vocabulary(run, *texts))
+    config = run.model.config
+    ids = np.arange(config.vocab_size) if given.vocabulary is None else given.vocabulary
+    chosen = vocabulary.of_ids(ids, vocabulary.counted(texts.held_out, config.vocab_size))
+    if run.plan.warm_start is not None:
+        return _trained(run, mark, output, texts, frozen, chosen, given)
+    return Block(Drafter.of(given.block, config), chosen, [], [])
+
+
+def _trained(
+    run: Run,
+    mark: str,
+    output: Path,
+    texts: Texts,
+    frozen: Frozen,
+    chosen: Vocabulary,
+    given: Given | None = None,
+) -> Block:
+    """With snapshots on the way."""
     plan = run.plan
-    chosen = draft_vocabulary(run, texts.fitted, texts.held_out)
     tokens = written(texts.fitted)
 
     def snapshot(training: Training) -> None:
         for index in range(1, plan.snapshots + 1):
             if training.done == training.batches >> index:
                 trained = tokens * plan.epochs * training.done // training.batches
-                beside = output.with_name(f"{output.stem}-{trained}{output.suffix}")
-                speculator = Speculator(chosen.ids, {}, training.drafter.parts())
-                _write(run, mark, beside, speculator, {"trained": trained})
+                notes = _notes(given, trained)
+                beside = output.with_name(f"{output.stem}-{notes['trained']}{output.suffix}")
+                speculator = Speculator(_kept(given, chosen), {}, training.drafter.parts())
+                _write(run, mark, beside, speculator, notes)
 
-    training = fit_block(run, frozen, torch.from_numpy(chosen.ids), texts.fitted, snapshot)
+    start = None if given is None else Drafter.of(given.block, run.model.config)
+    training = fit_block(run, frozen, torch.from_numpy(chosen.ids), texts.fitted, snapshot, start)
     return Block(training.drafter, chosen, training.losses, _thinned(training.history))
 
 
-def _taken(run: Run, base: Speculator, texts: Texts) -> Block:
-    """That of a file. Raises ConfigurationError for one that has none."""
-    config = run.model.config
-    if base.drafter is None:
-        raise ConfigurationError(f"base {run.plan.base}: it has no drafter block to go on from; fit one")
-    ids = np.arange(config.vocab_size) if base.vocabulary is None else base.vocabulary
-    unseen = vocabulary.counted(texts.held_out, config.vocab_size)
-    return Block(Drafter.of(base.drafter, config), vocabulary.of_ids(ids, unseen), [], [])
+def _kept(given: Given | None, chosen: Vocabulary) -> Ints | None:
+    """What a file says of its vocabulary: None is all tokens."""
+    return None if given is not None and given.vocabulary is None else chosen.ids
+
+
+def _notes(given: Given | None, trained: int, **more: object) -> dict[str, object]:
+    """``trained``: tokens in this run; the file's own come on top."""
+    if given is None:
+        return {"trained": trained, **more}
+    return {"trained": given.trained + trained, "before": given.notes, **more}
 
 
 def _agreement(run: Run, judge: Judge, block: Block, held_out: Seq[Text]) -> list[float]:

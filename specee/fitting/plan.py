@@ -27,7 +27,8 @@ class Plan:
     reads, None for two fifths, two thirds and all of the model; ``steps`` unrolled in training;
     ``batch_tokens`` of a batch at most, padding included. ``snapshots``: files that are left on the way,
     after a half of the training, a fourth, and so on. ``base``: a speculator file whose vocabulary and
-    drafter are taken as they are. Adapters of exit layers learn from ``adapter_samples`` positions (none at
+    drafter are taken as they are; ``warm_start``: one whose drafter, with its layers, is trained on, for its
+    vocabulary. Adapters of exit layers learn from ``adapter_samples`` positions (none at
     all for 0), each of which comes ``epochs`` times at most. Exit predictors of ``candidates`` learn from
     ``exit_samples`` positions, each ``exit_epochs`` times (none at all for 0), and are calibrated on
     ``generations`` of ``generation_tokens`` (not for 0). ``minutes`` bounds the time of all stages together
@@ -44,6 +45,7 @@ class Plan:
     snapshots: int = 0
     corpus: str | None = None
     base: str | None = None
+    warm_start: str | None = None
     candidates: int = 4
     adapter_samples: int = 65_536
     exit_samples: int = 16_384
@@ -71,6 +73,11 @@ class Plan:
                 raise ConfigurationError(f"{name}={number}: allowed is {least} or more")
         if self.minutes is not None and not 0 < self.minutes < math.inf:
             raise ConfigurationError(f"minutes={self.minutes}: allowed are numbers over 0")
+        if self.base is not None and self.warm_start is not None:
+            raise ConfigurationError(
+                f"base={self.base} and warm_start={self.warm_start}: a drafter is kept as it is, or trained "
+                "on; give one of them"
+            )
 
     def layers_of(self, depth: int) -> tuple[int, ...]:
         """Those that the drafter reads: an early, a late and the last one, as EAGLE-3 has it."""
@@ -82,7 +89,7 @@ class Plan:
         return {**asdict(self), **files}
 
     def _files(self) -> dict[str, str | None]:
-        return {"corpus": self.corpus, "base": self.base}
+        return {"corpus": self.corpus, "base": self.base, "warm_start": self.warm_start}
 
 
 @dataclass(frozen=True)

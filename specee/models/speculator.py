@@ -140,6 +140,14 @@ def read_speculator(path: Path, config: ModelConfig, fingerprint: str) -> Specul
     return _Contents(path, tensors, metadata, config).speculator()
 
 
+def read_notes(path: Path) -> Mapping[str, str]:
+    """Metadata of a file that :func:`read_speculator` reads."""
+    import safetensors
+
+    with safetensors.safe_open(path, framework="numpy") as file:
+        return file.metadata() or {}
+
+
 def _checked_tensors(path: Path, fingerprint: str) -> tuple[dict[str, Any], Mapping[str, str]]:
     """dtype, shape and data of each tensor, by name, of a file whose metadata are right; and those."""
     import safetensors
