@@ -1,4 +1,4 @@
-"""Milliseconds of decode rounds on this machine's device: graphs, kernel by kernel, and the backend's steps.
+"""Milliseconds of decode rounds on this machine's device: graphs, kernel by kernel, and the backend's.
 
     python -m bench.cuda_rounds [--save NAME] [--out FILE]
 
@@ -38,7 +38,7 @@ LLAMA = ModelConfig(
     windows=(0,) * 16,
     tied_head=True,
 )
-REPEATS, WARM = 30, 5
+REPEATS, WARM, TURNS = 30, 5, 8
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,8 @@ def run(setting: Setting) -> dict[str, Any]:
 
     from specee.backends.cuda import CudaBackend
     from specee.backends.cuda_round import CudaRound, ModelRound, Shape
+    from specee.backends.protocol import RoundCall
+    from specee.types import Sampling
 
     config, means = setting.config, setting.means
     backend = CudaBackend(
@@ -94,6 +96,7 @@ def run(setting: Setting) -> dict[str, Any]:
         device=setting.device,
         given=random_weights(setting),
         launcher=means.launcher,
+        means=means,
     )
     layers = range(config.num_layers)
     found: dict[str, Any] = {}
@@ -109,7 +112,19 @@ def run(setting: Setting) -> dict[str, Any]:
             for one in own:
                 one.rollback(1)
 
+        def decode(own: Any = own) -> None:
+            for one in own:
+                one.append([1])
+            calls = [RoundCall(one, Sampling(), (), 2 * TURNS) for one in own]
+            backend.run_rounds(calls, turns=TURNS)
+            for one in own:
+                one.rollback(TURNS + 1)
+
         found[f"steps, {sequences} sequences"] = milliseconds(step, setting)
+        decode()  # a round is recorded when it comes again
+        each = milliseconds(decode, setting)
+        name = f"backend's rounds, {sequences} sequences"
+        found[name] = {which: taken / TURNS for which, taken in each.items()}
         for drafts, running in ((0, layers), (0, layers[::2]), (3, layers)):
             shape = Shape(drafts, max(1, config.num_layers // 4) if drafts else None)
             plans = [SequencePlan(1, setting.before, drafts)] * sequences

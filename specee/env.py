@@ -5,6 +5,7 @@ SPECEE_NUM_THREADS     threads of the native engine (default: physical cores the
 SPECEE_BACKEND         ``reference``, ``cpu`` or ``cuda``: the backend of every load that names none;
                        it has to run on the load's device, so ``cuda`` needs ``device="cuda"`` too
 SPECEE_FORCE_ISA       instruction set of the native engine; unsupported values raise
+SPECEE_CUDA_GRAPHS     ``0``: kernels of the CUDA backend are launched one by one, never as a graph
 SPECEE_CACHE           folder for the default model (read by :mod:`specee.models.default_model`)
 =====================  ==========================================================================
 
@@ -63,6 +64,14 @@ def backend() -> str | None:
 def force_isa() -> str:
     """SPECEE_FORCE_ISA, or "" when unset. The native module checks the name, as it knows the machine."""
     return _read("SPECEE_FORCE_ISA") or ""
+
+
+def cuda_graphs() -> bool:
+    """Whether rounds may be graphs: SPECEE_CUDA_GRAPHS, or True when unset. Raises ConfigurationError."""
+    text = _read("SPECEE_CUDA_GRAPHS")
+    if text not in (None, "0", "1"):
+        raise ConfigurationError(f"SPECEE_CUDA_GRAPHS={text!r}: allowed are 0 and 1")
+    return text != "0"
 
 
 def physical_cores() -> int:

@@ -117,6 +117,8 @@ extern "C" __global__ void __launch_bounds__(kDecideThreads)
     const SequencePlan& wanted = plan->sequence[thread];
     SequenceResult& own = result->sequence[thread];
     if (own.drafting != 0 && drafts[thread] >= 0) {
+      own.drafts[own.drafted] = drafts[thread];
+      own.confidences[own.drafted] = confidences[thread];
       newest[thread] = thread * each + ++own.drafted;
       tokens[newest[thread]] = drafts[thread];
     }

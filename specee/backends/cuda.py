@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from specee.backends.cuda_draft import CudaDraftHead, DraftHeadMaker
+from specee.backends.cuda_graph_rounds import GraphRounds, Parts, means_on
 from specee.backends.cuda_head import CudaHead
 from specee.backends.cuda_layers import CudaLayers, Placed
 from specee.backends.cuda_memory import Free, check_room, free_on
@@ -17,10 +18,11 @@ from specee.backends.cuda_weights import CudaWeights, bytes_of, check_model, qua
 from specee.backends.cuda_workspace import Workspace
 from specee.backends.drafter_verbs import DrafterVerbs
 from specee.backends.head_verbs import Draw, kept_tokens, own_head
-from specee.backends.protocol import DraftFormat, DraftHead, Floats, Ints, Work
+from specee.backends.protocol import DraftFormat, DraftHead, Floats, Ints, RoundCall, RoundTurn, Work
 from specee.backends.reference_drafter import ReferenceDrafter
 from specee.backends.reference_sequence import ReferenceSequence, with_ancestors
 from specee.cuda import choose
+from specee.cuda.graph import Means
 from specee.cuda.launcher import Launcher
 from specee.cuda.tiles import MAX_LINEAR_ROWS
 from specee.errors import CapacityError, ConfigurationError, RowError
@@ -41,14 +43,14 @@ class CudaBackend(DrafterVerbs):
     stream is fp32 (docs/numerics.md). Drafter blocks are torch's, a row at a time.
 
     ``given``: tensors of the table that are there already, used in place where kernels can read them; then
-    ``slabs`` has the others. ``launcher`` and ``free``, bytes that the device has left, are found out unless
-    they are given. Raises BackendUnavailableError, ConfigurationError for weights and shapes without kernels,
-    CheckpointError, OutOfMemoryError.
+    ``slabs`` has the others. ``launcher``, ``free``, bytes that the device has left, and ``means``, how whole
+    rounds become one launch, are found out unless they are given. Raises BackendUnavailableError,
+    ConfigurationError for weights and shapes without kernels, CheckpointError, OutOfMemoryError.
     """
 
     name = "cuda"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is found out, tests give
         self,
         config: ModelConfig,
         slabs: Iterable[Slab],
@@ -59,6 +61,7 @@ class CudaBackend(DrafterVerbs):
         given: Mapping[Key, Tensor] | None = None,
         launcher: Launcher | None = None,
         free: Free | None = None,
+        means: Means | None = None,
     ) -> None:
         check_model(config, weights)
         self.config, self.weights = config, weights
@@ -79,6 +82,9 @@ class CudaBackend(DrafterVerbs):
         self._workspace.fit(1)
         parts = (config, self._table, self._workspace, self._launcher, self._device)
         self._layers, self._head = CudaLayers(*parts), CudaHead(*parts)
+        means = means_on(self._device, self._launcher) if means is None else means
+        rounds = Parts(config, self._table, self._layers, self._workspace, self._free, self._device)
+        self._rounds = GraphRounds(rounds, means)
         head = self._table.matrix(*self._table.head_key)
         self._draft_heads = DraftHeadMaker(config, head, self._workspace, self._device)
 
@@ -86,6 +92,16 @@ class CudaBackend(DrafterVerbs):
     def weight_bytes(self) -> int:
         """Bytes of the weights that a decoding step reads."""
         return self._table.weight_bytes
+
+    @property
+    def graphs_missing(self) -> str | None:
+        """Why rounds are not one launch each, None where they are as far as they can be."""
+        return self._rounds.reason
+
+    @torch.no_grad()
+    def _whole_round(self, calls: Seq[RoundCall]) -> RoundTurn | None:
+        with self._lock:
+            return self._rounds.turn(calls)
 
     def sequence(
         self, capacity: int, kv_dtype: KVDtype | None = None, *, poison: bool = False

@@ -24,7 +24,7 @@ from specee.cuda.tiles import MAX_LINEAR_ROWS, vocab_splits
 from specee.errors import NumericalError
 from specee.types import ModelConfig, Sampling
 
-_WORD = (1 << 64) - 1  # what noise takes of a seed
+WORD = (1 << 64) - 1  # what noise takes of a seed
 
 
 class CudaHead:
@@ -117,7 +117,7 @@ class CudaHead:
     def _chosen(self, logits: Tensor, draws: Seq[Draw] | None) -> Tensor:
         """The token of each row, (rows,) int32 on the device; from the host where there are filters."""
         count = len(logits)
-        own = [] if draws is None else [at for at, draw in enumerate(draws) if not _plain(draw.sampling)]
+        own = [] if draws is None else [at for at, draw in enumerate(draws) if not is_plain(draw.sampling)]
         chosen: Tensor = self._accepted.targets[:count]
         if len(own) < count:
             self._draw(logits, draws)
@@ -145,7 +145,7 @@ class CudaHead:
             return self._greedy[count]
         return Draws(
             torch.tensor([d.sampling.temperature for d in draws], dtype=torch.float64, device=self._device),
-            torch.from_numpy(np.array([d.sampling.seed & _WORD for d in draws], np.uint64).view(np.int64)).to(
+            torch.from_numpy(np.array([d.sampling.seed & WORD for d in draws], np.uint64).view(np.int64)).to(
                 self._device
             ),
             torch.tensor([d.position for d in draws], dtype=torch.int64, device=self._device),
@@ -162,7 +162,7 @@ def _checked(tokens: Ints) -> Ints:
     return tokens
 
 
-def _plain(sampling: Sampling) -> bool:
+def is_plain(sampling: Sampling) -> bool:
     """Whether the token depends on logits, temperature and noise alone."""
     return sampling.repetition_penalty == 1 and (
         sampling.temperature == 0 or (sampling.top_k == 0 and sampling.top_p >= 1 and sampling.min_p == 0)

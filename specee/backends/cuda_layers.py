@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from copy import copy
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -36,10 +36,22 @@ class Placed(NamedTuple):
     row: Row
 
 
+class Caches(Protocol):
+    """Keys and values of a sequence, (layers, capacity, kv_heads, head_dim) each."""
+
+    @property
+    def keys(self) -> Tensor:
+        """After rotation."""
+
+    @property
+    def values(self) -> Tensor:
+        """As they are projected."""
+
+
 class Run(NamedTuple):
     """Neighbouring rows of one sequence: attention and cache are each sequence's own."""
 
-    sequence: ReferenceSequence
+    sequence: Caches
     span: Span
 
 

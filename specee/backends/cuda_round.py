@@ -54,6 +54,15 @@ class Shape:
     exits: ExitParts | None = None
 
 
+@dataclass(frozen=True)
+class Storage:
+    """The cache of a sequence, and how many positions it has: a round lives no longer than the sequence."""
+
+    keys: Tensor
+    values: Tensor
+    capacity: int
+
+
 class ModelRound:
     """Arrays of a round, and what a model does in it.
 
@@ -73,7 +82,7 @@ class ModelRound:
     ) -> None:
         _check(config, sequences, shape)
         self._config, self._layers, self._shape, self._device = config, layers, shape, device
-        self.sequences = tuple(sequences)
+        self.sequences = [Storage(one.keys, one.values, one.capacity) for one in sequences]
         self.each = each = shape.drafts + 1
         count = len(sequences)
         rows = count * each
@@ -81,13 +90,12 @@ class ModelRound:
         self._matrix = matrix
         quantised = not isinstance(table.matrix("q", 0), Tensor)
         workspace = Workspace(config, device, quantised=quantised)
-        workspace.fit(max(sequence.capacity for sequence in sequences))
+        workspace.fit(max(one.capacity for one in self.sequences))
         self._rows, self._newest = workspace.span(0, rows), workspace.span(rows, rows + count)
         self._tails = workspace.tails(MAX_LINEAR_ROWS, 1)  # chains have none
-        self._runs = [Run(own, workspace.span(i * each, i * each + each)) for i, own in enumerate(sequences)]
-        self._newest_runs = [
-            Run(own, workspace.span(rows + i, rows + i + 1)) for i, own in enumerate(sequences)
-        ]
+        own = list(enumerate(self.sequences))
+        self._runs = [Run(one, workspace.span(i * each, i * each + each)) for i, one in own]
+        self._newest_runs = [Run(one, workspace.span(rows + i, rows + i + 1)) for i, one in own]
         self._normed = workspace.inputs(config.hidden_size, quantised=not isinstance(matrix, Tensor))
         self._logits = torch.empty(rows, config.vocab_size, device=device)
         self.state = self._state(count, rows)

@@ -136,7 +136,12 @@ class CudaWeights:
     def weight_bytes(self) -> int:
         """Bytes of all tensors that a decoding step reads: all but an embedding with a head of its own."""
         read = [key for key in self._shapes if key[0] != "embed" or self.head_key == key]
-        return sum(_bytes(self.packed[k] if k in self.packed else self.tensors[k]) for k in read)
+        return sum(_bytes(self.matrix(*key)) for key in read)
+
+    @property
+    def head_bytes(self) -> int:
+        """Bytes of the output matrix."""
+        return _bytes(self.matrix(*self.head_key))
 
 
 def quantises(config: ModelConfig, formats: Mapping[Key, str]) -> bool:

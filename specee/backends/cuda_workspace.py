@@ -73,8 +73,13 @@ class Workspace:
 
     def bytes_for(self, capacity: int) -> int:
         """Bytes that :meth:`fit` would ask for, while it still holds what there is; 0 if it is enough."""
-        if capacity <= self.positions:
-            return 0
+        return 0 if capacity <= self.positions else self._bytes(capacity)
+
+    def bytes_of_another(self, capacity: int) -> int:
+        """Bytes of a workspace like this for sequences with that many positions, at most."""
+        return self.fixed_bytes + self._bytes(capacity)
+
+    def _bytes(self, capacity: int) -> int:
         config, splits = self._config, attention_splits(_padded(capacity))
         numbers = config.num_heads * splits * (config.head_dim + 2)
         return 4 * MAX_LINEAR_ROWS * (numbers + 2 * _padded(capacity))

@@ -64,7 +64,11 @@ class DrafterVerbs(HeadVerbs):
     ) -> list[RoundTurn]:
         """Drafts, verification and what stays, one after the other. Raises RowError, CapacityError."""
         self._named([(call.sequence, ()) for call in calls])
-        return run_rounds(self, calls, drafter, head, turns, exits)
+        return run_rounds(self, calls, drafter, head, turns, exits, self._whole_round)
+
+    def _whole_round(self, calls: Seq[RoundCall]) -> RoundTurn | None:
+        """A turn in one piece, None where there is no such way."""
+        return None
 
     def copies(self, longest: int, shortest: int) -> CopiedText:
         """N-grams of a text. Raises RowError."""

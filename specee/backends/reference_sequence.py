@@ -254,6 +254,18 @@ class ReferenceSequence:
         self._live = {}
         self._clean()
 
+    def complete(self, drafts: Seq[int]) -> list[int]:
+        """The newest position and ``drafts``, which are text behind it now, have been through all layers.
+
+        Their keys and values are in the cache already, at the slots that they get, which are returned for
+        ``drafts``; nobody has kept their states. Raises RowError, CapacityError.
+        """
+        slots = list(self.append(drafts))
+        for row in self._committed[self.length - len(drafts) - 1 :]:
+            row.done = self.config.num_layers
+        self.name(())
+        return slots
+
     def kv(self, layer: int, slots: Seq[int]) -> tuple[Floats, Floats]:
         """Keys and values of ``slots`` at ``layer``: (slots, kv_heads, head_dim) fp32. Raises RowError."""
         if not 0 <= layer < self.config.num_layers:

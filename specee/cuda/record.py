@@ -35,7 +35,8 @@ ROUND_PLAN = np.dtype(
 SEQUENCE_RESULT = np.dtype(
     [
         *((name, "<i4") for name in ("exit_layer", "drafted", "accepted", "drafting", "count", "unused")),
-        ("tokens", "<i4", (ROUND_TOKENS,)),
+        *((name, "<i4", (ROUND_TOKENS,)) for name in ("tokens", "drafts")),
+        ("confidences", "<f4", (ROUND_TOKENS,)),
     ]
 )
 ROUND_RESULT = np.dtype(
@@ -66,13 +67,20 @@ class SequenceOutcome:
     """What a round did for a sequence.
 
     ``tokens``: accepted drafts and the one after them, or what it left with; a token below 0 is none
-    (:mod:`specee.cuda.acceptance`). ``exit_layer``: layers done when it left, or None.
+    (:mod:`specee.cuda.acceptance`). ``exit_layer``: layers done when it left, or None. ``drafts`` that were
+    made, with their ``confidences``, and how many of them were ``accepted``.
     """
 
     tokens: tuple[int, ...]
     exit_layer: int | None
-    drafted: int
+    drafts: tuple[int, ...]
+    confidences: tuple[float, ...]
     accepted: int
+
+    @property
+    def drafted(self) -> int:
+        """How many drafts were made."""
+        return len(self.drafts)
 
 
 def encode(layers: Iterable[int], checked: Iterable[int], sequences: Seq[SequencePlan]) -> bytes:
@@ -101,8 +109,14 @@ def decode(data: bytes, sequences: int) -> tuple[int, tuple[SequenceOutcome, ...
 
 def _outcome(one: Any) -> SequenceOutcome:
     left = int(one["exit_layer"])
-    tokens = tuple(int(token) for token in one["tokens"][: one["count"]])
-    return SequenceOutcome(tokens, left if left >= 0 else None, int(one["drafted"]), int(one["accepted"]))
+    drafted = int(one["drafted"])
+    return SequenceOutcome(
+        tuple(one["tokens"][: one["count"]].tolist()),
+        left if left >= 0 else None,
+        tuple(one["drafts"][:drafted].tolist()),
+        tuple(one["confidences"][:drafted].tolist()),
+        int(one["accepted"]),
+    )
 
 
 def _mask(what: str, layers: Iterable[int]) -> npt.NDArray[np.uint64]:

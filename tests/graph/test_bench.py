@@ -18,11 +18,13 @@ def test_every_case_runs(fake: FakeDriver) -> None:
     means = Means(launcher, launcher.function, fake.path)
     setting = cuda_rounds.Setting(SHAPES["tiles-short"], "cpu", means, before=3, repeats=1, warm=0)
     found = cuda_rounds.run(setting)
-    assert len(found) == 2 * (1 + 3 * 2)
-    for how in ("steps", "graph", "launches"):
+    assert len(found) == 2 * (2 + 3 * 2)
+    for how in ("steps", "backend", "graph", "launches"):
         assert [name for name in found if name.startswith(how)]
     assert all(line["min"] <= line["median"] <= line["max"] for line in found.values())
-    assert fake.log().count("cuGraphLaunch 0") == 2 * 3
+    # The first of the backend's rounds is taken step by step.
+    turns = cuda_rounds.TURNS
+    assert fake.log().count("cuGraphLaunch 0") == 2 * (3 + turns - 1 + turns)
 
 
 def test_without_a_device_it_says_why(

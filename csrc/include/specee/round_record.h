@@ -36,6 +36,8 @@ struct SequenceResult {
   int32_t count;       // tokens of the round
   int32_t unused;
   int32_t tokens[kRoundTokens];
+  int32_t drafts[kRoundTokens];  // kept or not
+  float confidences[kRoundTokens];
 };
 
 struct RoundResult {
@@ -43,7 +45,7 @@ struct RoundResult {
   SequenceResult sequence[kRoundSequences];
 };
 
-static_assert(sizeof(SequencePlan) == 40 && sizeof(SequenceResult) == 24 + 4 * kRoundTokens, "no padding");
+static_assert(sizeof(SequencePlan) == 40 && sizeof(SequenceResult) == 24 + 12 * kRoundTokens, "no padding");
 static_assert(sizeof(RoundPlan) == 16 * kLayerWords + 8 + 40 * kRoundSequences, "no padding");
 static_assert(sizeof(RoundResult) == 8 + sizeof(SequenceResult) * kRoundSequences, "no padding");
 

@@ -1,0 +1,221 @@
+"""Rounds of the CUDA backend in one launch each, where a graph of the driver can do what is asked for.
+
+That is plain decoding, and chains of drafts from one exit layer behind greedy texts (Elhoushi et al.,
+"LayerSkip", ACL 2024): everything that has no say of the host between its first kernel and its last. A graph
+is recorded for sequences that come again; whatever else there is to do goes step by step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence as Seq
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+
+from specee import env
+from specee.backends.calls import LayerChainCall, RoundCall, RoundText, RoundTurn
+from specee.backends.cuda_head import WORD, is_plain
+from specee.backends.cuda_kept import OfSequences
+from specee.backends.cuda_layers import CudaLayers
+from specee.backends.cuda_memory import Free, check_room
+from specee.backends.cuda_round import CudaRound, ModelRound, Shape
+from specee.backends.cuda_weights import CudaWeights
+from specee.backends.cuda_workspace import Workspace
+from specee.backends.reference_sequence import ReferenceSequence
+from specee.cuda.graph import Means
+from specee.cuda.launcher import Launcher
+from specee.cuda.record import SequenceOutcome, SequencePlan
+from specee.cuda.tiles import MAX_LINEAR_ROWS
+from specee.errors import NumericalError, SpeceeError
+from specee.types import ModelConfig
+
+MOST = 4  # rounds that are kept: each has arrays of its own
+_DRAFTS = (0, 1, 2, 4, 8, 15)  # that rounds have room for
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What rounds are made of; not the backend itself, which would keep itself alive by them."""
+
+    config: ModelConfig
+    table: CudaWeights
+    layers: CudaLayers
+    workspace: Workspace
+    free: Free
+    device: torch.device
+
+    def make(self, sequences: Seq[ReferenceSequence], shape: Shape) -> ModelRound:
+        """A round with arrays of its own. Raises OutOfMemoryError, ConfigurationError."""
+        check_room(
+            self.free,
+            self.workspace.bytes_of_another(max(one.capacity for one in sequences)),
+            f"arrays of a round of {len(sequences)} sequences",
+            "ask for a shorter context",
+        )
+        return ModelRound(self.config, self.table, self.layers, sequences, shape, self.device)
+
+    def bytes_read(self) -> tuple[float, float]:
+        """Of one layer, and of the head."""
+        head = self.table.head_bytes
+        return (self.table.weight_bytes - head) / self.config.num_layers, head
+
+
+class _Wanted(NamedTuple):
+    """A round that can be one launch; ``plans`` of its sequences."""
+
+    sequences: list[ReferenceSequence]
+    shape: Shape
+    plans: list[SequencePlan]
+
+
+def means_on(device: torch.device, launcher: Launcher) -> Means | None:
+    """How rounds get onto ``device``; None for a launcher whose kernels graphs cannot have.
+
+    Raises ConfigurationError for a wrong SPECEE_CUDA_GRAPHS.
+    """
+    function: Any = getattr(launcher, "function", None)
+    if device.type != "cuda" or function is None:
+        return None
+    return Means(launcher, partial(function, device=device.index or 0), one_by_one=not env.cuda_graphs())
+
+
+class GraphRounds:
+    """See the module.
+
+    ``reason``: why there are no graphs, None where there are; it may become known with the first round.
+    ``taken``: rounds that were one launch.
+    """
+
+    def __init__(self, parts: Parts, means: Means | None) -> None:
+        self._parts, self._means = parts, means
+        self._config, self._device, self._bytes_read = parts.config, parts.device, parts.bytes_read()
+        self.reason = "this launcher has no kernels for graphs" if means is None else means.missing()
+        self._rounds: OfSequences[CudaRound] = OfSequences(MOST)
+        self._before: tuple[list[int], Shape] | None = None
+        self.taken = 0
+
+    def turn(self, calls: Seq[RoundCall]) -> RoundTurn | None:
+        """A round of each call, None where it has to be taken step by step; then nothing has changed.
+
+        Raises NumericalError, DeviceError.
+        """
+        wanted = None if self.reason is not None else self._wanted(calls)
+        if wanted is None:
+            return None
+        with self._current():
+            one = self._round(wanted)
+            if one is None:
+                return None
+            begin = time.perf_counter()
+            _, outcomes = one.run(range(self._config.num_layers), (), wanted.plans)
+            seconds = time.perf_counter() - begin
+        for at, outcome in enumerate(outcomes):
+            if min(outcome.tokens) < 0:
+                raise NumericalError(
+                    f"sequence {at} of {len(outcomes)} has a logit that is not a number, or none above minus "
+                    "infinity: check the weights, or use weights of a wider format"
+                )
+        self.taken += 1
+        texts = [_booked(*one) for one in zip(calls, wanted.sequences, outcomes, strict=True)]
+        return self._timed(texts, wanted.shape, max(one.drafted for one in outcomes), seconds)
+
+    def _current(self) -> AbstractContextManager[Any]:
+        return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
+
+    def _wanted(self, calls: Seq[RoundCall]) -> _Wanted | None:
+        """None for what a launch cannot do."""
+        sequences = [call.sequence for call in calls]
+        if not calls or not all(_is_ready(call, self._config.num_layers) for call in calls):
+            return None
+        chains = [call.drafts for call in calls if isinstance(call.drafts, LayerChainCall)]
+        layers = {chain.layer for chain in chains}
+        if len(layers) > 1 or not layers <= set(range(1, self._config.num_layers)):
+            return None
+        longest = max((chain.length for chain in chains), default=0)
+        room = next((count for count in _DRAFTS if count >= longest), None)
+        if room is None or len(calls) * (room + 2) > MAX_LINEAR_ROWS:
+            return None
+        found = [one for one in sequences if isinstance(one, ReferenceSequence)]
+        if any(one.length + room + 1 > one.capacity for one in found):
+            return None  # a round has all of its rows
+        return _Wanted(found, Shape(room, layers.pop() if layers else None), list(map(_plan, calls)))
+
+    def _round(self, wanted: _Wanted) -> CudaRound | None:
+        """What is recorded for them; nothing the first time, since it may be the only one."""
+        sequences, shape, _ = wanted
+        found = self._rounds.look_up(sequences, shape)
+        if found is not None:
+            return found
+        seen, self._before = self._before, ([id(one) for one in sequences], shape)
+        if seen != self._before or self._means is None:
+            return None
+        try:
+            found = CudaRound(self._parts.make(sequences, shape), self._means)
+        except (SpeceeError, RuntimeError) as error:  # torch's own: no memory
+            self.reason = f"a round could not be made a graph: {error}"
+            return None
+        self._rounds.remember(sequences, shape, found)
+        return found
+
+    def _timed(self, texts: list[RoundText], shape: Shape, drafted: int, seconds: float) -> RoundTurn:
+        """A launch has one time: it is shared out by the bytes that its parts read."""
+        layer, head = self._bytes_read
+        parts = [
+            drafted * (shape.draft_layer or 0) * layer,
+            drafted * head,
+            self._config.num_layers * layer,
+            head,
+        ]
+        return RoundTurn(texts, *(seconds * part / sum(parts) for part in parts))
+
+
+def _is_ready(call: RoundCall, layers: int) -> bool:
+    """Whether the newest row alone is to be computed, and nobody wants states or a look at scores."""
+    sequence, drafts = call.sequence, call.drafts
+    if not isinstance(sequence, ReferenceSequence) or sequence.length < 1 or call.remaining < 1:
+        return False
+    if call.copies is not None or sequence.speculative or sequence.layers_kept or not is_plain(call.sampling):
+        return False
+    if drafts is not None and not (
+        isinstance(drafts, LayerChainCall)
+        and drafts.sequence is sequence
+        and drafts.head is None
+        and drafts.length >= 1
+        and call.sampling.greedy
+        and drafts.sampling.greedy
+    ):
+        return False
+    newest = sequence.find(sequence.length - 1)
+    return newest.done == 0 and (newest.parent is None or newest.parent.done == layers)
+
+
+def _plan(call: RoundCall) -> SequencePlan:
+    sampling, newest = call.sampling, call.sequence.row(call.sequence.length - 1)
+    chain = call.drafts if isinstance(call.drafts, LayerChainCall) else None
+    return SequencePlan(
+        newest.token,
+        newest.position,
+        drafts=0 if chain is None else chain.length,
+        floor=0.0 if chain is None else chain.stop_below,
+        temperature=sampling.temperature,
+        seed=sampling.seed & WORD,
+    )
+
+
+def _booked(call: RoundCall, sequence: ReferenceSequence, outcome: SequenceOutcome) -> RoundText:
+    """What of it is text, which the sequence knows then; drafts behind one that ends a text were in vain."""
+    tokens = _until_end(outcome.tokens, call)[: call.remaining]
+    drafts = _until_end(outcome.drafts, call)
+    kept = min(outcome.accepted, len(tokens))
+    accepted = sequence.complete(tokens[:kept])
+    sequence.append(tokens[kept:])
+    return RoundText(tokens, accepted, outcome.confidences[: len(drafts)], len(drafts), copied=False)
+
+
+def _until_end(tokens: tuple[int, ...], call: RoundCall) -> tuple[int, ...]:
+    end = next((at for at, token in enumerate(tokens) if token in call.ends), len(tokens))
+    return tokens[: end + 1]

@@ -1,0 +1,80 @@
+"""What is kept for some sequences together, until one of them goes."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
+from collections.abc import Sequence as Seq
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+_Key = tuple[tuple[int, ...], Hashable]
+
+
+class OfSequences(Generic[T]):
+    """The latest ``most`` values; those of a sequence go with it, or its cache would stay.
+
+    Values may hold a sequence's arrays, never itself. A sequence may go at any moment, in another thread or
+    while one of these calls runs. So its finalizer only writes down that it has gone; its values go at once
+    if nobody is at work here, else with the call that is. A sequence that gets its id is born later, and
+    finds none of them.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: OrderedDict[_Key, T] = OrderedDict()
+        self._watched: set[int] = set()
+        self._gone: deque[int] = deque()
+        self._lock = threading.Lock()  # not reentrant: a finalizer may run inside of a call
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def look_up(
+        self, sequences: Seq[object], rest: Hashable, stale: Callable[[Hashable], bool] = lambda _: False
+    ) -> T | None:
+        """What is kept for them and ``rest``, or None; values with a ``stale`` rest are dropped."""
+        with self._lock:
+            self._clear()
+            for key in [key for key in self._known if stale(key[1])]:
+                del self._known[key]
+            key = (tuple(map(id, sequences)), rest)
+            found = self._known.get(key)
+            if found is not None:
+                self._known.move_to_end(key)
+        self._clear_if_free()
+        return found
+
+    def remember(self, sequences: Seq[object], rest: Hashable, value: T) -> None:
+        """Keep ``value`` for them and ``rest``."""
+        with self._lock:
+            self._clear()
+            for sequence in sequences:
+                if id(sequence) not in self._watched:
+                    self._watched.add(id(sequence))
+                    weakref.finalize(sequence, self._forget, id(sequence)).atexit = False
+            self._known[tuple(map(id, sequences)), rest] = value
+            while len(self._known) > self._most:
+                self._known.popitem(last=False)
+        self._clear_if_free()
+
+    def _forget(self, sequence: int) -> None:
+        self._gone.append(sequence)
+        self._clear_if_free()
+
+    def _clear_if_free(self) -> None:
+        """Drop what has gone, unless a call is at work: that one looks again when it ends."""
+        while self._gone and self._lock.acquire(blocking=False):
+            try:
+                self._clear()
+            finally:
+                self._lock.release()
+
+    def _clear(self) -> None:
+        while self._gone:
+            sequence = self._gone.popleft()
+            self._watched.discard(sequence)
+            for key in [key for key in self._known if sequence in key[0]]:
+                del self._known[key]

@@ -1,0 +1,501 @@
+"""Rounds of the CUDA backend: one launch where a graph can do it, and in any case what steps would say."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from specee.backends import missing  # noqa: E402
+from specee.backends.cuda import CudaBackend  # noqa: E402
+from specee.backends.cuda_graph_rounds import means_on  # noqa: E402
+from specee.backends.cuda_round import Shape  # noqa: E402
+from specee.backends.protocol import (  # noqa: E402
+    CopyCall,
+    LayerChainCall,
+    RoundCall,
+    RoundTurn,
+)
+from specee.cuda import choose, graph  # noqa: E402
+from specee.cuda.graph import Means  # noqa: E402
+from specee.engine import Generation, Request, reserve  # noqa: E402
+from specee.errors import ConfigurationError, NumericalError, RowError  # noqa: E402
+from specee.policies import Autoregressive, Policy  # noqa: E402
+from specee.policies.layerskip import LayerSkip  # noqa: E402
+from specee.types import Sampling  # noqa: E402
+from tests.cuda.recorder import Recorder  # noqa: E402
+from tests.graph.fake_driver import FakeDriver, FakeLauncher  # noqa: E402
+from tests.random_model import SHAPES, random_model  # noqa: E402
+
+CAPACITY = 64
+GREEDY = Sampling()
+
+
+@dataclass
+class Place:
+    """Where models are run, and which driver makes graphs there."""
+
+    device: str
+    launcher: Any
+    library: str
+
+
+@pytest.fixture(params=["emulated", "device"])
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """The host, with the fake driver; a device, if there is one that can."""
+    if request.param == "emulated":
+        fake: FakeDriver = request.getfixturevalue("fake")
+        yield Place("cpu", FakeLauncher(fake), fake.path)
+        return
+    reason = missing("cuda") or graph.missing()
+    if reason is not None:
+        pytest.skip(f"no graphs on a device: {reason}")
+    yield Place("cuda", choose().launcher, graph.LIBRARY)
+
+
+class Pair:
+    """The same model twice: with rounds in one launch, and without."""
+
+    def __init__(
+        self, place: Place, rng: np.random.Generator, shape: str = "tiles-short", weights: Any = "bf16"
+    ) -> None:
+        self.config = SHAPES[shape]
+        self.seed = int(rng.integers(2**31))
+        self.weights, self.place = weights, place
+        launcher = place.launcher
+        self.whole = self._backend(Means(launcher, launcher.function, place.library))
+        self.steps = self._backend(Means(launcher, launcher.function, place.library, one_by_one=True))
+        assert self.steps.graphs_missing == "kernels are to be launched one by one"
+        self.texts = [rng.integers(0, self.config.vocab_size, n).tolist() for n in (5, 3)]
+
+    def _backend(self, means: Means) -> CudaBackend:
+        model = random_model(self.config, seed=self.seed, kind=self.weights)
+        return CudaBackend(
+            *(self.config, model.slabs(), self.weights),
+            device=self.place.device,
+            launcher=self.place.launcher,
+            means=means,
+        )
+
+    @property
+    def taken(self) -> int:
+        """Rounds in one launch."""
+        return self.whole._rounds.taken
+
+    def sequences(self, backend: CudaBackend, **options: Any) -> list[Any]:
+        found = []
+        for text in self.texts:
+            sequence = backend.sequence(CAPACITY, **options)
+            sequence.append(text)
+            found.append(sequence)
+        return found
+
+    def both(
+        self, rounds: Callable[[CudaBackend, list[Any]], list[RoundTurn]], **options: Any
+    ) -> tuple[list[RoundTurn], list[Any]]:
+        """What both say, without its seconds, and the sequences of the one; they are the same."""
+        said, states = [], []
+        for backend in (self.whole, self.steps):
+            sequences = self.sequences(backend, **options)
+            said.append([turn.texts for turn in rounds(backend, sequences)])
+            states.append([contents(one, self.config.num_layers) for one in sequences])
+            if backend is self.whole:
+                found = sequences
+        assert said[0] == said[1]
+        for one, other in zip(*states, strict=True):
+            assert one == other
+        return said[0], found
+
+
+def contents(sequence: Any, layers: int) -> tuple[Any, ...]:
+    """Rows, and the bits of keys and values of those that are complete."""
+    rows = [sequence.row(slot) for slot in range(sequence.length)]
+    done = [row.slot for row in rows if row.done == layers]
+    cache = [part.tobytes() for layer in range(layers) for part in sequence.kv(layer, done)]
+    return rows, sequence.frontier, sequence.speculative, cache
+
+
+def plain(
+    turns: int, samplings: Seq[Sampling] = (GREEDY, GREEDY), ends: Seq[int] = (), remaining: int = 40
+) -> Any:
+    def run(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
+        calls = [
+            RoundCall(one, sampling, ends, remaining)
+            for one, sampling in zip(sequences, samplings, strict=True)
+        ]
+        return backend.run_rounds(calls, turns=turns)
+
+    return run
+
+
+def drafting(
+    turns: int,
+    length: int,
+    layer: int,
+    ends: Seq[int] = (),
+    remaining: int = 40,
+    stop_below: float = 0.0,
+    lengths: Seq[int] | None = None,
+) -> Any:
+    def run(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
+        found = []
+        left = [remaining] * len(sequences)
+        for _ in range(turns):
+            calls = [
+                RoundCall(
+                    *(one, GREEDY, ends, more),
+                    LayerChainCall(one, layer, None, own, stop_below, GREEDY) if own else None,
+                )
+                for one, more, own in zip(sequences, left, lengths or [length] * len(left), strict=True)
+            ]
+            (done,) = backend.run_rounds(calls)
+            found.append(done)
+            left = [more - len(text.tokens) for more, text in zip(left, done.texts, strict=True)]
+            if 0 in left or any(text.tokens[-1] in ends for text in done.texts):
+                break
+        return found
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("shape", "weights"),
+    [("tiles", "bf16"), ("tiles-window", "bf16"), ("tiles-biases", "int8"), ("tiles-qk-norm", "int4")],
+)
+def test_plain_rounds(place: Place, rng: np.random.Generator, shape: str, weights: str) -> None:
+    pair = Pair(place, rng, shape, weights)
+    samplings = [Sampling(), Sampling(temperature=0.8, seed=int(rng.integers(2**63)) * 2 + 1)]
+    said, _ = pair.both(plain(8, samplings), poison=True)
+    assert len(said) == 8
+    assert pair.whole.graphs_missing is None
+    # The first round has the prompts to compute, and a round is recorded when it comes for the second time.
+    assert pair.taken == 6
+    assert pair.steps._rounds.taken == 0
+
+
+def test_emulated_rounds_are_launched_once(fake: FakeDriver, rng: np.random.Generator) -> None:
+    pair = Pair(Place("cpu", FakeLauncher(fake), fake.path), rng)
+    sequences = pair.sequences(pair.whole)
+    plain(3)(pair.whole, sequences)
+    assert pair.taken == 1
+    before = len(fake.log())
+    plain(5)(pair.whole, sequences)
+    calls = [line.split()[0] for line in fake.log()[before:]]
+    once = ["cuMemcpyHtoDAsync_v2", "cuGraphLaunch", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize"]
+    assert calls == once * 5
+    assert pair.taken == 6
+
+
+def test_seconds_are_shared_out(place: Place, rng: np.random.Generator) -> None:
+    pair = Pair(place, rng)
+    sequences = pair.sequences(pair.whole)
+    last = plain(4)(pair.whole, sequences)[-1]
+    assert pair.taken == 2
+    assert last.draft == last.draft_head == 0
+    assert min(last.layers, last.head) > 0
+    turns = drafting(4, 2, 1)(pair.whole, sequences)
+    assert pair.taken > 2
+    assert min(turns[-1][1:]) > 0
+
+
+def zero_last(pair: Pair) -> int:
+    """With a last layer that adds nothing, what the others draft is what all of them say."""
+    last = pair.config.num_layers - 1
+    for backend in (pair.whole, pair.steps):
+        for role in ("o", "down"):
+            backend._table.matrix(role, last).zero_()
+    return last
+
+
+@pytest.mark.parametrize("right", [False, True])
+def test_drafts(place: Place, rng: np.random.Generator, right: bool) -> None:
+    pair = Pair(place, rng, "tiles")
+    layer = zero_last(pair) if right else 1
+    said, _ = pair.both(drafting(5, 3, layer), poison=True)
+    assert pair.taken == 3
+    drafted = [len(text.confidences) for turn in said for text in turn]
+    accepted = [len(text.accepted) for turn in said for text in turn]
+    assert drafted == [3] * len(drafted)
+    if right:
+        assert accepted == drafted
+
+
+def test_drafts_of_some(place: Place, rng: np.random.Generator) -> None:
+    """As many as each is to have, in a round that has room for the most."""
+    pair = Pair(place, rng, "tiles")
+    layer = zero_last(pair)
+    for lengths in ((3, 0), (1, 4)):
+        said, _ = pair.both(drafting(4, 0, layer, lengths=lengths))
+        assert [[len(text.confidences) for text in turn] for turn in said] == [list(lengths)] * 4
+    assert pair.taken == 4
+
+
+def test_drafts_that_are_not_sure_are_the_last(place: Place, rng: np.random.Generator) -> None:
+    pair = Pair(place, rng, "tiles")
+    said, _ = pair.both(drafting(4, 4, 1, stop_below=2.0))
+    assert {len(text.confidences) for turn in said for text in turn} == {1}
+    assert pair.taken == 2
+
+
+def fresh_end(place: Place, rng: np.random.Generator) -> tuple[Pair, int, int]:
+    """Models, a layer whose chains are right, and a token that comes in a third chain for the first time."""
+    for _ in range(50):
+        pair = Pair(place, rng, "tiles")
+        layer = zero_last(pair)
+        turns = drafting(3, 3, layer)(pair.steps, pair.sequences(pair.steps))
+        said = [text.tokens for turn in turns for text in turn.texts]
+        seen = {token for tokens in said[:4] for token in tokens}
+        seen |= {tokens[0] for tokens in said[4:]}
+        chain = said[4][1:3]
+        if len(said[4]) == 4 and (new := [token for token in chain if token not in seen]):
+            return pair, layer, new[0]
+    raise AssertionError("fifty models repeat themselves")
+
+
+def test_texts_end(place: Place, rng: np.random.Generator) -> None:
+    """At a token that ends them, drafted or not, or with as many as they may be given."""
+    pair, layer, end = fresh_end(place, rng)
+    before = pair.taken
+    said, _ = pair.both(drafting(4, 3, layer, ends=[end]))
+    assert pair.taken > before
+    assert len(said) == 3
+    last = next(text for text in said[-1] if text.tokens[-1] == end)
+    assert len(last.tokens) < 4
+    assert len(last.accepted) == len(last.tokens), "what is behind it is no text"
+    before = pair.taken
+    said, sequences = pair.both(drafting(9, 3, layer, remaining=10))
+    assert pair.taken > before
+    grown = [one.length - len(text) for one, text in zip(sequences, pair.texts, strict=True)]
+    assert max(grown) == 10
+    assert grown == [sum(len(turn[at].tokens) for turn in said) for at in range(2)]
+    assert len(pair.both(plain(30, ends=[end]))[0]) < 30
+
+
+def test_the_end_of_a_cache_goes_step_by_step(place: Place, rng: np.random.Generator) -> None:
+    """A round has all of its rows: where there is no room for them, steps have less."""
+    pair = Pair(place, rng)
+    room = CAPACITY - max(map(len, pair.texts))
+    said, sequences = pair.both(plain(room, remaining=room))
+    assert len(said) == room
+    assert max(one.length for one in sequences) == CAPACITY
+
+
+def left_to_steps(pair: Pair) -> dict[str, Callable[[CudaBackend, list[Any]], list[RoundTurn]]]:
+    """What graphs do not do."""
+
+    def copying(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
+        found = []
+        indices = [backend.copies(3, 1) for _ in sequences]
+        for _ in range(4):
+            calls = [
+                RoundCall(one, GREEDY, (), 30, None, CopyCall(own, 2, 0.0))
+                for one, own in zip(sequences, indices, strict=True)
+            ]
+            found += backend.run_rounds(calls)
+        return found
+
+    def kept(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
+        for one in sequences:
+            one.keep([1], 2)
+        return plain(4)(backend, sequences)
+
+    def sampled(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
+        options = Sampling(temperature=1.0, seed=4)
+        found = []
+        for _ in range(4):
+            calls = [
+                RoundCall(one, options, (), 30, LayerChainCall(one, 1, None, 2, 0.0, options))
+                for one in sequences
+            ]
+            found += backend.run_rounds(calls)
+        return found
+
+    def trimmed(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
+        head = backend.draft_head(None, np.arange(0, pair.config.vocab_size, 2))
+        found = []
+        for _ in range(4):
+            calls = [
+                RoundCall(one, GREEDY, (), 30, LayerChainCall(one, 1, head, 2, 0.0, GREEDY))
+                for one in sequences
+            ]
+            found += backend.run_rounds(calls)
+        return found
+
+    penalty, filtered = Sampling(repetition_penalty=1.3), Sampling(temperature=1.0, top_k=5, seed=1)
+    return {
+        "copies": copying,
+        "kept states": kept,
+        "sampled drafts": sampled,
+        "heads for drafts": trimmed,
+        "penalties": plain(4, [penalty, GREEDY]),
+        "filters": plain(4, [GREEDY, filtered]),
+        "long chains": drafting(1, 16, 1),
+    }
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "copies",
+        "kept states",
+        "sampled drafts",
+        "heads for drafts",
+        "penalties",
+        "filters",
+        "long chains",
+    ],
+)
+def test_the_rest_goes_step_by_step(place: Place, rng: np.random.Generator, what: str) -> None:
+    pair = Pair(place, rng)
+    pair.both(left_to_steps(pair)[what])
+    assert pair.taken == 0
+    pair.both(plain(4))
+    assert pair.taken == 2, "the negative control"
+
+
+def test_rows_that_wait_go_step_by_step(place: Place, rng: np.random.Generator) -> None:
+    pair = Pair(place, rng)
+
+    def run(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
+        found = plain(3)(backend, sequences)
+        backend.advance([(sequences[0], [sequences[0].length - 1])], 1)
+        found += plain(1)(backend, sequences)
+        sequences[1].branch([3, 4])
+        return [*found, *plain(1)(backend, sequences)]
+
+    pair.both(run)
+    assert pair.taken == 1
+
+
+def test_mistakes_are_told_as_in_steps(place: Place, rng: np.random.Generator) -> None:
+    pair = Pair(place, rng)
+    sequences = pair.sequences(pair.whole)
+    plain(4)(pair.whole, sequences)
+    with pytest.raises(RowError, match="appears twice"):
+        plain(1)(pair.whole, [sequences[0]] * 2)
+    with pytest.raises(RowError, match="does not belong"):
+        plain(1)(pair.steps, sequences)
+    with pytest.raises(RowError, match="0 tokens"):
+        plain(1, remaining=0)(pair.whole, sequences)
+    with pytest.raises(RowError, match="0 turns"):
+        plain(0)(pair.whole, sequences)
+    foreign = LayerChainCall(sequences[1], 1, None, 1, 0.0, GREEDY)
+    with pytest.raises(RowError, match="for another sequence"):
+        pair.whole.run_rounds([RoundCall(sequences[0], GREEDY, (), 9, foreign)])
+
+
+def test_a_round_goes_with_its_sequences(place: Place, rng: np.random.Generator) -> None:
+    pair = Pair(place, rng)
+    sequences = pair.sequences(pair.whole)
+    plain(4)(pair.whole, sequences)
+    drafting(3, 1, 1)(pair.whole, sequences)
+    assert len(pair.whole._rounds._rounds) == 2
+    sequences.pop()
+    gc.collect()
+    assert len(pair.whole._rounds._rounds) == 0
+
+
+def test_a_backend_goes_at_once(place: Place, rng: np.random.Generator) -> None:
+    """Its weights are gigabytes: they do not wait for a collector of cycles."""
+    import weakref
+
+    pair = Pair(place, rng)
+    sequences = pair.sequences(pair.whole)
+    plain(4)(pair.whole, sequences)
+    seen = weakref.ref(pair.whole)
+    gc.disable()
+    try:
+        del sequences
+        del pair.whole
+        assert seen() is None
+    finally:
+        gc.enable()
+
+
+def test_emulated_rounds_that_cannot_be_graphs(fake: FakeDriver, rng: np.random.Generator) -> None:
+    """What fails while one is made is told, and steps go on."""
+    pair = Pair(Place("cpu", FakeLauncher(fake), fake.path), rng)
+    expected = [turn.texts for turn in plain(5)(pair.steps, pair.sequences(pair.steps))]
+    sequences = pair.sequences(pair.whole)
+    found = [turn.texts for turn in plain(2)(pair.whole, sequences)]
+    for at in range(1, 400):
+        pair.whole._rounds.reason = None
+        pair.whole._rounds._before = ([id(one) for one in sequences], Shape())
+        fake.fail(at)
+        wanted = pair.whole._rounds._wanted([RoundCall(one, GREEDY, (), 9) for one in sequences])
+        assert wanted is not None
+        made = pair.whole._rounds._round(wanted)
+        fake.fail(0)
+        if made is not None:
+            break
+        assert "could not be made a graph" in (pair.whole.graphs_missing or "")
+        assert not pair.whole._rounds._rounds
+    assert at > 10, "there is a lot that can fail"
+    pair.whole._rounds.reason = "a round could not be made a graph"
+    found += [turn.texts for turn in plain(3)(pair.whole, sequences)]
+    assert found == expected
+    assert pair.taken == 0
+
+
+def test_numbers_that_are_none(place: Place, rng: np.random.Generator) -> None:
+    pair = Pair(place, rng)
+    sequences = pair.sequences(pair.whole)
+    plain(4)(pair.whole, sequences)
+    lengths = [one.length for one in sequences]
+    pair.whole._table.vector("final_norm").fill_(float("nan"))
+    with pytest.raises(NumericalError, match="sequence 0 of 2 has a logit that is not a number"):
+        plain(1)(pair.whole, sequences)
+    assert [one.length for one in sequences] == lengths
+
+
+@pytest.mark.parametrize("policy", ["autoregressive", "layerskip"])
+def test_the_engine_asks_for_them(place: Place, rng: np.random.Generator, policy: str) -> None:
+    """Several texts, of which one after the other ends."""
+    pair = Pair(place, rng, "tiles")
+    texts = []
+    for backend in (pair.whole, pair.steps):
+        own: Policy = Autoregressive() if policy == "autoregressive" else LayerSkip(exit_layer=1)
+        requests = [Request(tuple(text), count) for text, count in zip(pair.texts, (30, 12), strict=True)]
+        running = reserve(backend, requests)
+        for _ in Generation(backend, running, own):
+            pass
+        texts.append([one.generated for one in running])
+    assert texts[0] == texts[1]
+    assert [len(text) for text in texts[0]] == [30, 12]
+    assert pair.taken > 5
+
+
+def test_graphs_can_be_switched_off(fake: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = FakeLauncher(fake)
+    device = torch.device("cuda", 3)
+    for value, off in (("", False), ("1", False), ("0", True)):
+        monkeypatch.setenv("SPECEE_CUDA_GRAPHS", value)
+        means = means_on(device, launcher)
+        assert means is not None
+        assert means.one_by_one is off
+    monkeypatch.setenv("SPECEE_CUDA_GRAPHS", "no")
+    with pytest.raises(ConfigurationError, match="SPECEE_CUDA_GRAPHS='no': allowed are 0 and 1"):
+        means_on(device, launcher)
+    assert means_on(torch.device("cpu"), launcher) is None
+    assert means_on(device, Recorder()) is None, "a launcher that has no handles"
+
+
+def test_kernels_are_those_of_the_backends_device() -> None:
+    asked: list[tuple[str, int]] = []
+
+    class Numbered(Recorder):
+        def function(self, kernel: str, device: int = 0) -> int:
+            asked.append((kernel, device))
+            return 1
+
+    means = means_on(torch.device("cuda", 3), Numbered())
+    assert means is not None
+    means.function("end_round")
+    assert asked == [("end_round", 3)]
