@@ -101,19 +101,19 @@ def _add_fit(commands: Any) -> None:
         "--output", type=Path, required=True, metavar="FILE.safetensors", help="the speculator file to write"
     )
     command.add_argument(
-        "--tokens", type=int, default=1_000_000, metavar="N",
-        help="that the model writes to be fitted on (default: %(default)s)",
+        "--tokens", type=int, metavar="N",
+        help="that the model writes to be fitted on (default: 1000000)",
     )  # fmt: skip
     command.add_argument(
         "--corpus", type=Path, metavar="FILE",
         help="JSON lines of texts or chats, to be fitted on instead (--tokens of them at most)",
     )  # fmt: skip
     command.add_argument(
-        "--epochs", type=int, default=2, metavar="N",
-        help="times that each text is trained on (default: %(default)s)",
+        "--epochs", type=int, metavar="N",
+        help="times that each text is trained on (default: 2)",
     )  # fmt: skip
     command.add_argument(
-        "--snapshots", type=int, default=0, metavar="N",
+        "--snapshots", type=int, metavar="N",
         help="files left on the way, after a half of the training, a fourth, and so on (default: 0)",
     )  # fmt: skip
     command.add_argument(
@@ -130,8 +130,8 @@ def _add_fit(commands: Any) -> None:
         help="fit nothing: make the file of a published EAGLE head in a local folder",
     )  # fmt: skip
     command.add_argument(
-        "--generations", type=int, default=200, metavar="N",
-        help="that approximate decoding is calibrated on, 0 for none (default: %(default)s)",
+        "--generations", type=int, metavar="N",
+        help="that approximate decoding is calibrated on, 0 for none (default: 200)",
     )  # fmt: skip
     command.add_argument(
         "--minutes", type=float, metavar="M",
@@ -144,9 +144,7 @@ def _add_fit(commands: Any) -> None:
     command.add_argument(
         "--plot", type=Path, metavar="FILE.png|.svg", help="draw the report, too (needs matplotlib)"
     )
-    command.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="of texts and training (default: 0)"
-    )
+    command.add_argument("--seed", type=int, metavar="S", help="of texts and training (default: 0)")
     command.add_argument(
         "--work", type=Path, metavar="DIR",
         help="keeps texts and training, so that a run that was stopped goes on (default: in the cache)",

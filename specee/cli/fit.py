@@ -17,15 +17,20 @@ if TYPE_CHECKING:
     from specee.fitting.adapter_report import LayerReport
     from specee.fitting.plan import Report
 
-_FOR_FITS = (
+# Options that say how to fit, None unless they are given: what fit() takes by the same names.
+_CHOICES = (
+    "tokens",
+    "epochs",
+    "seed",
     "corpus",
+    "snapshots",
     "base",
     "warm_start",
+    "generations",
     "minutes",
     "memory",
     "plot",
-    "work",
-)  # None unless they are given
+)
 _PERIOD = 10.0  # seconds between lines about the same stage
 
 
@@ -47,17 +52,7 @@ def run(options: argparse.Namespace) -> int:
         report = fit(
             model,
             options.output,
-            tokens=options.tokens,
-            epochs=options.epochs,
-            seed=options.seed,
-            corpus=options.corpus,
-            snapshots=options.snapshots,
-            base=options.base,
-            warm_start=options.warm_start,
-            generations=options.generations,
-            minutes=options.minutes,
-            memory=options.memory,
-            plot=options.plot,
+            **{name: given for name in _CHOICES if (given := getattr(options, name)) is not None},
             work=work,
             tell=Progress(),
         )
@@ -72,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _check_import(options: argparse.Namespace) -> None:
     """Raise ConfigurationError for options that say how to fit, where nothing is fitted."""
-    for name in _FOR_FITS:
+    for name in (*_CHOICES, "work"):
         if (given := getattr(options, name)) is not None:
             option = f"--{name.replace('_', '-')}"
             raise ConfigurationError(

@@ -271,15 +271,19 @@ def test_imported_heads_are_drafted_with_and_change_nothing(
             assert policy == "auto" or result.statistics.acceptance.drafted > 5
 
 
-@pytest.mark.parametrize("option", ["corpus", "base", "minutes", "memory", "plot", "work"])
+OPTIONS = ("corpus", "base", "warm-start", "minutes", "memory", "plot", "work", "tokens", "epochs", "seed")
+
+
+@pytest.mark.parametrize("option", [*OPTIONS, "snapshots", "generations"])
 def test_an_import_takes_no_options_of_fits(
     option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "made.safetensors"
     words = ["fit", "--model", str(tmp_path / "none"), "--output", str(output), "--import", str(tmp_path)]
-    assert main([*words, f"--{option}", "5.0"]) == 2
+    value = "5.0" if option == "minutes" else "5"
+    assert main([*words, f"--{option}", value]) == 2
     said = capsys.readouterr().err
-    assert f"--{option} 5.0 with --import {tmp_path}" in said
+    assert f"--{option} {value} with --import {tmp_path}" in said
     assert main(words) == 2
     assert "with --import" not in capsys.readouterr().err, "the control: there is no such model"
 
