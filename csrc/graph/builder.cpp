@@ -159,10 +159,12 @@ RoundGraph::RoundGraph(SharedDriver driver, const Program& program)
 RoundGraph::~RoundGraph() { (*driver_)->executable_destroy(executable_); }
 
 void RoundGraph::upload(Stream stream) const {
+  const InContext in(*driver_, conditions_.context());
   driver_->check((*driver_)->graph_upload(executable_, stream), "uploading a graph");
 }
 
 void RoundGraph::launch(Stream stream) const {
+  const InContext in(*driver_, conditions_.context());
   driver_->check((*driver_)->graph_launch(executable_, stream), "launching a graph");
 }
 

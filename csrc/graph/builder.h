@@ -8,10 +8,10 @@
 
 namespace specee::graph {
 
-// A program ready to run, in the context that was current when it was built. The kernels' modules and the
-// arrays of their arguments must outlive it. Throws ConfigurationError for a program that makes no sense,
-// BackendUnavailableError where the driver has no conditional nodes, DeviceError where a call of it fails;
-// then nothing is left behind.
+// A program ready to run, by any thread, in the context that was current when it was built. The kernels'
+// modules and the arrays of their arguments must outlive it. Throws ConfigurationError for a program that
+// makes no sense, BackendUnavailableError where the driver has no conditional nodes, DeviceError where a call
+// of it fails; then nothing is left behind.
 class RoundGraph {
  public:
   RoundGraph(SharedDriver driver, const Program& program);

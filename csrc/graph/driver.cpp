@@ -88,13 +88,31 @@ Context Driver::context() const {
   return found;
 }
 
-LoadedModule::LoadedModule(SharedDriver driver, const std::string& image) : driver_(std::move(driver)) {
-  driver_->context();
+InContext::InContext(const Driver& driver, Context context) : driver_(driver) {
+  driver.check(driver->current_context(&before_), "asking for the current CUDA context");
+  if (before_ == context) return;
+  driver.check(driver->set_context(context), "entering a CUDA context");
+  changed_ = true;
+}
+
+InContext::~InContext() {
+  if (changed_) driver_->set_context(before_);
+}
+
+LoadedModule::LoadedModule(SharedDriver driver, const std::string& image)
+    : driver_(std::move(driver)), context_(driver_->context()) {
   // The image of PTX ends with a zero, which a std::string has behind its last byte.
   driver_->check((*driver_)->module_load(&module_, image.c_str()), "loading a module of kernels");
 }
 
-LoadedModule::~LoadedModule() { (*driver_)->module_unload(module_); }
+LoadedModule::~LoadedModule() {
+  const Driver& driver = *driver_;
+  Context before = nullptr;  // of whichever thread drops it
+  const bool there = driver->current_context(&before) == 0 && before == context_;
+  if (!there) driver->set_context(context_);
+  driver->module_unload(module_);
+  if (!there) driver->set_context(before);
+}
 
 Function LoadedModule::function(const std::string& name) const {
   Function found = nullptr;

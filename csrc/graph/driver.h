@@ -39,6 +39,22 @@ class Driver {
 
 using SharedDriver = std::shared_ptr<const Driver>;
 
+// Has a context be the calling thread's, which may have none or that of another device, until the end of the
+// block. CUDA's runtime binds a thread by itself; calls of the driver do not.
+class InContext {
+ public:
+  // Throws DeviceError where the driver refuses.
+  InContext(const Driver& driver, Context context);
+  InContext(const InContext&) = delete;
+  InContext& operator=(const InContext&) = delete;
+  ~InContext();
+
+ private:
+  const Driver& driver_;
+  Context before_ = nullptr;
+  bool changed_ = false;
+};
+
 // Kernels in the current context, from a cubin, a fatbin or PTX. The driver's functions die with it.
 class LoadedModule {
  public:
@@ -48,9 +64,11 @@ class LoadedModule {
   ~LoadedModule();
 
   Function function(const std::string& name) const;
+  Context context() const { return context_; }
 
  private:
   SharedDriver driver_;
+  Context context_;
   Module module_ = nullptr;
 };
 

@@ -60,6 +60,7 @@ static_assert(offsetof(NodeParameters, conditional) == 16);
   X(error_name, cuGetErrorName, (Status status, const char** name))                                       \
   X(error_string, cuGetErrorString, (Status status, const char** words))                                  \
   X(current_context, cuCtxGetCurrent, (Context * context))                                                \
+  X(set_context, cuCtxSetCurrent, (Context context))                                                      \
   X(module_load, cuModuleLoadData, (Module * module, const void* image))                                  \
   X(module_function, cuModuleGetFunction, (Function * function, Module module, const char* name))         \
   X(module_unload, cuModuleUnload, (Module module))                                                       \

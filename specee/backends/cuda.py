@@ -25,7 +25,7 @@ from specee.cuda import choose
 from specee.cuda.graph import Means
 from specee.cuda.launcher import Launcher
 from specee.cuda.tiles import MAX_LINEAR_ROWS
-from specee.errors import CapacityError, ConfigurationError, RowError
+from specee.errors import CapacityError, ConfigurationError, OutOfMemoryError, RowError
 from specee.models.drafter_parts import DrafterParts
 from specee.models.formats import made_formats
 from specee.models.speculator import Adapter
@@ -117,18 +117,25 @@ class CudaBackend(DrafterVerbs):
             raise CapacityError(
                 f"a sequence of {capacity} positions: allowed are 1..{config.max_position}, the context"
             )
-        check_room(
-            self._free,
-            4 * config.num_layers * capacity * config.kv_dim + self._workspace.bytes_for(capacity),
-            f"a {kv_dtype} KV cache of {capacity} positions",
-            "ask for a shorter context",
-        )
         with self._lock:
+            self._check_room_for(kv_dtype, capacity)
             sequence = ReferenceSequence(
                 config, capacity, kv_dtype, poison=poison, device=self._device, owner=self
             )
             self._workspace.fit(capacity)
         return sequence
+
+    def _check_room_for(self, kv_dtype: KVDtype, capacity: int) -> None:
+        """Rounds that are kept make way for texts. Raises OutOfMemoryError."""
+        needed = 4 * self.config.num_layers * capacity * self.config.kv_dim
+        needed += self._workspace.bytes_for(capacity)
+        what = f"a {kv_dtype} KV cache of {capacity} positions"
+        try:
+            check_room(self._free, needed, what, "ask for a shorter context")
+        except OutOfMemoryError:
+            if not self._rounds.drop():
+                raise
+            check_room(self._free, needed, what, "ask for a shorter context")
 
     @torch.no_grad()
     def advance(self, work: Work, to_layer: int) -> None:

@@ -8,6 +8,7 @@ is recorded for sequences that come again; whatever else there is to do goes ste
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Sequence as Seq
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -28,12 +29,13 @@ from specee.backends.cuda_workspace import Workspace
 from specee.backends.reference_sequence import ReferenceSequence
 from specee.cuda.graph import Means
 from specee.cuda.launcher import Launcher
-from specee.cuda.record import SequenceOutcome, SequencePlan
+from specee.cuda.record import ROUND_TOKENS, SequenceOutcome, SequencePlan
 from specee.cuda.tiles import MAX_LINEAR_ROWS
-from specee.errors import NumericalError, SpeceeError
+from specee.errors import NumericalError, OutOfMemoryError, SpeceeError
 from specee.types import ModelConfig
 
 MOST = 4  # rounds that are kept: each has arrays of its own
+_SEEN = 16  # latest kinds of round that are known
 _DRAFTS = (0, 1, 2, 4, 8, 15)  # that rounds have room for
 
 
@@ -95,7 +97,8 @@ class GraphRounds:
         self._config, self._device, self._bytes_read = parts.config, parts.device, parts.bytes_read()
         self.reason = "this launcher has no kernels for graphs" if means is None else means.missing()
         self._rounds: OfSequences[CudaRound] = OfSequences(MOST)
-        self._before: tuple[list[int], Shape] | None = None
+        self._too_large: OfSequences[bool] = OfSequences(_SEEN)
+        self._seen: OrderedDict[tuple[tuple[int, ...], Shape], None] = OrderedDict()
         self.taken = 0
 
     def turn(self, calls: Seq[RoundCall]) -> RoundTurn | None:
@@ -123,6 +126,12 @@ class GraphRounds:
         texts = [_booked(*one) for one in zip(calls, wanted.sequences, outcomes, strict=True)]
         return self._timed(texts, wanted.shape, max(one.drafted for one in outcomes), seconds)
 
+    def drop(self) -> bool:
+        """Give back the memory of all rounds that are kept; whether there are any."""
+        there = len(self._rounds) > 0
+        self._rounds.clear()
+        return there
+
     def _current(self) -> AbstractContextManager[Any]:
         return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
 
@@ -135,13 +144,17 @@ class GraphRounds:
         layers = {chain.layer for chain in chains}
         if len(layers) > 1 or not layers <= set(range(1, self._config.num_layers)):
             return None
-        longest = max((chain.length for chain in chains), default=0)
-        room = next((count for count in _DRAFTS if count >= longest), None)
-        if room is None or len(calls) * (room + 2) > MAX_LINEAR_ROWS:
-            return None
         found = [one for one in sequences if isinstance(one, ReferenceSequence)]
-        if any(one.length + room + 1 > one.capacity for one in found):
-            return None  # a round has all of its rows
+        longest = max((chain.length for chain in chains), default=0)
+        # A round has all of its rows: few sizes, but where only the very one fits.
+        most = min(
+            ROUND_TOKENS - 1,
+            MAX_LINEAR_ROWS // len(calls) - 2,
+            *(one.capacity - one.length - 1 for one in found),
+        )
+        room = next((count for count in (*_DRAFTS, longest) if longest <= count <= most), None)
+        if room is None:
+            return None
         return _Wanted(found, Shape(room, layers.pop() if layers else None), list(map(_plan, calls)))
 
     def _round(self, wanted: _Wanted) -> CudaRound | None:
@@ -150,16 +163,28 @@ class GraphRounds:
         found = self._rounds.look_up(sequences, shape)
         if found is not None:
             return found
-        seen, self._before = self._before, ([id(one) for one in sequences], shape)
-        if seen != self._before or self._means is None:
+        if not self._comes_again(wanted) or self._means is None or self._too_large.look_up(sequences, shape):
             return None
         try:
             found = CudaRound(self._parts.make(sequences, shape), self._means)
+        except (OutOfMemoryError, torch.cuda.OutOfMemoryError):
+            self.drop()
+            self._too_large.remember(sequences, shape, True)
+            return None
         except (SpeceeError, RuntimeError) as error:  # torch's own: no memory
             self.reason = f"a round could not be made a graph: {error}"
             return None
         self._rounds.remember(sequences, shape, found)
         return found
+
+    def _comes_again(self, wanted: _Wanted) -> bool:
+        key = (tuple(map(id, wanted.sequences)), wanted.shape)
+        there = key in self._seen
+        self._seen[key] = None
+        self._seen.move_to_end(key)
+        if len(self._seen) > _SEEN:
+            self._seen.popitem(last=False)
+        return there
 
     def _timed(self, texts: list[RoundText], shape: Shape, drafted: int, seconds: float) -> RoundTurn:
         """A launch has one time: it is shared out by the bytes that its parts read."""

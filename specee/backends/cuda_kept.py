@@ -32,6 +32,12 @@ class OfSequences(Generic[T]):
     def __len__(self) -> int:
         return len(self._known)
 
+    def clear(self) -> None:
+        """Keep nothing of what there is."""
+        with self._lock:
+            self._known.clear()
+        self._clear_if_free()
+
     def look_up(
         self, sequences: Seq[object], rest: Hashable, stale: Callable[[Hashable], bool] = lambda _: False
     ) -> T | None:

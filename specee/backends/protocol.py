@@ -172,6 +172,8 @@ class Backend(Protocol):
         :mod:`specee.acceptance`), until no draft matches or the text ends; these are committed, all others
         dropped, and the token drawn after the last one is appended.
 
+        Hidden states of rows that it has completed need not stay readable.
+
         There are fewer turns where there is something to be decided: after one that ended a text or copied,
         and where what is to be drafted next has as many tokens as may still be given. Raises what those
         verbs raise, CapacityError where a text may not find room, RowError for an empty text, ``remaining``,

@@ -90,13 +90,15 @@ def _check(model: Model, layers: int, each: int) -> None:
 class DecodeRound:
     """A recorded round with its records: a plan goes in, one launch, and what came of it is read back.
 
-    ``how`` and ``reason`` as of :class:`specee.cuda.graph.Round`, which says what is raised.
+    Any thread may run it. ``how`` and ``reason`` as of :class:`specee.cuda.graph.Round`, which says what is
+    raised.
     """
 
     def __init__(self, state: RoundState, model: Model, means: Means) -> None:
         _, self._sequences, self._each = state.sizes()
         self._state = state
         self._driver = driver(means.library)
+        self._context = self._driver.context()
         self._round = Round(decode_round(state, model), means)
         self.how, self.reason = self._round.how, self._round.reason
 
@@ -114,7 +116,10 @@ class DecodeRound:
                 f"{self._sequences}, and {self._each - 1} drafts of each"
             )
         stream = stream_of(self._state.plan)
-        self._driver.copy_in(address(self._state.plan), encode(layers, checked, sequences), stream)
+        plan = encode(layers, checked, sequences)
+        self._driver.copy_in(address(self._state.plan), plan, stream, self._context)
         self._round.launch(stream)
-        data = self._driver.copy_out(address(self._state.result), ROUND_RESULT.itemsize, stream)
+        data = self._driver.copy_out(
+            address(self._state.result), ROUND_RESULT.itemsize, stream, self._context
+        )
         return decode(data, len(sequences))

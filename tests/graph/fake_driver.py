@@ -134,6 +134,11 @@ class FakeDriver:
     def log(self) -> list[str]:
         return str(self._library.fake_log().decode()).splitlines()
 
+    def called(self, since: int = 0) -> list[str]:
+        """Names of calls from a line of the log on, but for those that ask for the context."""
+        names = [line.split()[0] for line in self.log()[since:]]
+        return [name for name in names if name != "cuCtxGetCurrent"]
+
     def misuses(self) -> list[str]:
         return [line for line in self.log() if line.startswith("misuse")]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ torch = pytest.importorskip("torch")
 from specee.backends import missing  # noqa: E402
 from specee.backends.cuda import CudaBackend  # noqa: E402
 from specee.backends.cuda_graph_rounds import means_on  # noqa: E402
-from specee.backends.cuda_round import Shape  # noqa: E402
 from specee.backends.protocol import (  # noqa: E402
     CopyCall,
     LayerChainCall,
@@ -26,7 +26,7 @@ from specee.backends.protocol import (  # noqa: E402
 from specee.cuda import choose, graph  # noqa: E402
 from specee.cuda.graph import Means  # noqa: E402
 from specee.engine import Generation, Request, reserve  # noqa: E402
-from specee.errors import ConfigurationError, NumericalError, RowError  # noqa: E402
+from specee.errors import ConfigurationError, NumericalError, OutOfMemoryError, RowError  # noqa: E402
 from specee.policies import Autoregressive, Policy  # noqa: E402
 from specee.policies.layerskip import LayerSkip  # noqa: E402
 from specee.types import Sampling  # noqa: E402
@@ -35,6 +35,7 @@ from tests.graph.fake_driver import FakeDriver, FakeLauncher  # noqa: E402
 from tests.random_model import SHAPES, random_model  # noqa: E402
 
 CAPACITY = 64
+ONCE = ["cuMemcpyHtoDAsync_v2", "cuGraphLaunch", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize"]
 GREEDY = Sampling()
 
 
@@ -187,10 +188,23 @@ def test_emulated_rounds_are_launched_once(fake: FakeDriver, rng: np.random.Gene
     assert pair.taken == 1
     before = len(fake.log())
     plain(5)(pair.whole, sequences)
-    calls = [line.split()[0] for line in fake.log()[before:]]
-    once = ["cuMemcpyHtoDAsync_v2", "cuGraphLaunch", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize"]
-    assert calls == once * 5
+    assert fake.called(before) == ONCE * 5
     assert pair.taken == 6
+
+
+def test_emulated_rounds_in_a_thread_without_a_context(fake: FakeDriver, rng: np.random.Generator) -> None:
+    """Such as the next one that a server's pool has: kernels launched one by one bind it, copies do not."""
+    pair = Pair(Place("cpu", FakeLauncher(fake), fake.path), rng)
+    sequences = pair.sequences(pair.whole)
+    said = plain(4)(pair.whole, sequences)
+    before, found = len(fake.log()), []
+    thread = threading.Thread(target=lambda: found.extend(plain(3)(pair.whole, sequences)))
+    thread.start()
+    thread.join()
+    bind, (to, launch, *back) = "cuCtxSetCurrent", ONCE
+    assert fake.called(before) == [bind, to, bind, bind, launch, bind, bind, *back, bind] * 3
+    expected = [turn.texts for turn in plain(7)(pair.steps, pair.sequences(pair.steps))]
+    assert [turn.texts for turn in said + found] == expected
 
 
 def test_seconds_are_shared_out(place: Place, rng: np.random.Generator) -> None:
@@ -285,6 +299,20 @@ def test_the_end_of_a_cache_goes_step_by_step(place: Place, rng: np.random.Gener
     said, sequences = pair.both(plain(room, remaining=room))
     assert len(said) == room
     assert max(one.length for one in sequences) == CAPACITY
+    assert pair.taken == room - 2
+    # Chains of three: a room for four where it fits, for three where only that does, and steps behind it.
+    pair = Pair(place, rng)
+    for length, drafts in ((CAPACITY - 5, 4), (CAPACITY - 4, 3), (CAPACITY - 3, None)):
+        sequence = pair.whole.sequence(CAPACITY)
+        pair.whole.advance([(sequence, sequence.append([1] * (length - 1)))], pair.config.num_layers)
+        sequence.append([1])
+        call = RoundCall(sequence, GREEDY, (), 4, LayerChainCall(sequence, 1, None, 3, 0.0, GREEDY))
+        wanted = pair.whole._rounds._wanted([call])
+        assert (None if wanted is None else wanted.shape.drafts) == drafts
+        if wanted is not None:
+            round_ = [pair.whole._rounds._round(wanted) for _ in range(2)][-1]
+            assert round_ is not None
+            round_.run(range(pair.config.num_layers), (), wanted.plans)
 
 
 def left_to_steps(pair: Pair) -> dict[str, Callable[[CudaBackend, list[Any]], list[RoundTurn]]]:
@@ -336,7 +364,7 @@ def left_to_steps(pair: Pair) -> dict[str, Callable[[CudaBackend, list[Any]], li
         "heads for drafts": trimmed,
         "penalties": plain(4, [penalty, GREEDY]),
         "filters": plain(4, [GREEDY, filtered]),
-        "long chains": drafting(1, 16, 1),
+        "long chains": drafting(4, 16, 1),
     }
 
 
@@ -426,8 +454,6 @@ def test_emulated_rounds_that_cannot_be_graphs(fake: FakeDriver, rng: np.random.
     sequences = pair.sequences(pair.whole)
     found = [turn.texts for turn in plain(2)(pair.whole, sequences)]
     for at in range(1, 400):
-        pair.whole._rounds.reason = None
-        pair.whole._rounds._before = ([id(one) for one in sequences], Shape())
         fake.fail(at)
         wanted = pair.whole._rounds._wanted([RoundCall(one, GREEDY, (), 9) for one in sequences])
         assert wanted is not None
@@ -437,11 +463,85 @@ def test_emulated_rounds_that_cannot_be_graphs(fake: FakeDriver, rng: np.random.
             break
         assert "could not be made a graph" in (pair.whole.graphs_missing or "")
         assert not pair.whole._rounds._rounds
+        pair.whole._rounds.reason = None
     assert at > 10, "there is a lot that can fail"
     pair.whole._rounds.reason = "a round could not be made a graph"
     found += [turn.texts for turn in plain(3)(pair.whole, sequences)]
     assert found == expected
     assert pair.taken == 0
+
+
+def test_memory_for_texts_goes_first(place: Place, rng: np.random.Generator) -> None:
+    """A round that does not fit is not tried again, and kept ones make way for new texts."""
+    pair = Pair(place, rng)
+    free: list[int] = [1 << 40]
+    pair.whole._rounds._parts = replace(pair.whole._rounds._parts, free=lambda: free[0])
+    pair.whole._free = lambda: free[0] if len(pair.whole._rounds._rounds) else 1 << 40
+    sequences = pair.sequences(pair.whole)
+    plain(4)(pair.whole, sequences)
+    assert pair.taken == 2
+    free[0] = 1000
+    drafting(4, 2, 1)(pair.whole, sequences)
+    assert pair.taken == 2
+    assert pair.whole.graphs_missing is None, "others may fit"
+    assert len(pair.whole._rounds._rounds) == 0
+    free[0] = 1 << 40
+    drafting(4, 2, 1)(pair.whole, sequences)
+    assert pair.taken == 2
+    plain(2)(pair.whole, sequences)
+    assert pair.taken == 4
+    free[0] = 1000
+    assert pair.whole.sequence(8).capacity == 8
+    assert len(pair.whole._rounds._rounds) == 0
+    pair.whole._free = lambda: 1000
+    with pytest.raises(OutOfMemoryError, match="a bf16 KV cache of 8 positions"):
+        pair.whole.sequence(8)
+
+
+def test_two_generations_side_by_side(place: Place, rng: np.random.Generator) -> None:
+    """Their rounds come in turn, and both are known."""
+    pair = Pair(place, rng)
+    sequences = pair.sequences(pair.whole)
+    for _ in range(4):
+        for one in sequences:
+            plain(1, [GREEDY])(pair.whole, [one])
+    assert pair.taken == 2 * 2
+
+
+def test_rounds_and_steps_of_every_kind_in_any_order(place: Place, rng: np.random.Generator) -> None:
+    """What one way leaves is what the other way leaves, whatever comes next."""
+    pair = Pair(place, rng)
+    layer = 1
+    moves = rng.choice(["plain", "drafts", "rollback", "keep", "forget", "wait", "tree"], 30).tolist()
+
+    def run(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
+        found = []
+        for at, move in enumerate(moves):
+            one = sequences[at % 2]
+            if move == "rollback":
+                for own in sequences:  # the next round computes the newest position again
+                    own.rollback(2)
+                    own.append([at])
+            elif move in ("keep", "forget"):
+                one.keep([1, 2] if move == "keep" else [], 3)
+            elif move == "wait":
+                backend.advance([(one, [one.length - 1])], 1)
+            elif move == "tree":
+                one.branch([3, 4, 5], [-1, 0, 0])
+                found += plain(1)(backend, sequences)
+            elif move == "plain":
+                found += plain(3)(backend, sequences)
+            else:
+                found += drafting(3, 2, layer)(backend, sequences)
+            if sequences[0].length > CAPACITY - 16:
+                for own in sequences:
+                    own.rollback(own.length - 4)
+                    own.append([at])
+        return found
+
+    pair.both(run, poison=True)
+    pair.both(plain(4))
+    assert pair.taken > 0
 
 
 def test_numbers_that_are_none(place: Place, rng: np.random.Generator) -> None:

@@ -25,15 +25,19 @@ void launch(const Driver& driver, uintptr_t function, const py::sequence& grid, 
       "launching a kernel");
 }
 
-void copy_in(const Driver& driver, Address to, const py::bytes& from, uintptr_t stream) {
+uintptr_t context_of(const Driver& driver) { return reinterpret_cast<uintptr_t>(driver.context()); }
+
+void copy_in(const Driver& driver, Address to, const py::bytes& from, uintptr_t stream, uintptr_t context) {
   const std::string_view data = from;
+  const InContext in(driver, reinterpret_cast<Context>(context));
   driver.check(driver->copy_in(to, data.data(), data.size(), stream_of(stream)), "copying to the device");
 }
 
-py::bytes copy_out(const Driver& driver, Address from, size_t bytes, uintptr_t stream) {
+py::bytes copy_out(const Driver& driver, Address from, size_t bytes, uintptr_t stream, uintptr_t context) {
   std::string data(bytes, '\0');
   {
     const py::gil_scoped_release release;
+    const InContext in(driver, reinterpret_cast<Context>(context));
     driver.check(driver->copy_out(data.data(), from, bytes, stream_of(stream)), "copying from the device");
     driver.check(driver->stream_synchronize(stream_of(stream)), "waiting for the device");
   }
@@ -51,8 +55,10 @@ PYBIND11_MODULE(_graph, m) {
       .def_property_readonly("conditional_missing", &Driver::conditional_missing)
       .def("launch", &launch, py::arg("function"), py::arg("grid"), py::arg("threads"), py::arg("arguments"),
            py::arg("stream"))
-      .def("copy_in", &copy_in, py::arg("to"), py::arg("data"), py::arg("stream"))
-      .def("copy_out", &copy_out, py::arg("address"), py::arg("bytes"), py::arg("stream"));
+      .def("context", &context_of)
+      .def("copy_in", &copy_in, py::arg("to"), py::arg("data"), py::arg("stream"), py::arg("context"))
+      .def("copy_out", &copy_out, py::arg("address"), py::arg("bytes"), py::arg("stream"),
+           py::arg("context"));
   py::class_<LoadedModule>(m, "Module")
       .def(py::init([](const std::shared_ptr<Driver>& driver, const py::bytes& image) {
              return std::make_unique<LoadedModule>(driver, std::string(image));

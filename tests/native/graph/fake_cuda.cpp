@@ -18,7 +18,7 @@ FAKE void fake_reset(int version, int has_context) {
   State& now = state();
   now.modules.clear(), now.graphs.clear(), now.bodies.clear(), now.executables.clear();
   now.version = version;
-  now.has_context = has_context != 0;
+  current() = has_context != 0 ? context() : nullptr;
   now.calls = now.fail_at = 0;
   now.ids = 0;
   now.log.str("");
@@ -59,15 +59,21 @@ FAKE Status cuDriverGetVersion(int* version) {
   *version = state().version;
   return enter("cuDriverGetVersion");
 }
-FAKE Status cuCtxGetCurrent(Context* current) {
-  *current = state().has_context ? context() : nullptr;
+FAKE Status cuCtxGetCurrent(Context* found) {
+  *found = current();
   return enter("cuCtxGetCurrent");
+}
+FAKE Status cuCtxSetCurrent(Context wanted) {
+  if (const Status status = enter("cuCtxSetCurrent", wanted != nullptr)) return status;
+  if (wanted != nullptr && wanted != context()) return misuse("no such context");
+  current() = wanted;
+  return 0;
 }
 
 FAKE Status cuModuleLoadData(Module* module, const void* image) {
   if (const Status status = enter("cuModuleLoadData", std::strlen(static_cast<const char*>(image))))
     return status;
-  if (!state().has_context) return kNoContext;
+  if (const Status status = needs_context()) return status;
   auto made = std::make_unique<FakeModule>();
   *module = as<Module>(made.get());
   state().modules[made.get()] = std::move(made);
@@ -89,6 +95,7 @@ FAKE Status cuModuleGetFunction(Function* function, Module module, const char* n
 }
 FAKE Status cuModuleUnload(Module module) {
   const Status status = enter("cuModuleUnload");
+  if (needs_context() != 0) return misuse("a module is unloaded in no context");
   return state().modules.erase(as<FakeModule*>(module)) == 1 ? status : misuse("no such module");
 }
 
@@ -96,17 +103,20 @@ FAKE Status cuLaunchKernel(Function function, unsigned grid_x, unsigned grid_y, 
                            unsigned block_x, unsigned, unsigned, unsigned, Stream, void** arguments, void**) {
   const Kernel* kernel = kernel_of(function);
   if (const Status status = enter("cuLaunchKernel", kernel != nullptr ? kernel->name : "?")) return status;
+  if (const Status status = needs_context()) return status;
   if (kernel == nullptr) return misuse("no such kernel");
   run_kernel(*kernel, {grid_x, grid_y, grid_z}, block_x, arguments, state().random);
   return 0;
 }
 FAKE Status cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, Stream) {
   if (const Status status = enter("cuMemcpyHtoDAsync_v2", bytes)) return status;
+  if (const Status status = needs_context()) return status;
   std::memcpy(reinterpret_cast<void*>(to), from, bytes);
   return 0;
 }
 FAKE Status cuMemcpyDtoHAsync_v2(void* to, Address from, size_t bytes, Stream) {
   if (const Status status = enter("cuMemcpyDtoHAsync_v2", bytes)) return status;
+  if (const Status status = needs_context()) return status;
   std::memcpy(to, reinterpret_cast<const void*>(from), bytes);
   return 0;
 }

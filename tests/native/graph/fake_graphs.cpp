@@ -102,6 +102,7 @@ FAKE Status cuGraphUpload(Executable executable, Stream) {
 }
 FAKE Status cuGraphLaunch(Executable executable, Stream stream) {
   if (const Status status = enter("cuGraphLaunch", reinterpret_cast<uintptr_t>(stream))) return status;
+  if (const Status status = needs_context()) return status;
   const auto found = state().executables.find(as<FakeExecutable*>(executable));
   if (found == state().executables.end()) return misuse("no such executable");
   const std::string wrong = run(*found->second->graph, state().random);

@@ -13,7 +13,6 @@ inline constexpr Status kInvalidValue = 1, kNoContext = 201, kNotFound = 500;
 
 struct State {
   int version = 12040;
-  bool has_context = true;
   int64_t calls = 0, fail_at = 0;
   Status failure = 0;
   int ids = 0;
@@ -52,6 +51,13 @@ To as(From* pointer) {
 }
 
 inline Context context() { return as<Context>(&state()); }
+
+// A thread has none until it is given one; fake_reset gives it to its own.
+inline Context& current() {
+  static thread_local Context own = nullptr;
+  return own;
+}
+inline Status needs_context() { return current() != nullptr ? 0 : kNoContext; }
 
 inline FakeGraph* graph_of(Graph graph) {
   auto* found = as<FakeGraph*>(graph);
