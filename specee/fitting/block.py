@@ -59,11 +59,10 @@ def fit_block(
         vocabulary,
         len(order),
         _settings(plan, first=start is None),
-        f"{_mark(start)}layers {layers}, {len(vocabulary)} tokens, {len(order)} batches "
-        f"{_digest(order, texts)}",
+        f"layers {layers}, {len(vocabulary)} tokens, {len(order)} batches {_digest(order, texts)}",
         pace,
     )
-    path = _path(run)
+    path = _path(run, start)
     if path.exists():
         training.resume(path)
     if training.done < training.batches and plan.minutes is None:
@@ -88,17 +87,16 @@ def _settings(plan: Plan, *, first: bool) -> Settings:
     return Settings(plan.steps, later=0.0, learning_rate=_AGAIN * plan.learning_rate)
 
 
-def _mark(start: Drafter | None) -> str:
-    """What tells a training that goes on from a block from one that goes on from another."""
-    if start is None:
-        return ""
-    return f"from {kept_arrays.mark((), [array for _, array in start.parts().arrays()])}, "
-
-
-def _path(run: Run) -> Path:
-    """Of a training with another bound, or with none, there is another file."""
+def _path(run: Run, start: Drafter | None) -> Path:
+    """Of a training from another block, with another bound, or with none, there is another file."""
+    begun_from = "" if start is None else f"-{_mark(start)}"
     bound = "" if run.plan.minutes is None else f"-{run.plan.minutes:g}m"
-    return run.work / f"drafter-{run.plan.seed}{bound}.safetensors"
+    return run.work / f"drafter-{run.plan.seed}{begun_from}{bound}.safetensors"
+
+
+def _mark(start: Drafter) -> str:
+    """What tells a block from others."""
+    return kept_arrays.mark((), [array for _, array in start.parts().arrays()])
 
 
 def _computed(run: Run, states: StoredStates, texts: int) -> int:

@@ -72,7 +72,7 @@ class Corpus:
         return next(index for index in itertools.count() if not self._path(index).exists())
 
     def write(self, writer: Writer, wanted: Callable[[int], bool]) -> Iterator[bool]:
-        """Write shards that are missing; gives of each whether there is any text in it.
+        """Write shards that are missing, in order; gives of each whether there is any text in it.
 
         ``wanted`` is asked before one is begun, with how many are begun and not written yet. There are some:
         the writer is not to be short of wishes while the last texts of a shard come to their ends.
@@ -80,7 +80,7 @@ class Corpus:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         order: list[int] = []
-        begun: dict[int, _Shard] = {}
+        begun: dict[int, _Shard] = {}  # ascending
 
         def wishes_wanted() -> Iterator[Wish]:
             for index in itertools.count():
@@ -93,13 +93,10 @@ class Corpus:
                 yield from wishes(self.seed, index, self._shard)
 
         for place, conversation in writer.stream(wishes_wanted()):
-            index = order[place // self._shard]
-            shard = begun[index]
-            shard.put(place % self._shard, conversation)
-            if shard.left == 0:
-                texts = shard.texts()
+            begun[order[place // self._shard]].put(place % self._shard, conversation)
+            for index in list(itertools.takewhile(lambda index: begun[index].left == 0, begun)):
+                texts = begun.pop(index).texts()
                 write_whole(self._path(index), _packed(texts))
-                del begun[index]
                 yield bool(texts)
 
     def written(self) -> int:

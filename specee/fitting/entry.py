@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from specee._version import __version__
 from specee.errors import BackendUnavailableError, ConfigurationError
@@ -31,7 +31,7 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
     corpus: str | os.PathLike[str] | None = None,
     snapshots: int = 0,
     base: str | os.PathLike[str] | None = None,
-    warm_start: str | os.PathLike[str] | Literal[True] | None = None,
+    warm_start: str | os.PathLike[str] | bool | None = None,
     generations: int = 200,
     minutes: float | None = None,
     memory: int | str | None = None,
@@ -83,7 +83,7 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
         snapshots=snapshots,
         corpus=_path(corpus),
         base=_path(base),
-        warm_start=_packaged(model) if warm_start is True else _path(warm_start),
+        warm_start=_packaged(model) if warm_start is True else _path(warm_start or None),
         generations=generations,
         minutes=minutes,
         memory=None if memory is None else bytes_of(memory),

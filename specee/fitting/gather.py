@@ -86,7 +86,7 @@ def _write(run: Run, corpus: Corpus, shard: int) -> None:
     if corpus.written() >= wished:
         return
     pace = run.timetable.begin("texts")
-    writer = _writer(run)
+    writer = _writer(run, shard)
     begins: list[float] = []
     took = 0.0
 
@@ -96,6 +96,8 @@ def _write(run: Run, corpus: Corpus, shard: int) -> None:
         each = count / shards if shards else shard * _EXPECTED
         if count + begun * each >= wished or (shards + begun and pace.over(needs=took)):
             return False
+        if begun and not took and run.plan.minutes is not None:
+            return False  # the first one says how long they take
         begins.append(pace.spent())
         return True
 
@@ -115,13 +117,13 @@ def _write(run: Run, corpus: Corpus, shard: int) -> None:
     pace.close(min(corpus.written(), wished), wished)
 
 
-def _writer(run: Run) -> Writer:
+def _writer(run: Run, shard: int) -> Writer:
+    """Where time is bounded, for no more texts side by side than a shard has: they all come to their ends."""
     model = run.model
+    width = run.limits.width if run.plan.minutes is None else min(run.limits.width, shard)
     ends = frozenset(model.checkpoint.eos_token_ids)
     turns = turns_of(model.tokenizer)
-    return Writer(
-        model.backend, model.tokenizer, turns, ends, width=run.limits.width, kv_dtype=model.kv_dtype
-    )
+    return Writer(model.backend, model.tokenizer, turns, ends, width=width, kv_dtype=model.kv_dtype)
 
 
 def draft_vocabulary(run: Run, fitted: Seq[Text], held_out: Seq[Text]) -> Vocabulary:

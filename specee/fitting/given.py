@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,13 +18,15 @@ from specee.models.speculator import Ints, read_notes, read_speculator
 class Given(NamedTuple):
     """A file's ``block``, for ids of ``vocabulary``, None for all.
 
-    ``notes``: what the file says of how it was made; ``trained``: tokens that the block has seen.
+    ``notes``: what the file says of how it was made; ``trained``: tokens that the block has seen, as far as
+    it says so; ``mark`` tells the file from others.
     """
 
     block: DrafterParts
     vocabulary: Ints | None
     notes: Mapping[str, Any]
     trained: int
+    mark: int
 
 
 def read_given(model: Model, plan: Plan, mark: str) -> Given | None:
@@ -43,7 +46,14 @@ def read_given(model: Model, plan: Plan, mark: str) -> Given | None:
     notes = _notes(path)
     if plan.warm_start is not None and plan.corpus is None:
         _check_seed(plan, notes)
-    return Given(speculator.drafter, speculator.vocabulary, notes, int(notes.get("trained", 0)))
+    trained = notes.get("trained")
+    return Given(
+        speculator.drafter,
+        speculator.vocabulary,
+        notes,
+        trained if isinstance(trained, int) else 0,
+        zlib.crc32(path.read_bytes()),
+    )
 
 
 def _notes(path: Path) -> dict[str, Any]:
@@ -57,13 +67,20 @@ def _notes(path: Path) -> dict[str, Any]:
 
 def _check_seed(plan: Plan, notes: Mapping[str, Any]) -> None:
     """New texts are wanted: the same seed writes the same ones."""
-    seeds = {one["seed"] for one in _plans(notes) if one.get("corpus") is None and "seed" in one}
+    seeds = {seed for seed in map(_seed, _plans(notes)) if seed is not None}
     if plan.seed in seeds:
         free = next(seed for seed in range(len(seeds) + 1) if seed not in seeds)
         raise ConfigurationError(
             f"seed={plan.seed}: {plan.warm_start} was fitted on texts of that seed, and would see them "
             f"again; give another one, such as {free}"
         )
+
+
+def _seed(plan: Mapping[str, Any]) -> int | None:
+    """Of texts that a block was trained on; a fit with a base has trained none, and a corpus has no seed."""
+    seed = plan.get("seed")
+    own = plan.get("base") is None and plan.get("corpus") is None
+    return seed if own and isinstance(seed, int) else None
 
 
 def _plans(notes: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

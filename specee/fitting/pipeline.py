@@ -90,7 +90,7 @@ def fit(
     limits = within(_footprint(model.config, plan, given), plan.memory, plan.batch_tokens)
     own = f"{mark[:16]}-{model.backend.weights}-{model.kv_dtype or 'default'}"
     seconds = None if plan.minutes is None else 60 * plan.minutes
-    timetable = Timetable(seconds, work / own / f"timetable-{_digest(plan)}.json", clock)
+    timetable = Timetable(seconds, work / own / f"timetable-{_digest(plan, given)}.json", clock)
     run = Run(model, plan, work / own, tell, timetable, limits)
     check_calibration(run)
     texts = Texts(*gather_texts(run))
@@ -228,9 +228,10 @@ def _trained_tokens(report: Report, plan: Plan) -> int:
     return count
 
 
-def _digest(plan: Plan) -> str:
-    """What tells plans apart, in a few digits."""
-    return f"{zlib.crc32(json.dumps(plan.said()).encode()):08x}"
+def _digest(plan: Plan, given: Given | None) -> str:
+    """What tells plans apart, and files that they begin with, in a few digits."""
+    mark = 0 if given is None else given.mark
+    return f"{zlib.crc32(json.dumps(plan.said()).encode(), mark):08x}"
 
 
 def _thinned(history: Seq[float]) -> list[float]:

@@ -125,8 +125,11 @@ def test_texts_that_were_seen_are_refused(model: specee.Model, first: Path, tmp_
     plan = replace(PLAN, warm_start=str(first))
     with pytest.raises(ConfigurationError, match=r"seed=0: .* give another one, such as 1"):
         fit(model, plan, tmp_path / "made", tmp_path / "work")
-    second = tmp_path / "second.safetensors"
-    fit(model, replace(plan, seed=1, tokens=400), second, tmp_path / "work")
+    second, based = tmp_path / "second.safetensors", tmp_path / "based.safetensors"
+    fit(model, replace(plan, seed=1, tokens=700), second, tmp_path / "work")
+    # A fit with a base trains no block: its seed is free.
+    fit(model, replace(PLAN, base=str(second), seed=2, tokens=700), based, tmp_path / "work")
+    second = based
     for seed in (0, 1):
         with pytest.raises(ConfigurationError, match=f"seed={seed}: .* such as 2"):
             fit(model, replace(plan, seed=seed, warm_start=str(second)), tmp_path / "m", tmp_path / "work")
@@ -155,15 +158,39 @@ def test_a_run_that_was_killed_comes_to_the_same_file(
     fit(model, plan, tmp_path / "whole.safetensors", tmp_path / "other")
     for one, other in zip(tensors(made), tensors(tmp_path / "whole.safetensors"), strict=True):
         assert one == other
-    # Another file to begin with is another training.
-    with pytest.raises(CheckpointError, match="of another run"):
-        fit(model, replace(plan, warm_start=str(made), seed=1, corpus=texts(tmp_path)), made, work)
+    assert sorted(path.name for path in work.rglob("drafter-*")) == sorted(
+        path.name for path in (tmp_path / "other").rglob("drafter-*")
+    )
 
 
-def texts(folder: Path) -> str:
-    path = folder / "some.jsonl"
-    path.write_text("".join(json.dumps({"text": f"A fox and {n} dogs, {n}."}) + "\n" for n in range(50)))
-    return str(path)
+def test_another_block_is_another_training(model: specee.Model, first: Path, tmp_path: Path) -> None:
+    """In the same folder, of the same texts: nothing of the one is the other's."""
+    corpus = tmp_path / "some.jsonl"
+    corpus.write_text("".join(json.dumps({"text": f"A fox and {n} dogs, {n}."}) + "\n" for n in range(50)))
+    made = [tmp_path / f"{name}.safetensors" for name in ("second", "third", "alone")]
+    for minutes in (None, 50.0):
+        plan = replace(PLAN, corpus=str(corpus), minutes=minutes)
+        work, other = tmp_path / f"work {minutes}", tmp_path / f"other {minutes}"
+        fit(model, replace(plan, warm_start=str(first)), made[0], work)
+        fit(model, replace(plan, warm_start=str(made[0])), made[1], work)
+        fit(model, replace(plan, warm_start=str(made[0])), made[2], other)
+        assert tensors(made[1]) == tensors(made[2]) != tensors(made[0])
+        assert notes(made[1])["trained"] == 2 * notes(made[0])["trained"] - notes(first)["trained"]
+        # Also where a file takes the place of the one that it was made from.
+        shutil.copy(made[0], tmp_path / "own.safetensors")
+        own = tmp_path / "own.safetensors"
+        for _ in range(2):
+            fit(model, replace(plan, warm_start=str(own)), own, work)
+        assert tensors(own) != tensors(made[1])
+
+
+def test_notes_of_others_are_no_obstacle(model: specee.Model, first: Path, tmp_path: Path) -> None:
+    given, made = tmp_path / "given.safetensors", tmp_path / "made.safetensors"
+    mark = fingerprint(model.config, model.checkpoint.norms())
+    for said in ("no json", "[1]", '{"trained": null, "plan": {"seed": [0]}, "before": 3}', '{"plan": 7}'):
+        write_speculator(given, read(model, first), mark, {"fit": said})
+        report = fit(model, replace(PLAN, tokens=700, warm_start=str(given)), made, tmp_path / "work")
+        assert notes(made)["trained"] == 2 * report.tokens
 
 
 def tensors(path: Path) -> list[tuple[str, bytes]]:
