@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +13,17 @@ import safetensors
 
 import specee
 from specee.cli import main
+from specee.engine import ActiveSequence
 from specee.errors import CheckpointError, ConfigurationError
 from specee.fitting import adapters, block, judging, pipeline, states
 from specee.fitting.calibration import THRESHOLDS
-from specee.fitting.corpus import Text
+from specee.fitting.corpus import Corpus, Text
 from specee.fitting.gather import gather_texts
 from specee.fitting.limits import LEAST, Footprint, Limits, bytes_of, within
 from specee.fitting.pipeline import fit
 from specee.fitting.plan import Plan, Run
 from specee.fitting.timetable import Timetable
+from specee.fitting.writer import Writer
 from specee.models.speculator import fingerprint, read_speculator
 from tests.random_model import BASE
 from tests.tiny_models import tiny_folder
@@ -272,3 +275,47 @@ def test_little_memory_makes_a_file_too(
     assert "512MB" in capsys.readouterr().err
     with pytest.raises(ConfigurationError, match="minutes=0"):
         specee.fit(model, tmp_path / "c", minutes=0)
+
+
+@pytest.mark.parametrize("minutes", [0.1, 20.0])
+def test_texts_take_no_longer_than_their_time_and_one_shard(
+    minutes: float, model: specee.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time that a text ends takes a second."""
+    clock, together = Clock(), []
+    go_on = Writer._until_some_end
+
+    def slow(self: Writer, running: Sequence[ActiveSequence]) -> list[ActiveSequence]:
+        clock.now += 1.0
+        together.append(len(running))
+        return go_on(self, running)
+
+    monkeypatch.setattr(Writer, "_until_some_end", slow)
+    written: list[float] = []
+    write = Corpus.write
+
+    def watched(self: Corpus, writer: Writer, wanted: Callable[[int], bool]) -> Iterator[bool]:
+        for some in write(self, writer, wanted):
+            written.append(clock.now)
+            yield some
+
+    monkeypatch.setattr(Corpus, "write", watched)
+    plan = replace(PLAN, tokens=100_000, minutes=minutes)
+    table = Timetable(60 * minutes, tmp_path / "table.json", clock)
+    begin = clock.now
+    fitted, held_out = gather_texts(Run(model, plan, tmp_path, lambda *_: None, table, Limits()))
+    shards = len(list(tmp_path.glob("corpus-*.npz")))
+    size = max(8, int(minutes))
+    assert len(fitted) + len(held_out) <= size * shards
+    assert max(together) == size, "a shard, and no more"
+    first, last = written[0] - begin, written[-1] - begin
+    assert table.cut_short()["texts"][1] == 100_000
+    if minutes < 1:
+        assert shards == 1
+        return
+    assert shards > 5
+    assert last <= 60 * minutes * 0.4 + 2 * first
+    # The first shard comes to its end alone: it says how long they take.
+    again = next(at for at in range(1, len(together)) if together[at - 1] < size == together[at])
+    between = together[again : -3 * size]
+    assert between.count(size) > 0.9 * len(between) > 100, "no gap between others"
