@@ -126,6 +126,10 @@ def _add_fit(commands: Any) -> None:
         "another --seed or your --corpus; without a name, the one that comes with the package",
     )  # fmt: skip
     command.add_argument(
+        "--no-adapters", dest="adapters", action="store_const", const=False,
+        help="fit none for exit layers",
+    )  # fmt: skip
+    command.add_argument(
         "--import", type=Path, dest="imported", metavar="DIR",
         help="fit nothing: make the file of a published EAGLE head in a local folder",
     )  # fmt: skip

@@ -26,6 +26,7 @@ _CHOICES = (
     "snapshots",
     "base",
     "warm_start",
+    "adapters",
     "generations",
     "minutes",
     "memory",
@@ -69,7 +70,8 @@ def _check_import(options: argparse.Namespace) -> None:
     """Raise ConfigurationError for options that say how to fit, where nothing is fitted."""
     for name in (*_CHOICES, "work"):
         if (given := getattr(options, name)) is not None:
-            option = f"--{name.replace('_', '-')}" + ("" if given is True else f" {given}")
+            option = f"--{'no-' if given is False else ''}{name.replace('_', '-')}"
+            option += "" if isinstance(given, bool) else f" {given}"
             raise ConfigurationError(
                 f"{option} with --import {options.imported}: nothing is fitted, so it does nothing; "
                 f"leave it out, or import first and then fit with --base {options.output}"

@@ -32,6 +32,7 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
     snapshots: int = 0,
     base: str | os.PathLike[str] | None = None,
     warm_start: str | os.PathLike[str] | bool | None = None,
+    adapters: bool = True,
     generations: int = 200,
     minutes: float | None = None,
     memory: int | str | None = None,
@@ -49,7 +50,8 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
     speculator file of the model whose vocabulary and block are kept, so that only the rest is fitted (60,000
     ``tokens`` are plenty for it). ``warm_start``: one whose block is trained on, on texts of another ``seed``
     or of a corpus, for the same vocabulary; the rest is fitted anew (True: the package's own file for the
-    model). ``generations``: that approximate decoding by the predictors is calibrated
+    model). ``adapters``: whether exit layers get
+    any. ``generations``: that approximate decoding by the predictors is calibrated
     on (:mod:`specee.policies.risk`), 0 for none.
 
     ``minutes``: of wall time for all of it, shared out among the stages; each does what there is time for,
@@ -84,6 +86,7 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
         corpus=_path(corpus),
         base=_path(base),
         warm_start=_packaged(model) if warm_start is True else _path(warm_start or None),
+        adapter_samples=Plan.adapter_samples if adapters else 0,
         generations=generations,
         minutes=minutes,
         memory=None if memory is None else bytes_of(memory),

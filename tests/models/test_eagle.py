@@ -284,6 +284,9 @@ def test_an_import_takes_no_options_of_fits(
     assert main([*words, f"--{option}", value]) == 2
     said = capsys.readouterr().err
     assert f"--{option} {value} with --import {tmp_path}" in said
+    for alone in ("--warm-start", "--no-adapters"):
+        assert main([*words, alone]) == 2
+        assert f"{alone} with --import {tmp_path}" in capsys.readouterr().err
     assert main(words) == 2
     assert "with --import" not in capsys.readouterr().err, "the control: there is no such model"
 

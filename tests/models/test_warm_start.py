@@ -247,14 +247,14 @@ def test_the_packages_own_file(
     make: dict[str, Callable[[], Any]] = {
         "python": lambda: specee.fit(
             model, tmp_path / "made.safetensors", tokens=900, seed=1, warm_start=True, work=tmp_path / "work",
-            generations=0,
+            generations=0, adapters=False,
         ),
         "command": lambda: main(
             [
                 "fit", "--model", str(model.checkpoint.source),
                 "--output", str(tmp_path / "made.safetensors"),
                 "--tokens", "900", "--seed", "1", "--generations", "0", "--work", str(tmp_path / "work"),
-                "--warm-start",
+                "--warm-start", "--no-adapters",
             ]
         ),
     }  # fmt: skip
@@ -270,3 +270,5 @@ def test_the_packages_own_file(
     make[how]()
     assert notes(tmp_path / "made.safetensors")["before"] == notes(first)
     assert notes(tmp_path / "made.safetensors")["plan"]["warm_start"] == "tiny.safetensors"
+    assert notes(tmp_path / "made.safetensors")["report"]["adapters"] == []
+    assert not read(model, tmp_path / "made.safetensors").adapters
