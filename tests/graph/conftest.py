@@ -15,6 +15,7 @@ from tests.cuda.emulator import compiler, fresh_seed
 BUILT = importlib.util.find_spec("specee._graph") is not None
 if BUILT:
     from tests.graph.fake_driver import Built, FakeDriver, build
+    from tests.graph.place import Place, emulated
 
 
 class LeftOut(pytest.Module):
@@ -61,3 +62,17 @@ def fake(library: Path) -> Iterator[FakeDriver]:
 def rng() -> np.random.Generator:
     """Fresh random inputs; the seed is in the report of a failure."""
     return np.random.default_rng(fresh_seed("inputs"))
+
+
+@pytest.fixture(params=["emulated", "device"])
+def place(request: pytest.FixtureRequest) -> Place:
+    """The host, with the fake driver; a device, if there is one that can."""
+    if request.param == "emulated":
+        return emulated(request.getfixturevalue("fake"))
+    from specee.backends import missing
+    from specee.cuda import choose, graph
+
+    reason = missing("cuda") or graph.missing()
+    if reason is not None:
+        pytest.skip(f"no graphs on a device: {reason}")
+    return Place("cuda", choose().launcher, graph.LIBRARY)

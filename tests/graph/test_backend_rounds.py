@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from specee.backends import missing  # noqa: E402
 from specee.backends.cuda import CudaBackend  # noqa: E402
 from specee.backends.cuda_graph_rounds import means_on  # noqa: E402
 from specee.backends.protocol import (  # noqa: E402
@@ -23,7 +22,6 @@ from specee.backends.protocol import (  # noqa: E402
     RoundCall,
     RoundTurn,
 )
-from specee.cuda import choose, graph  # noqa: E402
 from specee.cuda.graph import Means  # noqa: E402
 from specee.engine import Generation, Request, reserve  # noqa: E402
 from specee.errors import ConfigurationError, NumericalError, OutOfMemoryError, RowError  # noqa: E402
@@ -31,34 +29,13 @@ from specee.policies import Autoregressive, Policy  # noqa: E402
 from specee.policies.layerskip import LayerSkip  # noqa: E402
 from specee.types import Sampling  # noqa: E402
 from tests.cuda.recorder import Recorder  # noqa: E402
-from tests.graph.fake_driver import FakeDriver, FakeLauncher  # noqa: E402
+from tests.graph.fake_driver import FakeDriver  # noqa: E402
+from tests.graph.place import Place, emulated  # noqa: E402
 from tests.random_model import SHAPES, random_model  # noqa: E402
 
 CAPACITY = 64
 ONCE = ["cuMemcpyHtoDAsync_v2", "cuGraphLaunch", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize"]
 GREEDY = Sampling()
-
-
-@dataclass
-class Place:
-    """Where models are run, and which driver makes graphs there."""
-
-    device: str
-    launcher: Any
-    library: str
-
-
-@pytest.fixture(params=["emulated", "device"])
-def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    """The host, with the fake driver; a device, if there is one that can."""
-    if request.param == "emulated":
-        fake: FakeDriver = request.getfixturevalue("fake")
-        yield Place("cpu", FakeLauncher(fake), fake.path)
-        return
-    reason = missing("cuda") or graph.missing()
-    if reason is not None:
-        pytest.skip(f"no graphs on a device: {reason}")
-    yield Place("cuda", choose().launcher, graph.LIBRARY)
 
 
 class Pair:
@@ -182,7 +159,7 @@ def test_plain_rounds(place: Place, rng: np.random.Generator, shape: str, weight
 
 
 def test_emulated_rounds_are_launched_once(fake: FakeDriver, rng: np.random.Generator) -> None:
-    pair = Pair(Place("cpu", FakeLauncher(fake), fake.path), rng)
+    pair = Pair(emulated(fake), rng)
     sequences = pair.sequences(pair.whole)
     plain(3)(pair.whole, sequences)
     assert pair.taken == 1
@@ -194,7 +171,7 @@ def test_emulated_rounds_are_launched_once(fake: FakeDriver, rng: np.random.Gene
 
 def test_emulated_rounds_in_a_thread_without_a_context(fake: FakeDriver, rng: np.random.Generator) -> None:
     """Such as the next one that a server's pool has: kernels launched one by one bind it, copies do not."""
-    pair = Pair(Place("cpu", FakeLauncher(fake), fake.path), rng)
+    pair = Pair(emulated(fake), rng)
     sequences = pair.sequences(pair.whole)
     said = plain(4)(pair.whole, sequences)
     before, found = len(fake.log()), []
@@ -449,7 +426,7 @@ def test_a_backend_goes_at_once(place: Place, rng: np.random.Generator) -> None:
 
 def test_emulated_rounds_that_cannot_be_graphs(fake: FakeDriver, rng: np.random.Generator) -> None:
     """What fails while one is made is told, and steps go on."""
-    pair = Pair(Place("cpu", FakeLauncher(fake), fake.path), rng)
+    pair = Pair(emulated(fake), rng)
     expected = [turn.texts for turn in plain(5)(pair.steps, pair.sequences(pair.steps))]
     sequences = pair.sequences(pair.whole)
     found = [turn.texts for turn in plain(2)(pair.whole, sequences)]
@@ -573,7 +550,7 @@ def test_the_engine_asks_for_them(place: Place, rng: np.random.Generator, policy
 
 
 def test_graphs_can_be_switched_off(fake: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    launcher = FakeLauncher(fake)
+    launcher = emulated(fake).launcher
     device = torch.device("cuda", 3)
     for value, off in (("", False), ("1", False), ("0", True)):
         monkeypatch.setenv("SPECEE_CUDA_GRAPHS", value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,40 +10,18 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from specee.backends import missing  # noqa: E402
 from specee.backends.cuda import CudaBackend  # noqa: E402
 from specee.backends.cuda_round import CudaRound, ModelRound, Shape  # noqa: E402
-from specee.cuda import choose, graph  # noqa: E402
 from specee.cuda.graph import Means  # noqa: E402
 from specee.cuda.record import SequencePlan  # noqa: E402
 from specee.errors import CapacityError, ConfigurationError  # noqa: E402
 from specee.models.exit_parts import ExitParts  # noqa: E402
 from specee.types import Sampling  # noqa: E402
-from tests.graph.fake_driver import FakeDriver, FakeLauncher  # noqa: E402
+from tests.graph.fake_driver import FakeDriver  # noqa: E402
+from tests.graph.place import Place, emulated  # noqa: E402
 from tests.random_model import SHAPES, random_model  # noqa: E402
 
 CAPACITY = 64
-
-
-@dataclass
-class Place:
-    """Where models are run, and which driver makes graphs there."""
-
-    device: str
-    launcher: Any
-    library: str
-
-
-@pytest.fixture(params=["emulated", "device"])
-def place(request: pytest.FixtureRequest) -> Place:
-    """The host, with the fake driver; a device, if there is one that can."""
-    if request.param == "emulated":
-        fake: FakeDriver = request.getfixturevalue("fake")
-        return Place("cpu", FakeLauncher(fake), fake.path)
-    reason = missing("cuda") or graph.missing()
-    if reason is not None:
-        pytest.skip(f"no graphs on a device: {reason}")
-    return Place("cuda", choose().launcher, graph.LIBRARY)
 
 
 class Setting:
@@ -125,7 +102,7 @@ def test_rounds_say_what_steps_say(place: Place, rng: np.random.Generator, shape
 
 
 def test_emulated_rounds_are_one_launch(fake: FakeDriver, rng: np.random.Generator) -> None:
-    setting = Setting(Place("cpu", FakeLauncher(fake), fake.path), rng, "tiles-short")
+    setting = Setting(emulated(fake), rng, "tiles-short")
     _, one = setting.round(Shape(), setting.prefilled())
     before = len(fake.log())
     one.run(range(2), [], [SequencePlan(text[-1], len(text) - 1) for text in setting.texts])
@@ -140,7 +117,7 @@ def test_emulated_rounds_are_one_launch(fake: FakeDriver, rng: np.random.Generat
 def test_emulated_rounds_of_old_drivers_are_launched(old_library: Path, rng: np.random.Generator) -> None:
     """The same program kernel by kernel, conditions and loops included."""
     fake = FakeDriver(old_library)
-    setting = Setting(Place("cpu", FakeLauncher(fake), fake.path), rng, "tiles-short")
+    setting = Setting(emulated(fake), rng, "tiles-short")
     samplings = [Sampling(), Sampling(temperature=0.5, seed=3)]
     expected = setting.stepwise(4, samplings)
     said, _ = setting.rounds(Shape(drafts=2, draft_layer=1), 4, samplings, "launches")
@@ -198,7 +175,7 @@ def test_rows_leave_a_model(place: Place, rng: np.random.Generator) -> None:
 
 
 def test_emulated_rounds_refuse_what_does_not_fit(fake: FakeDriver, rng: np.random.Generator) -> None:
-    setting = Setting(Place("cpu", FakeLauncher(fake), fake.path), rng, "tiles-short")
+    setting = Setting(emulated(fake), rng, "tiles-short")
     sequences = setting.prefilled()
     exits = exit_parts(rng, (1,), [0.0])
     for shape, why in (
@@ -222,6 +199,6 @@ def test_emulated_rounds_refuse_what_does_not_fit(fake: FakeDriver, rng: np.rand
 
 
 def test_emulated_exits_need_a_head_of_bf16(fake: FakeDriver, rng: np.random.Generator) -> None:
-    setting = Setting(Place("cpu", FakeLauncher(fake), fake.path), rng, "tiles-short", "int8")
+    setting = Setting(emulated(fake), rng, "tiles-short", "int8")
     with pytest.raises(ConfigurationError, match="exits over a packed head"):
         setting.round(Shape(exits=exit_parts(rng, (1,), [0.0])), setting.prefilled())
