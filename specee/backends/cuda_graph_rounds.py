@@ -171,7 +171,7 @@ class GraphRounds:
             self.drop()
             self._too_large.remember(sequences, shape, True)
             return None
-        except (SpeceeError, RuntimeError) as error:  # torch's own: no memory
+        except (SpeceeError, RuntimeError) as error:  # the driver's, or torch's own
             self.reason = f"a round could not be made a graph: {error}"
             return None
         self._rounds.remember(sequences, shape, found)

@@ -50,9 +50,8 @@ def fit(  # noqa: PLR0913 - each is a choice that users make by name
     speculator file of the model whose vocabulary and block are kept, so that only the rest is fitted (60,000
     ``tokens`` are plenty for it). ``warm_start``: one whose block is trained on, on texts of another ``seed``
     or of a corpus, for the same vocabulary; the rest is fitted anew (True: the package's own file for the
-    model). ``adapters``: whether exit layers get
-    any. ``generations``: that approximate decoding by the predictors is calibrated
-    on (:mod:`specee.policies.risk`), 0 for none.
+    model). ``adapters``: whether exit layers get any. ``generations``: that approximate
+    decoding by the predictors is calibrated on (:mod:`specee.policies.risk`), 0 for none.
 
     ``minutes``: of wall time for all of it, shared out among the stages; each does what there is time for,
     and the file's notes and ``Report.cut_short`` say what that was. ``memory``: what stages may hold beside

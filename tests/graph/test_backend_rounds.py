@@ -311,27 +311,22 @@ def left_to_steps(pair: Pair) -> dict[str, Callable[[CudaBackend, list[Any]], li
             one.keep([1], 2)
         return plain(4)(backend, sequences)
 
-    def sampled(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
-        options = Sampling(temperature=1.0, seed=4)
+    def chains(backend: CudaBackend, sequences: list[Any], options: Sampling, head: Any) -> list[RoundTurn]:
         found = []
         for _ in range(4):
             calls = [
-                RoundCall(one, options, (), 30, LayerChainCall(one, 1, None, 2, 0.0, options))
+                RoundCall(one, options, (), 30, LayerChainCall(one, 1, head, 2, 0.0, options))
                 for one in sequences
             ]
             found += backend.run_rounds(calls)
         return found
 
+    def sampled(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
+        return chains(backend, sequences, Sampling(temperature=1.0, seed=4), None)
+
     def trimmed(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
         head = backend.draft_head(None, np.arange(0, pair.config.vocab_size, 2))
-        found = []
-        for _ in range(4):
-            calls = [
-                RoundCall(one, GREEDY, (), 30, LayerChainCall(one, 1, head, 2, 0.0, GREEDY))
-                for one in sequences
-            ]
-            found += backend.run_rounds(calls)
-        return found
+        return chains(backend, sequences, GREEDY, head)
 
     penalty, filtered = Sampling(repetition_penalty=1.3), Sampling(temperature=1.0, top_k=5, seed=1)
     return {
