@@ -12,7 +12,8 @@ inline constexpr ptrdiff_t kLine = 64;
 // the instruction set's files say (fetch_rows(), kQuantFetchRows). Where cores have deep hardware
 // prefetchers, few rows do better without: prefetchers have more requests under way than fetch instructions
 // may, which would take places in the queue from them. With many rows arithmetic takes longer than memory,
-// and they lose track. Packed weights of few rows fetch where streams begin (NextBlocks).
+// and they lose track. Packed weights of few rows fetch where streams begin, or all of the blocks that come
+// next (NextBlocks).
 
 // How far ahead; and how much of the next product, at the end of one: what memory delivers while members wait
 // for each other and hardware prefetchers find their stride.
@@ -76,8 +77,9 @@ class LoopFetch {
   uintptr_t from_ = 0, at_ = 0, due_ = 0, end_ = 0, per_step_ = 0;
 };
 
-// Beginnings of the blocks that are read next, as many at a time as there are streams: hardware prefetchers
-// follow a stream well, but have to find each anew.
+// The blocks that are read next, as many at a time as there are streams. Of four, the beginnings: hardware
+// prefetchers follow a stream well, but have to find each anew, and again in each page. Of two, which they
+// find too late too often, everything.
 class NextBlocks {
  public:
   // `after` a tile that takes `steps` steps: the blocks there; behind a member's last ones, the first of the
@@ -98,6 +100,14 @@ class NextBlocks {
     const char* line = first_ + (lines_ - steps_left) * kLine;
 #pragma GCC unroll 4
     for (int b = 0; b < Blocks; ++b) __builtin_prefetch(line + b * block_bytes_, 0, 2);
+  }
+  // In each step: as many bytes of each, from `at` on, as the step reads of the blocks in use.
+  template <int Blocks, ptrdiff_t Bytes>
+  __attribute__((always_inline)) void all(ptrdiff_t at) const {
+#pragma GCC unroll 16
+    for (ptrdiff_t i = 0; i < Bytes; i += kLine)
+#pragma GCC unroll 4
+      for (int b = 0; b < Blocks; ++b) __builtin_prefetch(first_ + at + i + b * block_bytes_, 0, 2);
   }
 
  private:

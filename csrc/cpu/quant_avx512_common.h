@@ -14,6 +14,7 @@ inline constexpr int kQuantLanes = 16;  // outputs at a time
 inline constexpr int kQuantRows = 6;
 inline constexpr int quant_blocks(int rows) { return rows <= 3 ? 4 : 2; }
 inline constexpr int kQuantFetchRows = 7;
+inline constexpr int kQuantNextRows = 4;  // from how many on all of the next blocks is fetched, up to there
 
 struct QBytes {
   __m512i v;  // [16 outputs][4 k]

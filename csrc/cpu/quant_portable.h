@@ -11,6 +11,7 @@ inline constexpr int kQuantLanes = 16;
 inline constexpr int kQuantRows = 4;
 inline constexpr int quant_blocks(int) { return 1; }
 inline constexpr int kQuantFetchRows = 5;
+inline constexpr int kQuantNextRows = kQuantRows + 1;  // never
 
 struct QBytes {
   uint8_t v[64];  // [16 outputs][4 k]

@@ -78,6 +78,7 @@ void quant_tile(const QuantPanels& panels, int units, const QuantRows& x, const 
                 QuantOut out) {
   constexpr specee::QuantLayout layout = specee::quant_layout(Format::kType);
   constexpr int units_together = layout.block / kUnit, P = B * kHalves;
+  constexpr ptrdiff_t unit_share = layout.packed_bytes() / units_together;  // with its share of the header
   LoopFetch fetch(share, units);
   const NextBlocks next(panels.first + B * panels.block_bytes, panels.block_bytes, units, share.stream);
   QFloats acc[P][R];
@@ -88,6 +89,8 @@ void quant_tile(const QuantPanels& panels, int units, const QuantRows& x, const 
     for (int i = 0; i < units_together; ++i) {
       if (share.fetches)
         fetch.step();
+      else if constexpr (R >= kQuantNextRows)
+        next.all<B, unit_share>(header + i * unit_share);
       else
         next.step<B>(units - u - i);
       add_group<Format, 0>(panels, header, x, u, i, acc);
