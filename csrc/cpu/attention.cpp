@@ -38,6 +38,21 @@ int chunk_end(int from, const std::vector<AttendCall>& calls) {
 // Whether any of the call's positions are in the chunk.
 bool touches(const AttendCall& call, int from, int to) { return from < call.end && to > call.begin; }
 
+// Calls f(first, count) for all calls that have positions in the chunk, as many at once as share their keys.
+template <class Function>
+void each_run(const std::vector<AttendCall>& calls, int from, int to, const Function& f) {
+  for (auto first = calls.begin(), last = first; first != calls.end(); first = last) {
+    if (!touches(*first, from, to)) {
+      last = first + 1;
+      continue;
+    }
+    last = std::find_if(first + 1, calls.end(), [&](const AttendCall& call) {
+      return call.keys != first->keys || call.heads != first->heads || !touches(call, from, to);
+    });
+    f(&*first, static_cast<int>(last - first));
+  }
+}
+
 }  // namespace
 
 struct Attention::Job {
@@ -117,8 +132,8 @@ void Attention::complete(std::vector<AttendCall>& calls, WeightStream* stream) {
   for (AttendCall& call : calls) call.stream = meanwhile(stream, 0, end);
   for (int from = first_chunk(calls), to; from < end; from = to) {
     to = chunk_end(from, calls);
-    for (const AttendCall& call : calls)
-      if (touches(call, from, to)) kernels_.attend_scores(call, from, to);
+    each_run(calls, from, to,
+             [&](const AttendCall* run, int count) { kernels_.attend_scores(run, count, from, to); });
   }
   for (const AttendCall& call : calls) kernels_.attend_weights(call);
   sum_up(calls, 0, round_up(config_.head_dim, kLanes), stream);
@@ -128,10 +143,10 @@ void Attention::sum_up(std::vector<AttendCall>& calls, int dim_begin, int dim_en
   const int end = last_end(calls);
   for (int from = first_chunk(calls), to; from < end; from = to) {
     to = chunk_end(from, calls);
-    for (AttendCall& call : calls) {
-      call.stream = meanwhile(stream, from, end);
-      if (touches(call, from, to)) kernels_.attend_values(call, from, to, dim_begin, dim_end);
-    }
+    for (AttendCall& call : calls) call.stream = meanwhile(stream, from, end);
+    each_run(calls, from, to, [&](const AttendCall* run, int count) {
+      kernels_.attend_values(run, count, from, to, dim_begin, dim_end);
+    });
   }
   calls.clear();
 }
@@ -143,15 +158,20 @@ void Attention::run_scores(const Team& team, const Job& job) {
   for (int r = 0; r < job.count; ++r) longest = std::max(longest, job.rows[r].position + 1);
   const int chunks = (longest + kChunk - 1) / kChunk;
   const Range range = team.share(config_.num_kv_heads * chunks);
+  std::vector<AttendCall>& calls = calls_of(job.member);
   for (int item = range.begin; item < range.end; ++item) {
     const int kv_head = item / chunks, from = item % chunks * kChunk;
-    for (int r = 0; r < job.count; ++r)
-      for (int head = kv_head * group; head < (kv_head + 1) * group; head += kMaxHeadGroup) {
-        const int heads = std::min(kMaxHeadGroup, (kv_head + 1) * group - head);
-        AttendCall call = call_for(job, r, kv_head, head, heads, 0);
-        call.weights = shared_scores(r, head);
-        if (touches(call, from, from + kChunk)) kernels_.attend_scores(call, from, from + kChunk);
+    for (int head = kv_head * group; head < (kv_head + 1) * group; head += kMaxHeadGroup) {
+      const int heads = std::min(kMaxHeadGroup, (kv_head + 1) * group - head);
+      for (int r = 0; r < job.count; ++r) {
+        calls.push_back(call_for(job, r, kv_head, head, heads, r));
+        calls.back().weights = shared_scores(r, head);
       }
+      each_run(calls, from, from + kChunk, [&](const AttendCall* run, int count) {
+        kernels_.attend_scores(run, count, from, from + kChunk);
+      });
+      calls.clear();
+    }
   }
 }
 
@@ -164,14 +184,15 @@ void Attention::run_values(const Team& team, const Job& job) {
   for (int kv_head = range.begin / pieces; kv_head * pieces < range.end; ++kv_head) {
     const int dim_begin = std::max(0, range.begin - kv_head * pieces) * kDimsTogether;
     const int dim_end = std::min(width, (range.end - kv_head * pieces) * kDimsTogether);
-    for (int r = 0; r < job.count; ++r)
-      for (int head = kv_head * group; head < (kv_head + 1) * group; head += kMaxHeadGroup) {
-        const int heads = std::min(kMaxHeadGroup, (kv_head + 1) * group - head);
+    for (int head = kv_head * group; head < (kv_head + 1) * group; head += kMaxHeadGroup) {
+      const int heads = std::min(kMaxHeadGroup, (kv_head + 1) * group - head);
+      for (int r = 0; r < job.count; ++r) {
         calls.push_back(call_for(job, r, kv_head, head, heads, static_cast<int>(calls.size())));
         calls.back().scores = shared_scores(r, head);
         kernels_.attend_weights(calls.back());
         if (calls.size() == kMostCalls) sum_up(calls, dim_begin, dim_end, job.stream);
       }
+    }
     if (!calls.empty()) sum_up(calls, dim_begin, dim_end, job.stream);
   }
 }

@@ -51,8 +51,8 @@ class LoopFetch {
       end_ = run.begin + static_cast<uintptr_t>(run.bytes);
     }
   }
-  // While no weights are read: one line a step.
-  explicit LoopFetch(WeightStream* stream) : per_step_(kLine) {
+  // While no weights are read: so many lines a step.
+  LoopFetch(WeightStream* stream, int lines) : per_step_(static_cast<uintptr_t>(lines * kLine)) {
     if (stream == nullptr || stream->current >= stream->count) return;
     start(stream->runs[stream->current], stream->fetched, kIdle);
   }

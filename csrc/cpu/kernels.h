@@ -99,7 +99,8 @@ struct LinearCall {
 
 // Attention of one row with one key/value head. Three kernels, so that keys and values can be gone through a
 // few positions at a time, once for many rows: scores, weights, weighted sum. Each result is one chain over
-// logical positions however they are cut.
+// logical positions however they are cut. Scores and sums take several calls at once, which have the same
+// keys, values and number of heads.
 struct AttendCall {
   const float* q;  // heads x head_dim, rotated
   int heads;       // 1..kMaxHeadGroup query heads sharing the key/value head
@@ -153,12 +154,12 @@ struct Kernels {
   // (a, b) -> (a cos - b sin, b cos + a sin) for a = x[i], b = x[i + half].
   void (*rotate)(float* x, const float* cosine, const float* sine, int half);
   // Positions [from, to), from a multiple of kChunk, clipped to the call's: scores into `weights`.
-  void (*attend_scores)(const AttendCall&, int from, int to);
+  void (*attend_scores)(const AttendCall*, int count, int from, int to);
   // exp(scale * (score - largest)) and its sum, for all positions.
   void (*attend_weights)(const AttendCall&);
   // Dimensions [dim_begin, dim_end), multiples of 16, of positions [from, to): adds to the sum so far, which
   // the first positions begin and the last ones turn into `out`.
-  void (*attend_values)(const AttendCall&, int from, int to, int dim_begin, int dim_end);
+  void (*attend_values)(const AttendCall*, int count, int from, int to, int dim_begin, int dim_end);
   // Rounds n floats to the dtype.
   void (*narrow)(const float* x, int n, Dtype dtype, void* out);
   // The largest of n >= 1 values, none of them NaN.

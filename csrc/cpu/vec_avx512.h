@@ -98,6 +98,7 @@ inline constexpr int tile_blocks(int rows) { return rows <= 6 ? 4 : 2; }
 // Four blocks are four streams, which hardware prefetchers follow well.
 inline constexpr int fetch_rows(int blocks) { return blocks < 4 ? 5 : 7; }
 inline constexpr bool kFewRegisters = false;
-inline constexpr int kAttentionAccumulators = 12;
+inline constexpr int kAttentionAccumulators = 24;
+inline constexpr int kAttentionHeads = 9;
 
 }  // namespace
