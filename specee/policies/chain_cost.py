@@ -1,19 +1,23 @@
 """What drafts of the speculator's block take: guessed from bytes, then learnt from those that were drafted.
 
 The first draft of a chain, or the first depth of a tree, finds the block's weights in memory, later ones in
-the caches if they fit.
+the caches if they fit. A tree goes on from nodes whose children then turn out not to be worth a row, so its
+depths are passes of the block to one more than those that are seen of it.
 """
 
 from __future__ import annotations
 
 from specee.policies.latency import Latency
 from specee.policies.objective import Objective, RoundTimes
-from specee.policies.plans import DrafterBlock, DraftSource, Outcome
+from specee.policies.plans import DrafterBlock, DrafterTree, DraftSource, Outcome
 
 _LATER = 0.5  # of what the first takes, until chains have been seen
-_RATE = 0.1  # of the newest deviation that is believed
+_RATE = 0.1  # of the newest deviation that is believed; of the first ones more, as in a mean
 _CHANGE = 0.03  # of either, before plans are made with it
-_FAR = 0.5  # parts of what was expected: a round that is farther off was disturbed
+# Parts of what was expected: a round that is farther off was disturbed; among the first ones it may be the
+# guess that was bad.
+_FAR, _GUESSED = 0.5, 2.0
+_FIRST = 3
 
 
 class ChainCost:
@@ -24,6 +28,7 @@ class ChainCost:
         self._kind = kind
         self.first = self.each = 0.0
         """Seconds of the first draft of a chain, and of each one after it; of a tree, of its depths."""
+        self._seen = 0  # rounds that were learnt from
         self._planned = 0.0, 0.0  # what plans are made with
         self._times: tuple[Objective, RoundTimes] | None = None
 
@@ -32,6 +37,8 @@ class ChainCost:
         if self.first == 0:
             self.first = self._share * latency.head_seconds(1) + latency.call
             self.each = _LATER * self.first
+            if self._kind is DrafterTree:
+                self.first += self.each  # of a depth that comes to nothing
 
     def times(self, objective: Objective) -> RoundTimes:
         """Of rounds with a chain."""
@@ -51,7 +58,9 @@ class ChainCost:
             return
         later = max(entry.depth or entry.drafted for entry in drafted) - 1
         expected = self.first + later * self.each
-        off = outcome.times.draft - expected
-        off = _RATE * max(-_FAR * expected, min(_FAR * expected, off)) / (1 + later * later)
+        most = expected * (_FAR if self._seen >= _FIRST else _GUESSED)
+        self._seen += 1
+        off = max(-most, min(most, outcome.times.draft - expected))
+        off *= max(_RATE, 1 / self._seen) / (1 + later * later)
         self.first = max(self.first + off, 0.1 * self.first)
         self.each = max(self.each + later * off, 0.1 * self.each)

@@ -22,7 +22,7 @@ from specee.policies.plans import (
     ShadowTokens,
 )
 from specee.policies.predicted_choice import PredictedChoice
-from specee.policies.rounds import ASKING_TURNS, FEW_TURNS
+from specee.policies.rounds import ASKING_TURNS, FEW_TURNS, STEADY_TURNS
 from specee.policies.tree_choice import TreeChoice
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 GAIN = 1.03
 """What drafting has to promise before it begins; to go on, it must not lose."""
+_TREE_GAIN = 1.05
+"""The same of a tree where a chain of the same block would draft: the larger of two guesses is mostly the one
+that is too large, and chains are simpler."""
 _OF_BLOCK = (DrafterBlock, DrafterTree, PredictedTree)
 _TOKENS = 4  # of a round; what was seen before more of them is as old as if it were before more rounds
 # Rounds that a plan may be kept for, by its drafts: time for looks between long ones.
@@ -98,7 +101,8 @@ class DraftChoice:
         if self._trees is not None:
             tree = self._trees.best(objective, self._now)
             beside = max(beside, tree.value)
-            if tree.value > value:
+            chained = draft is not None and type(draft.source) is DrafterBlock
+            if tree.value > (_TREE_GAIN * value if chained else value):
                 nodes, value = min(tree.nodes, room), tree.value
                 tree_of = PredictedTree() if tree.pruned else DrafterTree()
                 asked, deepen = layers if tree.pruned else (), tree.deepen_from
@@ -204,7 +208,10 @@ class DraftChoice:
     def settled(self) -> int:
         """Rounds that a plan is good for: one while its source is on trial, more as it proves to be right."""
         turns = min(1 + self._proved // _RIGHT, self._most_turns)
-        return min(turns, ASKING_TURNS) if self._asking else turns
+        if self._asking:
+            return min(turns, ASKING_TURNS)
+        # Chains and trees of one block are worth nearly the same. Whether they are right is seen all the time.
+        return STEADY_TURNS if turns == FEW_TURNS and self._maker is DrafterBlock else turns
 
     @property
     def failed(self) -> bool:

@@ -18,11 +18,14 @@ from specee.policies import (
     Times,
     make_policy,
 )
-from specee.policies.block_choice import BlockChoice
+from specee.policies.block_choice import BlockChoice, BlockPlan
 from specee.policies.chain_cost import ChainCost
+from specee.policies.draft_choice import DraftChoice
 from specee.policies.objective import LONGEST, Acceptance, Objective
+from specee.policies.tree_choice import TreePlan
 from tests.unit.judged import best_stopped
-from tests.unit.planted_world import LATENCY, LAYERS, World, begun, draft_of
+from tests.unit.native_exits import exit_drafts
+from tests.unit.planted_world import LATENCY, LAYERS, World, begun, draft_of, view
 
 ROUND = Round(0, (1, 2), DrafterBlock(), 2, 1, (0.9, 0.4))
 
@@ -57,6 +60,8 @@ def test_costs_are_guessed_from_bytes_and_learnt_from_chains() -> None:
 
 def test_a_disturbed_round_moves_little_and_others_teach_nothing() -> None:
     cost = begun_cost()
+    for _ in range(20):
+        cost.learn(outcome(1, cost.first))
     first, each = cost.first, cost.each
     cost.learn(outcome(1, 1.0))
     assert cost.first == pytest.approx(1.05 * first)
@@ -69,6 +74,28 @@ def test_a_disturbed_round_moves_little_and_others_teach_nothing() -> None:
     fresh = ChainCost(0.5)
     fresh.learn(outcome(2, 1.0))
     assert fresh.first == 0, "no guess yet"
+
+
+def test_the_first_rounds_correct_a_bad_guess_at_once() -> None:
+    """Texts are short: what is learnt only within tens of rounds comes too late for them."""
+    guess = begun_cost()
+    for factor in (0.3, 2.5):
+        cost = begun_cost()
+        for _ in range(3):
+            cost.learn(outcome(1, factor * guess.first))
+        assert cost.first == pytest.approx(factor * guess.first, rel=0.01)
+    cost = begun_cost()
+    cost.learn(outcome(1, 50 * guess.first))  # disturbed, and the first one of all
+    assert cost.first == pytest.approx(3 * guess.first)
+    for _ in range(9):
+        cost.learn(outcome(1, guess.first))
+    assert cost.first == pytest.approx(guess.first, rel=0.25)
+
+
+def test_a_tree_is_thought_to_take_a_pass_that_comes_to_nothing() -> None:
+    chain, tree = begun_cost(), ChainCost(0.5, DrafterTree)
+    tree.begin(LATENCY)
+    assert (tree.first, tree.each) == (chain.first + chain.each, chain.each)
 
 
 # What they are worth
@@ -178,6 +205,37 @@ def test_auto_drafts_with_the_block_while_it_is_right() -> None:
     world.right = 0.9
     world.steps(120)
     assert blocks() == 20
+
+
+class Promises:
+    """Says what it was told to."""
+
+    def __init__(self, plan: BlockPlan | TreePlan) -> None:
+        self.plan = plan
+
+    def best(self, objective: Objective, now: float) -> BlockPlan | TreePlan:
+        return self.plan
+
+
+@pytest.mark.parametrize(
+    ("chain", "tree", "kind"),
+    [
+        (1.5, 1.5 * 1.04, DrafterBlock),
+        (1.5, 1.5 * 1.06, DrafterTree),
+        (0.9, 1.01, DrafterTree),  # beside nothing it need not promise more
+        (0.9, 0.99, None),
+        (1.01, 0.9, DrafterBlock),
+    ],
+)
+def test_a_tree_has_to_promise_more_than_a_chain(chain: float, tree: float, kind: type | None) -> None:
+    choice = DraftChoice(
+        exit_drafts(),
+        None,
+        Promises(BlockPlan(2, 0.0, chain)),  # type: ignore[arg-type]
+        Promises(TreePlan(4, 0.0, 0.0, tree)),  # type: ignore[arg-type]
+    )
+    draft = choice.draft(view(), Objective(LATENCY, LAYERS))
+    assert (None if draft is None else type(draft.source)) is kind
 
 
 def test_exit_layers_where_they_are_better_than_the_block() -> None:

@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 
 from specee.policies import (
+    DrafterBlock,
     ExitLayer,
     Latency,
     ModelView,
@@ -23,10 +24,12 @@ from specee.policies import (
     Speculate,
     make_policy,
 )
+from specee.policies.block_choice import BlockChoice
+from specee.policies.chain_cost import ChainCost
 from specee.policies.draft_choice import POSITIONS, DraftChoice
 from specee.policies.objective import Objective
 from specee.policies.plans import ExitView
-from specee.policies.rounds import ANY_TURNS, ASKING_TURNS, FEW_TURNS
+from specee.policies.rounds import ANY_TURNS, ASKING_TURNS, FEW_TURNS, STEADY_TURNS
 from tests.unit.native_exits import exit_drafts
 from tests.unit.planted_world import LATENCY, LAYERS, World, begun, draft_of, view
 from tests.unit.test_block_choice import Blocks
@@ -283,6 +286,25 @@ def test_rounds_without_drafts_are_no_proof() -> None:
         assert choice.settled == (FEW_TURNS if drafted else 1)
     choice._proved, choice._asking = 20, True
     assert choice.settled == ASKING_TURNS
+
+
+def test_plans_of_a_block_that_has_proved_itself_are_kept_longer() -> None:
+    costs = ChainCost(0.5)
+    costs.begin(LATENCY)
+    choice, objective = DraftChoice(exit_drafts(), None, BlockChoice(costs)), Objective(LATENCY, LAYERS)
+    settled = []
+    for _ in range(12):
+        draft = choice.draft(view(), objective)
+        assert draft is not None
+        assert draft.source == DrafterBlock()
+        settled.append(choice.settled)
+        choice.learn(Round(0, (1, 2), draft.source, 1, 1, (0.9,)))
+    assert settled == [*range(1, FEW_TURNS), *[STEADY_TURNS] * (13 - FEW_TURNS)]
+    while not choice.failed:  # what it has proved is not more than that of others
+        choice.learn(Round(0, (1,), DrafterBlock(), 1, 0, (0.9,)))
+        settled.append(choice.settled)
+    assert len(settled) - 12 <= 2 * FEW_TURNS
+    assert settled[13] < FEW_TURNS
 
 
 def test_specee_asks_again_soon() -> None:
