@@ -2,9 +2,10 @@
 
     python -m bench.decode.rows [--weights packed]... [--repeats 60] [--contexts 128 1024 4096 8190]
 
-Rows: at one context, n rows are appended as a speculative chain, taken through every layer and the argmax of
-each is read, then they are pruned; that is what verifying a draft of n tokens costs. Row counts take turns,
-so that drift of the machine is the same for all; ratios are to the single row of the same round.
+Rows: at a short context and at a long one, n rows are appended as a speculative chain, taken through every
+layer and the argmax of each is read, then they are pruned; that is what verifying a draft of n tokens costs.
+Row counts take turns, so that drift of the machine is the same for all; ratios are to the single row of the
+same round.
 Context: one row after texts of several lengths, in turns, with the bytes of keys and values it reads.
 """
 
@@ -24,7 +25,7 @@ from .contenders import WEIGHTS
 
 ROWS = (1, 2, 3, 4, 6, 8, 16)
 CONTEXTS = (128, 1024, 4096, 8190)
-CONTEXT = 128
+CONTEXT, LONG_CONTEXT = 128, 4096
 
 
 def ids(count: int, vocab: int) -> list[int]:
@@ -123,10 +124,12 @@ def measure(
     found = {}
     for name in weights:
         backend: Any = specee.load(model, weights=name, backend="cpu", threads=threads).backend
+        long = min(LONG_CONTEXT, backend.config.max_position - max(ROWS))
         found[backend.weights] = {
             "isa": backend.isa,
             "step_bytes": backend.step_bytes,
             "verify": measure_rows(backend, repeats),
+            "verify_long": measure_rows(backend, max(1, repeats // 4), context=long),
             "context": measure_contexts(backend, max(1, repeats // 4), contexts),
         }
     return {"what": "cost of rows and of context, one sequence", "threads": threads, "weights": found}

@@ -91,22 +91,27 @@ def _nodes(result: dict[str, Any]) -> list[Table]:
     return [*found, Table("Paths decided from nodes, two layers", ("nodes", "time"), taken, note)]
 
 
+def _verified(weights: dict[str, Any], part: str) -> Table:
+    first = next(iter(weights.values()))[part]
+    rows = [
+        (
+            count,
+            *(
+                f"{short(found[part]['rows'][count]['ms']['median'])} ms, "
+                f"{short(found[part]['rows'][count]['ratio']['median'])}x"
+                for found in weights.values()
+            ),
+        )
+        for count in first["rows"]
+    ]
+    return Table(f"Verifying n rows at context {first['context']}, beside one row", ("rows", *weights), rows)
+
+
 def _rows(result: dict[str, Any]) -> list[Table]:
     weights = result["weights"]
     if not weights:
         return []
     first = next(iter(weights.values()))
-    verify = [
-        (
-            count,
-            *(
-                f"{short(found['verify']['rows'][count]['ms']['median'])} ms, "
-                f"{short(found['verify']['rows'][count]['ratio']['median'])}x"
-                for found in weights.values()
-            ),
-        )
-        for count in first["verify"]["rows"]
-    ]
     context = [
         (
             name,
@@ -119,9 +124,9 @@ def _rows(result: dict[str, Any]) -> list[Table]:
         for name, found in weights.items()
         for length, cost in found["context"]["contexts"].items()
     ]
-    at = first["verify"]["context"]
+    # Results of earlier releases have one context.
     return [
-        Table(f"Verifying n rows at context {at}, beside one row", ("rows", *weights), verify),
+        *(_verified(weights, part) for part in ("verify", "verify_long") if part in first),
         Table(
             "One row after a long text",
             ("weights", "context", "time", "keys and values", "read", "of bandwidth"),

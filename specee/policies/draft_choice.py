@@ -210,7 +210,7 @@ class DraftChoice:
         turns = min(1 + self._proved // _RIGHT, self._most_turns)
         if self._asking:
             return min(turns, ASKING_TURNS)
-        # Chains and trees of one block are worth nearly the same. Whether they are right is seen all the time.
+        # Chains and trees of one block are worth nearly the same, and whether they are right is seen anyway.
         return STEADY_TURNS if turns == FEW_TURNS and self._maker is DrafterBlock else turns
 
     @property

@@ -82,6 +82,12 @@ def test_rows_and_contexts_are_those_asked_for_and_possible(folder: str) -> None
     assert list(result["verify"]["rows"]) == [str(count) for count in rows.ROWS]
     assert list(result["context"]["contexts"]) == ["16", "511"]
     assert result["verify"]["rows"]["1"]["ratio"] == {"median": 1.0, "min": 1.0, "max": 1.0}
+    assert result["verify_long"]["context"] == 512 - max(rows.ROWS), "as long as the model has room for"
+    assert list(result["verify_long"]["rows"]) == list(result["verify"]["rows"])
+    assert [table.title for table in tables.of("rows", found)][:2] == [
+        "Verifying n rows at context 128, beside one row",
+        "Verifying n rows at context 496, beside one row",
+    ]
 
 
 def test_windows_bound_the_keys_and_values_read(model: specee.Model) -> None:
