@@ -112,19 +112,21 @@ void Attention::run_heads(const Team& team, const Job& job) {
   const Range range = team.share(count * config_.num_heads);  // item head * count + row
   const auto first_head = [&](int item, int r) { return (item - r + count - 1) / count; };
   std::vector<AttendCall>& calls = calls_of(job.member);
-  for (int kv_head = 0; kv_head < config_.num_kv_heads; ++kv_head)
-    for (int r = 0; r < count; ++r) {
-      const int begin = std::max(kv_head * group, first_head(range.begin, r));
-      const int end = std::min((kv_head + 1) * group, first_head(range.end, r));
-      const int parts = (std::max(0, end - begin) + kMaxHeadGroup - 1) / kMaxHeadGroup;
-      for (int part = 0; part < parts; ++part) {
+  const int most_parts = (group + kMaxHeadGroup - 1) / kMaxHeadGroup;
+  for (int kv_head = 0; kv_head < config_.num_kv_heads; ++kv_head) {
+    for (int part = 0; part < most_parts; ++part)  // rows inside: parts of as many heads follow each other
+      for (int r = 0; r < count; ++r) {
+        const int begin = std::max(kv_head * group, first_head(range.begin, r));
+        const int end = std::min((kv_head + 1) * group, first_head(range.end, r));
+        const int parts = (std::max(0, end - begin) + kMaxHeadGroup - 1) / kMaxHeadGroup;
+        if (part >= parts) continue;
         const int head = begin + (end - begin) * part / parts;
         const int next = begin + (end - begin) * (part + 1) / parts;
         calls.push_back(call_for(job, r, kv_head, head, next - head, static_cast<int>(calls.size())));
         if (calls.size() == kMostCalls) complete(calls, job.stream);
       }
-      if (r + 1 == count && !calls.empty()) complete(calls, job.stream);
-    }
+    if (!calls.empty()) complete(calls, job.stream);
+  }
 }
 
 void Attention::complete(std::vector<AttendCall>& calls, WeightStream* stream) {

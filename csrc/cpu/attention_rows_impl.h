@@ -31,7 +31,7 @@ inline constexpr int attention_tiles(int heads) {
 // Rows of so many heads each that go through keys and values together: each is loaded and widened once for
 // all.
 inline constexpr int attention_rows(int heads) {
-  const int rows = kAttentionHeads / heads;
+  const int rows = kAttentionRowHeads / heads;
   return rows >= 3 ? 3 : rows >= 1 ? rows : 1;
 }
 

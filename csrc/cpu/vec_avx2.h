@@ -136,6 +136,6 @@ inline constexpr int tile_blocks(int rows) { return rows == 1 ? 4 : rows <= 3 ? 
 inline constexpr int fetch_rows(int) { return 1; }  // on Zen 3 one row gains 10 to 20 %
 inline constexpr bool kFewRegisters = true;
 inline constexpr int kAttentionAccumulators = 6;
-inline constexpr int kAttentionHeads = 3;
+inline constexpr int kAttentionRowHeads = 3;
 
 }  // namespace

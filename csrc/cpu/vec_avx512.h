@@ -99,6 +99,6 @@ inline constexpr int tile_blocks(int rows) { return rows <= 6 ? 4 : 2; }
 inline constexpr int fetch_rows(int blocks) { return blocks < 4 ? 5 : 7; }
 inline constexpr bool kFewRegisters = false;
 inline constexpr int kAttentionAccumulators = 24;
-inline constexpr int kAttentionHeads = 9;
+inline constexpr int kAttentionRowHeads = 9;
 
 }  // namespace

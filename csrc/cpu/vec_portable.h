@@ -146,6 +146,6 @@ inline constexpr int tile_blocks(int) { return 1; }
 inline constexpr int fetch_rows(int) { return 5; }
 inline constexpr bool kFewRegisters = false;
 inline constexpr int kAttentionAccumulators = 2;
-inline constexpr int kAttentionHeads = 2;
+inline constexpr int kAttentionRowHeads = 2;
 
 }  // namespace

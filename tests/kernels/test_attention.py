@@ -13,11 +13,15 @@ ISAS = _cpu.supported_isas()
 
 
 def random_case(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """q, keys and values of any sizes: queries up to the whole context, and up to 64 of them."""
+    """q, keys and values of any sizes: queries up to the whole context, and up to 64 of them.
+
+    Up to seven heads share keys and values, which are then cut into parts. A few rows of a long context are
+    shared out by positions where key/value heads cannot be shared out evenly.
+    """
     rng = np.random.default_rng(seed)
-    kv_heads, group = int(rng.integers(1, 4)), int(rng.integers(1, 4))
-    dim, context = 2 * int(rng.integers(1, 50)), int(rng.choice([1, 5, 16, 17, 63, 129, 192, 193, 200]))
-    rows = int(rng.integers(1, min(64, context) + 1))
+    kv_heads, group = int(rng.integers(1, 4)), int(rng.integers(1, 8))
+    dim, context = 2 * int(rng.integers(1, 50)), int(rng.choice([1, 5, 16, 17, 63, 129, 192, 193, 200, 700]))
+    rows = int(rng.integers(1, min(64 if context < 512 else 8, context) + 1))
     q = rng.standard_normal((rows, kv_heads * group, dim), dtype=np.float32)
     keys, values = (rng.standard_normal((context, kv_heads, dim), dtype=np.float32) for _ in range(2))
     return q, keys, values
