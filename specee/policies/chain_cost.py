@@ -14,10 +14,7 @@ from specee.policies.plans import DrafterBlock, DrafterTree, DraftSource, Outcom
 _LATER = 0.5  # of what the first takes, until chains have been seen
 _RATE = 0.1  # of the newest deviation that is believed; of the first ones more, as in a mean
 _CHANGE = 0.03  # of either, before plans are made with it
-# Parts of what was expected: a round that is farther off was disturbed; among the first ones it may be the
-# guess that was bad.
-_FAR, _GUESSED = 0.5, 2.0
-_FIRST = 3
+_FAR = 0.5  # parts of what was expected: a round that is farther off was disturbed
 
 
 class ChainCost:
@@ -58,9 +55,8 @@ class ChainCost:
             return
         later = max(entry.depth or entry.drafted for entry in drafted) - 1
         expected = self.first + later * self.each
-        most = expected * (_FAR if self._seen >= _FIRST else _GUESSED)
         self._seen += 1
-        off = max(-most, min(most, outcome.times.draft - expected))
+        off = max(-_FAR * expected, min(_FAR * expected, outcome.times.draft - expected))
         off *= max(_RATE, 1 / self._seen) / (1 + later * later)
         self.first = max(self.first + off, 0.1 * self.first)
         self.each = max(self.each + later * off, 0.1 * self.each)

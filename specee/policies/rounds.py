@@ -9,7 +9,7 @@ from specee.policies.plans import Draft, DraftSource, Observation, SequenceView,
 FEW_TURNS = 6
 """In which a length, a size or a choice is as good as it was."""
 STEADY_TURNS = 16
-"""The same where it is the speculator's block that drafts, and has proved to be right for that long."""
+"""The same where it is the speculator's block that drafts, and has proved to be right."""
 ASKING_TURNS = 2
 """The same where predictors are asked at layers that follow where the latest drafts left."""
 ANY_TURNS = 64

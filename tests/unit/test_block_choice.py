@@ -79,17 +79,25 @@ def test_a_disturbed_round_moves_little_and_others_teach_nothing() -> None:
 def test_the_first_rounds_correct_a_bad_guess_at_once() -> None:
     """Texts are short: what is learnt only within tens of rounds comes too late for them."""
     guess = begun_cost()
-    for factor in (0.3, 2.5):
+    for factor, rounds in ((0.6, 1), (1.4, 1), (0.4, 4), (2.0, 6)):
         cost = begun_cost()
-        for _ in range(3):
+        for _ in range(rounds):
             cost.learn(outcome(1, factor * guess.first))
-        assert cost.first == pytest.approx(factor * guess.first, rel=0.01)
-    cost = begun_cost()
-    cost.learn(outcome(1, 50 * guess.first))  # disturbed, and the first one of all
-    assert cost.first == pytest.approx(3 * guess.first)
-    for _ in range(9):
-        cost.learn(outcome(1, guess.first))
-    assert cost.first == pytest.approx(guess.first, rel=0.25)
+        assert cost.first == pytest.approx(factor * guess.first, rel=0.15)
+
+
+def test_a_block_whose_first_round_was_disturbed_still_drafts() -> None:
+    """What drafts take is learnt from drafts alone: nothing would say that they are cheap."""
+    cost, objective = begun_cost(), Objective(LATENCY, LAYERS)
+    choice = BlockChoice(cost)
+    choice.learn([True, False], [0.9, 0.3], 1.0)
+    before = choice.best(objective, 1.0)
+    cost.learn(outcome(1, 50 * cost.first))
+    after = choice.best(objective, 1.0)
+    assert before.value > after.value > 1
+    for _ in range(4):
+        cost.learn(outcome(1, begun_cost().first))
+    assert cost.first == pytest.approx(begun_cost().first, rel=0.15)
 
 
 def test_a_tree_is_thought_to_take_a_pass_that_comes_to_nothing() -> None:
