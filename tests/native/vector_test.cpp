@@ -126,12 +126,12 @@ std::vector<float> run(const specee::Kernels& kernels, const Setting& s, int ide
   call.tile = tile.data();
   call.out = out.data();
   for (int from = s.begin / chunk * chunk; from < s.end; from += chunk)
-    kernels.attend_scores(call, from, from + chunk);
+    kernels.attend_scores(&call, 1, from, from + chunk);
   kernels.attend_weights(call);
   for (int from = s.begin / chunk * chunk; from < s.end; from += chunk) {
     const int width = cache.stride(), middle = width / 2 / kLanes * kLanes;
-    if (middle > 0) kernels.attend_values(call, from, from + chunk, 0, middle);
-    kernels.attend_values(call, from, from + chunk, middle, width);
+    if (middle > 0) kernels.attend_values(&call, 1, from, from + chunk, 0, middle);
+    kernels.attend_values(&call, 1, from, from + chunk, middle, width);
   }
   return out;
 }
