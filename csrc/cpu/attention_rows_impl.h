@@ -36,9 +36,9 @@ inline constexpr int attention_rows(int heads) {
 }
 
 // What keys or values are multiplied with: a number of each head of each row, spread over lanes. Once for all
-// T tiles, since spreading is a load and loads would bind; but anew for each where they would take registers
-// of accumulators. One that is spilled is a chain through memory, at twice the time.
-template <int R, int H, int T>
+// tiles, since spreading is a load and loads would bind; but anew for each where registers are few, and three
+// heads would take those of accumulators. One that is spilled is a chain through memory, at twice the time.
+template <int R, int H>
 class HeadFactors {
  public:
   // at[r] + offset: of row r's first head; the next ones `stride` further on each.
@@ -46,26 +46,25 @@ class HeadFactors {
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
       at_[r] = at[r] + offset;
-      if constexpr (kSpread)
+      if constexpr (!kFewRegisters)
 #pragma GCC unroll 4
         for (int g = 0; g < H; ++g) spread_[r * H + g] = vspread(at_[r][g * stride]);
     }
   }
   Vec of(int r, int g) const {
-    if constexpr (kSpread) return spread_[r * H + g];
-    return vset(at_[r][g * stride_]);
+    if constexpr (kFewRegisters) return vset(at_[r][g * stride_]);
+    return spread_[r * H + g];
   }
   void next_tile() {
-    if constexpr (!kSpread && R * H > 2)
+    if constexpr (kFewRegisters && R * H > 2)
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) __asm__("" : "+r"(at_[r]));
   }
 
  private:
-  static constexpr bool kSpread = !kFewRegisters;
   const float* at_[R];
   ptrdiff_t stride_;
-  Vec spread_[kSpread ? R * H : 1];
+  Vec spread_[kFewRegisters ? 1 : R * H];
 };
 
 template <int Count>

@@ -23,7 +23,7 @@ inline void score_tiles(const typename Cache::Element* keys, const void* ahead, 
     own.step();
     for (ptrdiff_t i = 0; i < step_bytes; i += kLine)
       __builtin_prefetch(static_cast<const char*>(ahead) + d * step_bytes + i, 0, 2);
-    HeadFactors<R, H, T> factors(q, d, dim);
+    HeadFactors<R, H> factors(q, d, dim);
 #pragma GCC unroll 4
     for (int t = 0; t < T; ++t) {
       const Vec k = Cache::load(keys + (t * dim + d) * L);

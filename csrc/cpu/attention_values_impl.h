@@ -16,7 +16,7 @@ inline void weigh(const typename Cache::Element* v, const float* const (&weights
   constexpr uintptr_t bytes = D * L * sizeof(typename Cache::Element);
   for (uintptr_t i = 0; i < bytes; i += kLine)
     __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(v) + ahead + i), 0, 2);
-  HeadFactors<R, H, D> factors(weights, position, stride);
+  HeadFactors<R, H> factors(weights, position, stride);
 #pragma GCC unroll 4
   for (int d = 0; d < D; ++d) {
     const Vec value = Cache::load(v + d * L);
