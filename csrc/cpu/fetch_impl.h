@@ -9,11 +9,11 @@ using specee::WeightStream;
 
 inline constexpr ptrdiff_t kLine = 64;
 // Products of many rows fetch their own weights and the beginning of the next product's; from how many on,
-// the instruction set's files say (fetch_rows(), kQuantFetchRows). Where cores have deep hardware
+// the instruction set's files say (kFetchRows, kQuantFetchRows). Where cores have deep hardware
 // prefetchers, few rows do better without: prefetchers have more requests under way than fetch instructions
 // may, which would take places in the queue from them. With many rows arithmetic takes longer than memory,
-// and they lose track. Packed weights of few rows fetch where streams begin, or all of the blocks that come
-// next (NextBlocks).
+// and they lose track. Few rows fetch where prefetchers have to find a stream anew: where it begins
+// (NextBlocks), and at every page (fetch_pages()); some packed ones all of the blocks that come next.
 
 // How far ahead; and how much of the next product, at the end of one: what memory delivers while members wait
 // for each other and hardware prefetchers find their stride.
@@ -77,9 +77,26 @@ class LoopFetch {
   uintptr_t from_ = 0, at_ = 0, due_ = 0, end_ = 0, per_step_ = 0;
 };
 
-// The blocks that are read next, as many at a time as there are streams. Of four, the beginnings: hardware
-// prefetchers follow a stream well, but have to find each anew, and again in each page. Of two, which they
-// find too late too often, everything.
+inline constexpr uintptr_t kPage = 4096, kPageAhead = 1024;
+inline constexpr int kPageLines = 8;
+
+// The first lines of the pages that streams come to kPageAhead bytes from now: no prefetcher crosses into a
+// page by itself. `at`, of the first block, moves on by Bytes from call to call. Always inline: to GCC a
+// function that fetches does nothing, and is not called.
+template <int Blocks, ptrdiff_t Bytes>
+__attribute__((always_inline)) inline void fetch_pages(const char* at, ptrdiff_t block_bytes) {
+#pragma GCC unroll 8
+  for (int b = 0; b < Blocks; ++b) {
+    const uintptr_t soon = reinterpret_cast<uintptr_t>(at + b * block_bytes) + kPageAhead;
+    if (soon % kPage >= static_cast<uintptr_t>(Bytes)) continue;
+    const char* page = reinterpret_cast<const char*>(soon / kPage * kPage);
+    for (int i = 0; i < kPageLines; ++i) __builtin_prefetch(page + i * kLine, 0, 2);
+  }
+}
+
+// The blocks that are read next, as many at a time as there are streams. Of three and more, the beginnings:
+// hardware prefetchers follow a stream well, but have to find each anew. Of two, which they find too late too
+// often, everything.
 class NextBlocks {
  public:
   // `after` a tile that takes `steps` steps: the blocks there; behind a member's last ones, the first of the
@@ -92,13 +109,12 @@ class NextBlocks {
     first_ = reinterpret_cast<const char*>(run.begin);
     block_bytes_ = run.block_bytes;
   }
-  // In each of the last steps: a line of each. Always inline: to GCC a function that fetches does nothing,
-  // and is not called.
+  // In each of the last steps: a line of each. Always inline, as fetch_pages() is.
   template <int Blocks>
   __attribute__((always_inline)) void step(int steps_left) const {
     if (steps_left > lines_) return;
     const char* line = first_ + (lines_ - steps_left) * kLine;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int b = 0; b < Blocks; ++b) __builtin_prefetch(line + b * block_bytes_, 0, 2);
   }
   // In each step: as many bytes of each, from `at` on, as the step reads of the blocks in use.
@@ -106,7 +122,7 @@ class NextBlocks {
   __attribute__((always_inline)) void all(ptrdiff_t at) const {
 #pragma GCC unroll 16
     for (ptrdiff_t i = 0; i < Bytes; i += kLine)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int b = 0; b < Blocks; ++b) __builtin_prefetch(first_ + at + i + b * block_bytes_, 0, 2);
   }
 

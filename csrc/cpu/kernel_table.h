@@ -12,6 +12,7 @@
 #include "cpu/rotate_impl.h"
 #include "cpu/screen_impl.h"
 #include "cpu/silu_impl.h"
+#include "cpu/sweep_impl.h"
 
 namespace {
 
@@ -34,7 +35,7 @@ constexpr specee::Kernels kernel_table(const char* name, specee::InputForm bf16_
       largest,
       sum_exp,
       screen,
-      sweep_bytes};
+      sweep};
 }
 
 }  // namespace

@@ -7,8 +7,8 @@
 
 namespace {
 
-// Most blocks taken together: their weights stay cached across row tiles.
-inline constexpr int kGroupBlocks = 4;
+// Most blocks taken together.
+inline constexpr int kGroupBlocks = 8;
 
 inline constexpr int kFetchEvery = 4;  // steps between looks at what to fetch
 
@@ -57,7 +57,7 @@ template <class Format, int Part, int R, int B>
 inline void tile_part(const char* w, ptrdiff_t block_bytes, const typename Format::Input* x,
                       ptrdiff_t x_stride, Vec (&acc)[B][R]) {
   if constexpr (kFewRegisters) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int b = 0; b < B; ++b) {
       const typename Format::Weights weights = Format::template load<Part>(w + b * block_bytes);
 #pragma GCC unroll 8
@@ -68,12 +68,12 @@ inline void tile_part(const char* w, ptrdiff_t block_bytes, const typename Forma
     }
   } else {  // inputs once for all blocks: spreading is a load, and loads would bind
     typename Format::Weights weights[B];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int b = 0; b < B; ++b) weights[b] = Format::template load<Part>(w + b * block_bytes);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const typename Format::Inputs inputs = Format::template spread<Part>(x + r * x_stride);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int b = 0; b < B; ++b) Format::step(weights[b], inputs, acc[b][r]);
     }
   }
@@ -83,11 +83,18 @@ template <class Format, int R, int B>
 inline void tile(const char* w, ptrdiff_t block_bytes, const typename Format::Input* x, ptrdiff_t x_stride,
                  int steps, const FetchShare& share, TileOut out) {
   LoopFetch fetch(share, (steps + kFetchEvery - 1) / kFetchEvery);
+  const NextBlocks next(w + B * block_bytes, block_bytes, steps, share.stream);
   Vec acc[B][R];
   for (int b = 0; b < B; ++b)
     for (int r = 0; r < R; ++r) acc[b][r] = vzero();
   for (int s = 0; s < steps; ++s) {
-    if (s % kFetchEvery == 0) fetch.step();
+    if (s % kFetchEvery == 0) {
+      if (share.fetches)
+        fetch.step();
+      else
+        fetch_pages<B, kFetchEvery * Format::kStepBytes>(w + s * Format::kStepBytes, block_bytes);
+    }
+    if (!share.fetches) next.step<B>(steps - s);
     tile_part<Format, 0, R, B>(w + s * Format::kStepBytes, block_bytes, x + s * Format::kInputsPerStep,
                                x_stride, acc);
     if constexpr (Format::kParts > 1)
@@ -115,6 +122,7 @@ void row_tile(const char* w, int blocks, const typename Format::Input* x, ptrdif
               const FetchShare& share, TileOut out) {
   constexpr int B = tile_blocks(R);
   int b = tile_run<Format, R, B>(0, w, blocks, x, x_stride, steps, share, out);
+  if constexpr (B > 4) b = tile_run<Format, R, 4>(b, w, blocks, x, x_stride, steps, share, out);
   if constexpr (B > 2) b = tile_run<Format, R, 2>(b, w, blocks, x, x_stride, steps, share, out);
   if constexpr (B > 1) tile_run<Format, R, 1>(b, w, blocks, x, x_stride, steps, share, out);
 }
@@ -135,9 +143,14 @@ struct RowTiles<Format, 1> {
   static inline RowTile<Format> pick(int) { return &row_tile<Format, 1>; }
 };
 
-// Two groups, the one in use and the next, should fit the second-level cache; gate and up blocks go together.
-inline int group_blocks(ptrdiff_t block_bytes, Epilogue epilogue) {
-  if (block_bytes <= 64 * 1024) return kGroupBlocks;
+// Blocks taken together: as many as one tile of rows takes. More tiles find them cached, if two groups, the
+// one in use and the next, fit the second-level cache. Gate and up blocks go together.
+inline int group_blocks(int rows, ptrdiff_t block_bytes, Epilogue epilogue) {
+  if (rows <= kTileRows) {
+    const int blocks = tile_blocks(rows);
+    return epilogue == Epilogue::swiglu && blocks % 2 != 0 ? 2 * blocks : blocks;
+  }
+  if (block_bytes <= 64 * 1024) return 4;
   return block_bytes <= 256 * 1024 || epilogue == Epilogue::swiglu ? 2 : 1;
 }
 
@@ -147,7 +160,7 @@ void linear(const LinearCall& call) {
   const char* weights = static_cast<const char*>(call.weights);
   const typename Format::Input* x = static_cast<const typename Format::Input*>(call.x);
   const ptrdiff_t block_bytes = steps * Format::kStepBytes;
-  const int group = group_blocks(block_bytes, call.epilogue);
+  const int group = group_blocks(call.rows, block_bytes, call.epilogue);
   const bool many = call.rows > kTileRows && group >= tile_blocks(kManyTileRows);
   const int tile_rows = many ? kManyTileRows : kTileRows;
   const int tiles = (call.rows + tile_rows - 1) / tile_rows;
@@ -158,9 +171,9 @@ void linear(const LinearCall& call) {
     for (int t = 0, row = 0; t < tiles; ++t) {
       const int rows = (call.rows - row + tiles - t - 1) / (tiles - t);  // rows shared evenly among tiles
       float out[kGroupBlocks][kTileRows][kLanes];
-      RowTiles<Format, kTileRows>::pick(rows)(
-          w, blocks, x + row * call.x_stride, call.x_stride, steps,
-          {call.stream, block_bytes / tiles, call.rows >= fetch_rows(group)}, out);
+      RowTiles<Format, kTileRows>::pick(rows)(w, blocks, x + row * call.x_stride, call.x_stride, steps,
+                                              {call.stream, block_bytes / tiles, call.rows >= kFetchRows},
+                                              out);
       finish<kTileRows>(call, out, block, blocks, row, rows);
       row += rows;
     }

@@ -11,7 +11,7 @@ inline constexpr int kQuantLanes = 8;  // outputs at a time: a block is two halv
 inline constexpr int kQuantRows =
     4;  // rows times two halves of sums beside four vectors of weights, in 16 registers
 inline constexpr int quant_blocks(int) { return 1; }
-inline constexpr int kQuantFetchRows = 1;              // as fetch_rows()
+inline constexpr int kQuantFetchRows = 1;              // as kFetchRows
 inline constexpr int kQuantNextRows = kQuantRows + 1;  // never
 
 struct QBytes {

@@ -9,12 +9,12 @@ namespace {
 
 inline constexpr int kQuantLanes = 16;  // outputs at a time
 // A tile has twelve sums in integers and twelve in floats, beside weights and inputs of two steps; some of
-// those of four blocks are read from memory. Four blocks, of few rows, are four streams, which hardware
-// prefetchers follow well; more rows than one tile lose them.
+// those of four blocks and more are read from memory. Each block is a stream, and prefetchers fetch more from
+// more of them; two they follow too late, and with more rows than one tile they lose them all.
 inline constexpr int kQuantRows = 6;
-inline constexpr int quant_blocks(int rows) { return rows <= 3 ? 4 : 2; }
+inline constexpr int quant_blocks(int rows) { return rows <= 2 ? 6 : rows <= 4 ? 12 / rows : 2; }
 inline constexpr int kQuantFetchRows = 7;
-inline constexpr int kQuantNextRows = 4;  // from how many on all of the next blocks is fetched, up to there
+inline constexpr int kQuantNextRows = 5;  // from how many on all of the next blocks is fetched, up to there
 
 struct QBytes {
   __m512i v;  // [16 outputs][4 k]

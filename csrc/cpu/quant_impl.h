@@ -27,6 +27,7 @@ void quant_row_tile(const QuantPanels& panels, int blocks, int units, const Quan
                     const FetchShare& share, QuantOut out) {
   constexpr int B = quant_blocks(R);
   int b = quant_tile_run<Format, R, B>(0, panels, blocks, units, x, share, out);
+  if constexpr (B > 4) b = quant_tile_run<Format, R, 4>(b, panels, blocks, units, x, share, out);
   if constexpr (B > 2) b = quant_tile_run<Format, R, 2>(b, panels, blocks, units, x, share, out);
   if constexpr (B > 1) quant_tile_run<Format, R, 1>(b, panels, blocks, units, x, share, out);
 }
@@ -46,12 +47,12 @@ struct QuantRowTiles {
 
 template <class Format>
 void linear_quant(const LinearCall& call) {
-  constexpr int kMost = quant_blocks(1) < 2 ? 2 : quant_blocks(1);
+  constexpr int kMost = 6;  // blocks taken together
   const int units = call.k / kUnit, tiles = (call.rows + kQuantRows - 1) / kQuantRows;
   // As many as the first tile takes together: more, and the next tile would find them further away. Gate and
   // up blocks go together.
   const int together = quant_blocks((call.rows + tiles - 1) / tiles);
-  const int group = call.epilogue == Epilogue::swiglu && together < 2 ? 2 : together;
+  const int group = call.epilogue == Epilogue::swiglu && together % 2 != 0 ? 2 * together : together;
   for (int block = call.block_begin; block < call.block_end; block += group) {
     const int left = call.block_end - block, blocks = left < group ? left : group;
     const QuantPanels panels = {static_cast<const char*>(call.weights) + block * call.block_bytes,

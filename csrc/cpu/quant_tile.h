@@ -91,8 +91,10 @@ void quant_tile(const QuantPanels& panels, int units, const QuantRows& x, const 
         fetch.step();
       else if constexpr (R >= kQuantNextRows)
         next.all<B, unit_share>(header + i * unit_share);
-      else
+      else {
         next.step<B>(units - u - i);
+        fetch_pages<B, unit_share>(panels.first + header + i * unit_share, panels.block_bytes);
+      }
       add_group<Format, 0>(panels, header, x, u, i, acc);
       if constexpr (Format::kGroups == 2) add_group<Format, 1>(panels, header, x, u, i, acc);
     }

@@ -90,13 +90,13 @@ inline uint64_t sweep_bytes(const void* data, size_t bytes) {
   return total;
 }
 
-// 32 registers: at most 24 accumulators. Up to eight rows are one tile, as weights are then taken apart once;
-// more are tiles of six by four blocks.
+// 32 registers: at most 24 accumulators, of as many blocks as they hold: each is a stream, and prefetchers
+// fetch more from more of them. Up to eight rows are one tile, as weights are then taken apart once; more are
+// tiles of six by four blocks.
 inline constexpr int kTileRows = 8;
 inline constexpr int kManyTileRows = 6;
-inline constexpr int tile_blocks(int rows) { return rows <= 6 ? 4 : 2; }
-// Four blocks are four streams, which hardware prefetchers follow well.
-inline constexpr int fetch_rows(int blocks) { return blocks < 4 ? 5 : 7; }
+inline constexpr int tile_blocks(int rows) { return rows <= 2 ? 8 : rows <= 4 ? 6 : rows <= 6 ? 4 : 3; }
+inline constexpr int kFetchRows = kTileRows + 1;  // streams of one tile: see fetch_impl.h
 inline constexpr bool kFewRegisters = false;
 inline constexpr int kAttentionAccumulators = 24;
 inline constexpr int kAttentionRowHeads = 9;

@@ -143,7 +143,7 @@ inline uint64_t sweep_bytes(const void* data, size_t bytes) {
 inline constexpr int kTileRows = 4;
 inline constexpr int kManyTileRows = 4;
 inline constexpr int tile_blocks(int) { return 1; }
-inline constexpr int fetch_rows(int) { return 5; }
+inline constexpr int kFetchRows = 5;
 inline constexpr bool kFewRegisters = false;
 inline constexpr int kAttentionAccumulators = 2;
 inline constexpr int kAttentionRowHeads = 2;

@@ -188,7 +188,7 @@ void test_attention(const specee::Kernels& kernels, Random& random) {
 }
 
 void test_sweep(const specee::Kernels& kernels, Random& random) {
-  std::vector<uint64_t> data(static_cast<size_t>(random.between(1, 4)) * 128);
+  std::vector<uint64_t> data(static_cast<size_t>(random.between(1, 200)) * 64);
   uint64_t sum = 0;
   for (uint64_t& word : data) sum += word = random.bits();
   CHECK(kernels.sweep(data.data(), data.size() * 8) == sum, "the sweep did not read every byte once");
