@@ -19,6 +19,7 @@ _TITLES = {
     "speed": "Speed",
     "speculation": "Speculation",
     "rows": "Rows and context",
+    "builds": "Builds beside each other",
     "nodes": "Nodes of trees",
     "batch": "Batches",
     "formats": "Formats of the weights",

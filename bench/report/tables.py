@@ -107,6 +107,27 @@ def _verified(weights: dict[str, Any], part: str) -> Table:
     return Table(f"Verifying n rows at context {first['context']}, beside one row", ("rows", *weights), rows)
 
 
+def _builds(result: dict[str, Any]) -> list[Table]:
+    found = []
+    for part in result["compared"]:
+        builds = part["builds"]
+        rows = [
+            (
+                count,
+                *(
+                    f"{short(build['rows'][count]['ms']['median'])} ms, "
+                    f"{short(build['rows'][count]['ratio']['median'])}x"
+                    for build in builds
+                ),
+            )
+            for count in builds[0]["rows"]
+        ]
+        title = f"Builds, {part['weights']}, context {part['context']}: times the first, turn by turn"
+        header = ("rows", *(build["commit"] or f"build {at + 1}" for at, build in enumerate(builds)))
+        found.append(Table(title, header, rows))
+    return found
+
+
 def _rows(result: dict[str, Any]) -> list[Table]:
     weights = result["weights"]
     if not weights:
@@ -324,6 +345,7 @@ _KINDS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "speed": _speed,
     "speculation": _speed,
     "rows": _rows,
+    "builds": _builds,
     "nodes": _nodes,
     "batch": _batch,
     "formats": _formats,

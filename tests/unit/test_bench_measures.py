@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 import specee
 from specee.backends import missing
 from specee.bench import kernel_suite
-from specee.bench.decode import batch, formats, memory, nodes, perplexity, rows
+from specee.bench.decode import batch, builds, formats, memory, nodes, perplexity, rows
 from specee.bench.report import tables
 from specee.errors import BackendUnavailableError, ConfigurationError
 from specee.models.checkpoint import open_checkpoint
@@ -88,6 +89,25 @@ def test_rows_and_contexts_are_those_asked_for_and_possible(folder: str) -> None
         "Verifying n rows at context 128, beside one row",
         "Verifying n rows at context 496, beside one row",
     ]
+
+
+def test_builds_take_turns_and_the_first_is_what_others_are_compared_with(folder: str) -> None:
+    build = Path(specee.__file__).parents[1]
+    part = builds.compare([build, build], "fp32", folder, threads=1, context=20, repeats=3)
+    first, second = part["builds"]
+    assert list(first["rows"]) == list(second["rows"]) == [str(count) for count in builds.COUNTS]
+    assert first["isa"] == second["isa"]
+    assert first["rows"]["4"]["ratio"] == {"median": 1.0, "min": 1.0, "max": 1.0}
+    assert second["rows"]["4"]["ratio"]["max"] > 0
+    assert second["rows"]["1"]["ms"]["min"] > 0
+    (table,) = tables.of("builds", {"compared": [part]})
+    assert table.title == "Builds, fp32, context 20: times the first, turn by turn"
+
+
+def test_a_build_that_does_not_start_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "specee.py").write_text("raise SystemExit('not built')\n")
+    with pytest.raises(RuntimeError, match="ended: its message is above"):
+        builds.Build(tmp_path, ["fp32", "", "1", "20", "1"])
 
 
 def test_windows_bound_the_keys_and_values_read(model: specee.Model) -> None:

@@ -1,0 +1,121 @@
+"""Builds of specee beside each other: what rows take with each, in one interleaved run.
+
+    python -m bench.decode.builds FOLDER FOLDER... [--weights packed]... [--contexts 128] [--repeats 60]
+
+Each folder is a checkout whose extension was built in place (``python setup.py build_ext --inplace``); the
+first is what the others are compared with. Every build has a process of its own; they take turns, in an order
+that turns round, and ratios are taken turn by turn: on a shared machine minutes differ more than builds do.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from .. import options as common
+from ..progress import progress
+from ..spread import ratio, spread
+from .contenders import WEIGHTS
+
+COUNTS = (1, 2, 3, 4, 6, 8)
+_SCRIPT = Path(__file__).with_name("build_rows.py")
+
+
+class Build:
+    """A process that imports the build in ``folder``. Raises RuntimeError where it does not get ready."""
+
+    def __init__(self, folder: Path, arguments: Sequence[str]) -> None:
+        self._folder = folder
+        command = [sys.executable, "-c", _SCRIPT.read_text(), *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(folder.resolve())}
+        self._process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.isa, self.commit = self._line(), _commit(folder)
+
+    def __enter__(self) -> Build:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+
+    def seconds(self) -> list[float]:
+        """Of each row count, once."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return [float(word) for word in self._line().split()]
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(
+                f"the build in {self._folder} ended: its message is above; build it in place first"
+            )
+        return line.strip()
+
+
+def compare(
+    folders: Sequence[Path], weights: str, model: str | None, threads: int, context: int, repeats: int
+) -> dict[str, Any]:
+    """Milliseconds of each build, and their ratio to the first one's."""
+    arguments = [weights, model or "", str(threads), str(context), *map(str, COUNTS)]
+    taken: list[list[list[float]]] = [[] for _ in folders]
+    with ExitStack() as stack:
+        builds = [stack.enter_context(Build(folder, arguments)) for folder in folders]
+        for turn in progress(range(repeats), "round"):
+            order = range(len(builds)) if turn % 2 == 0 else reversed(range(len(builds)))
+            for at in order:
+                taken[at].append(builds[at].seconds())
+    found = []
+    for build, rounds in zip(builds, taken, strict=True):
+        rows = {}
+        for at, count in enumerate(COUNTS):
+            mine = [one[at] for one in rounds]
+            first = [one[at] for one in taken[0]]
+            rows[str(count)] = {"ms": spread([1e3 * s for s in mine]), "ratio": ratio(mine, first)}
+        found.append({"commit": build.commit, "isa": build.isa, "rows": rows})
+    return {"weights": weights, "context": context, "repeats": repeats, "builds": found}
+
+
+def _commit(folder: Path) -> str | None:
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+def main() -> None:
+    """Run and save."""
+    parser = common.parser(__doc__)
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
+    parser.add_argument(
+        "--weights", action="append", choices=WEIGHTS, help="may be given again; default: auto"
+    )
+    parser.add_argument("--contexts", type=int, nargs="+", default=[128])
+    parser.add_argument("--repeats", type=int, default=60)
+    options = common.parse(parser)
+    found = [
+        compare(options.folders, weights, options.model, options.threads, context, options.repeats)
+        for weights in options.weights or ["auto"]
+        for context in options.contexts
+    ]
+    result = {"what": "cost of rows with several builds", "threads": options.threads, "compared": found}
+    common.finish(options, "builds", result)
+
+
+if __name__ == "__main__":
+    main()
