@@ -9,7 +9,7 @@ using specee::WeightStream;
 
 inline constexpr ptrdiff_t kLine = 64;
 // Products of many rows fetch their own weights and the beginning of the next product's; from how many on,
-// the instruction set's files say (kFetchRows, kQuantFetchRows). Where cores have deep hardware
+// the instruction set's files say (fetch_rows(), quant_fetch_rows()). Where cores have deep hardware
 // prefetchers, few rows do better without: prefetchers have more requests under way than fetch instructions
 // may, which would take places in the queue from them. With many rows arithmetic takes longer than memory,
 // and they lose track. Few rows fetch where prefetchers have to find a stream anew: where it begins

@@ -89,12 +89,12 @@ inline void tile(const char* w, ptrdiff_t block_bytes, const typename Format::In
     for (int r = 0; r < R; ++r) acc[b][r] = vzero();
   for (int s = 0; s < steps; ++s) {
     if (s % kFetchEvery == 0) {
-      if (share.fetches)
+      if (R >= kFetchRows || share.fetches)
         fetch.step();
       else
         fetch_pages<B, kFetchEvery * Format::kStepBytes>(w + s * Format::kStepBytes, block_bytes);
     }
-    if (!share.fetches) next.step<B>(steps - s);
+    if (R < kFetchRows && !share.fetches) next.step<B>(steps - s);
     tile_part<Format, 0, R, B>(w + s * Format::kStepBytes, block_bytes, x + s * Format::kInputsPerStep,
                                x_stride, acc);
     if constexpr (Format::kParts > 1)
@@ -172,7 +172,7 @@ void linear(const LinearCall& call) {
       const int rows = (call.rows - row + tiles - t - 1) / (tiles - t);  // rows shared evenly among tiles
       float out[kGroupBlocks][kTileRows][kLanes];
       RowTiles<Format, kTileRows>::pick(rows)(w, blocks, x + row * call.x_stride, call.x_stride, steps,
-                                              {call.stream, block_bytes / tiles, call.rows >= kFetchRows},
+                                              {call.stream, block_bytes / tiles, call.rows >= fetch_rows()},
                                               out);
       finish<kTileRows>(call, out, block, blocks, row, rows);
       row += rows;

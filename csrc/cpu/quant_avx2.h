@@ -10,9 +10,13 @@ namespace {
 inline constexpr int kQuantLanes = 8;  // outputs at a time: a block is two halves
 inline constexpr int kQuantRows =
     4;  // rows times two halves of sums beside four vectors of weights, in 16 registers
-inline constexpr int quant_blocks(int) { return 1; }
-inline constexpr int kQuantFetchRows = 1;              // as kFetchRows
-inline constexpr int kQuantNextRows = kQuantRows + 1;  // never
+// Blocks that are fetched go one by one; a row whose streams hardware prefetchers follow takes four, as far
+// as sums are kept in memory.
+inline constexpr int quant_blocks(int rows) { return rows == 1 ? 4 : 1; }
+inline constexpr bool kQuantFetchedAlone = true;
+inline constexpr int kQuantFetchRows = 2;
+inline int quant_fetch_rows() { return __builtin_cpu_is("intel") ? kQuantFetchRows : 1; }  // as fetch_rows()
+inline constexpr int kQuantNextRows = kQuantRows + 1;                                      // never
 
 struct QBytes {
   __m256i v;  // [8 outputs][4 k]

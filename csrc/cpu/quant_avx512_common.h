@@ -13,7 +13,9 @@ inline constexpr int kQuantLanes = 16;  // outputs at a time
 // more of them; two they follow too late, and with more rows than one tile they lose them all.
 inline constexpr int kQuantRows = 6;
 inline constexpr int quant_blocks(int rows) { return rows <= 2 ? 6 : rows <= 4 ? 12 / rows : 2; }
-inline constexpr int kQuantFetchRows = 7;
+inline constexpr bool kQuantFetchedAlone = false;
+inline constexpr int kQuantFetchRows = kQuantRows + 1;
+inline constexpr int quant_fetch_rows() { return kQuantFetchRows; }
 inline constexpr int kQuantNextRows = 5;  // from how many on all of the next blocks is fetched, up to there
 
 struct QBytes {

@@ -26,10 +26,13 @@ template <class Format, int R>
 void quant_row_tile(const QuantPanels& panels, int blocks, int units, const QuantRows& x,
                     const FetchShare& share, QuantOut out) {
   constexpr int B = quant_blocks(R);
-  int b = quant_tile_run<Format, R, B>(0, panels, blocks, units, x, share, out);
-  if constexpr (B > 4) b = quant_tile_run<Format, R, 4>(b, panels, blocks, units, x, share, out);
-  if constexpr (B > 2) b = quant_tile_run<Format, R, 2>(b, panels, blocks, units, x, share, out);
-  if constexpr (B > 1) quant_tile_run<Format, R, 1>(b, panels, blocks, units, x, share, out);
+  int b = 0;
+  if (!kQuantFetchedAlone || !share.fetches) {
+    if constexpr (B > 1) b = quant_tile_run<Format, R, B>(b, panels, blocks, units, x, share, out);
+    if constexpr (B > 4) b = quant_tile_run<Format, R, 4>(b, panels, blocks, units, x, share, out);
+    if constexpr (B > 2) b = quant_tile_run<Format, R, 2>(b, panels, blocks, units, x, share, out);
+  }
+  quant_tile_run<Format, R, 1>(b, panels, blocks, units, x, share, out);
 }
 
 using QuantRowTile = void (*)(const QuantPanels&, int, int, const QuantRows&, const FetchShare&, QuantOut);
@@ -62,7 +65,7 @@ void linear_quant(const LinearCall& call) {
       const QuantRows x = {static_cast<const char*>(call.x) + row * call.x_stride, call.x_stride};
       float out[kMost][kQuantRows][kLanes];
       QuantRowTiles<Format, kQuantRows>::pick(rows)(
-          panels, blocks, units, x, {call.stream, call.block_bytes / tiles, call.rows >= kQuantFetchRows},
+          panels, blocks, units, x, {call.stream, call.block_bytes / tiles, call.rows >= quant_fetch_rows()},
           out);
       finish<kQuantRows>(call, out, block, blocks, row, rows);
       row += rows;

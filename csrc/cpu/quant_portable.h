@@ -10,7 +10,9 @@ namespace {
 inline constexpr int kQuantLanes = 16;
 inline constexpr int kQuantRows = 4;
 inline constexpr int quant_blocks(int) { return 1; }
+inline constexpr bool kQuantFetchedAlone = false;
 inline constexpr int kQuantFetchRows = 5;
+inline constexpr int quant_fetch_rows() { return kQuantFetchRows; }
 inline constexpr int kQuantNextRows = kQuantRows + 1;  // never
 
 struct QBytes {

@@ -87,7 +87,7 @@ void quant_tile(const QuantPanels& panels, int units, const QuantRows& x, const 
   ptrdiff_t header = 0;
   for (int u = 0; u < units; u += units_together, header += layout.packed_bytes())
     for (int i = 0; i < units_together; ++i) {
-      if (share.fetches)
+      if (R >= kQuantFetchRows || share.fetches)
         fetch.step();
       else if constexpr (R >= kQuantNextRows)
         next.all<B, unit_share>(header + i * unit_share);

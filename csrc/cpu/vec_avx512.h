@@ -97,6 +97,7 @@ inline constexpr int kTileRows = 8;
 inline constexpr int kManyTileRows = 6;
 inline constexpr int tile_blocks(int rows) { return rows <= 2 ? 8 : rows <= 4 ? 6 : rows <= 6 ? 4 : 3; }
 inline constexpr int kFetchRows = kTileRows + 1;  // streams of one tile: see fetch_impl.h
+inline constexpr int fetch_rows() { return kFetchRows; }
 inline constexpr bool kFewRegisters = false;
 inline constexpr int kAttentionAccumulators = 24;
 inline constexpr int kAttentionRowHeads = 9;

@@ -144,6 +144,7 @@ inline constexpr int kTileRows = 4;
 inline constexpr int kManyTileRows = 4;
 inline constexpr int tile_blocks(int) { return 1; }
 inline constexpr int kFetchRows = 5;
+inline constexpr int fetch_rows() { return kFetchRows; }
 inline constexpr bool kFewRegisters = false;
 inline constexpr int kAttentionAccumulators = 2;
 inline constexpr int kAttentionRowHeads = 2;
