@@ -8,6 +8,8 @@
 #include "candidates.cuh"
 #include "compaction.cuh"
 #include "embedding.cuh"
+#include "exit_chances.cuh"
+#include "exit_round.cuh"
 #include "linear.cuh"
 #include "paths.cuh"
 #include "predictor.cuh"
@@ -38,6 +40,7 @@
   X(score_candidates)          \
   X(score_grouped)             \
   X(exit_predictor)            \
+  X(exit_chances)              \
   X(attention_bf16_64)         \
   X(attention_bf16_128)        \
   X(attention_bf16_256)        \
@@ -62,10 +65,17 @@
   X(fill_paths)                \
   X(add_bias)                  \
   X(copy_rows)                 \
+  X(pick_rows)                 \
   X(token_shares)              \
   X(begin_round)               \
   X(chain_rows)                \
   X(window_begins)             \
   X(decide_exit)               \
   X(take_drafts)               \
-  X(end_round)
+  X(end_round)                 \
+  X(begin_exits)               \
+  X(enter_rows)                \
+  X(willing_exits)             \
+  X(confirm_exits)             \
+  X(keep_left)                 \
+  X(end_exits)

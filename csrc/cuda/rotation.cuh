@@ -53,9 +53,9 @@ struct HeadPair {
 };
 
 // Block (head, row): first the queries' heads, which stay in place, then the keys' and the values', which are
-// rounded into slots[row] of the cache (slots x key_heads x dim). A thread a pair. q (rows x heads x dim), k
-// and v (rows x key_heads x dim) as products gave them; biases (heads x dim, key_heads x dim) and norms (dim)
-// are null where the model has none.
+// rounded into slots[row] of the cache (slots x key_heads x dim), or nowhere if that is below 0. A thread a
+// pair. q (rows x heads x dim), k and v (rows x key_heads x dim) as products gave them; biases (heads x dim,
+// key_heads x dim) and norms (dim) are null where the model has none.
 template <class Format>
 __device__ void turn_heads(float* q, const float* k, const float* v, const float* q_bias, const float* k_bias,
                            const float* v_bias, const float* q_norm, const float* k_norm,
@@ -77,6 +77,7 @@ __device__ void turn_heads(float* q, const float* k, const float* v, const float
     q[at + i + half] = pair.second;
     return;
   }
+  if (slots[row] < 0) return;
   uint16_t* stored = (is_key ? keys : values) + (static_cast<int64_t>(slots[row]) * key_heads + head) * dim;
   stored[i] = Format::narrow(pair.first);
   stored[i + half] = Format::narrow(pair.second);

@@ -18,7 +18,7 @@ from specee.errors import ConfigurationError
 ROUND_LAYERS = 256
 ROUND_SEQUENCES = 64
 ROUND_TOKENS = 16
-_WORDS = ROUND_LAYERS // 64
+LAYER_WORDS = ROUND_LAYERS // 64
 
 SEQUENCE_PLAN = np.dtype(
     [
@@ -28,7 +28,7 @@ SEQUENCE_PLAN = np.dtype(
 )
 ROUND_PLAN = np.dtype(
     [
-        *(("layers", "<u8", (_WORDS,)), ("checked", "<u8", (_WORDS,))),
+        *(("layers", "<u8", (LAYER_WORDS,)), ("checked", "<u8", (LAYER_WORDS,))),
         *(("sequences", "<i4"), ("unused", "<i4"), ("sequence", SEQUENCE_PLAN, (ROUND_SEQUENCES,))),
     ]
 )
@@ -89,7 +89,7 @@ def encode(layers: Iterable[int], checked: Iterable[int], sequences: Seq[Sequenc
     Raises ConfigurationError.
     """
     record = np.zeros((), ROUND_PLAN)
-    record["layers"], record["checked"] = _mask("layers", layers), _mask("checked layers", checked)
+    record["layers"], record["checked"] = layer_mask("layers", layers), layer_mask("checked layers", checked)
     if not 1 <= len(sequences) <= ROUND_SEQUENCES:
         raise ConfigurationError(f"{len(sequences)} sequences in a round: allowed are 1..{ROUND_SEQUENCES}")
     record["sequences"] = len(sequences)
@@ -119,8 +119,9 @@ def _outcome(one: Any) -> SequenceOutcome:
     )
 
 
-def _mask(what: str, layers: Iterable[int]) -> npt.NDArray[np.uint64]:
-    words = [0] * _WORDS
+def layer_mask(what: str, layers: Iterable[int]) -> npt.NDArray[np.uint64]:
+    """A record's bits of ``layers``. Raises ConfigurationError, which says what they are."""
+    words = [0] * LAYER_WORDS
     for layer in layers:
         if not 0 <= layer < ROUND_LAYERS:
             raise ConfigurationError(f"{what}: {layer}; allowed are 0..{ROUND_LAYERS - 1}")

@@ -69,8 +69,8 @@ def turn_heads(
 ) -> None:
     """Turn ``queries`` in place; put turned ``keys``, and ``values``, into ``cache``.
 
-    ``slots`` (rows,) int32, where each row's go. ``eps`` is of the norms, if there are some.
-    Raises ConfigurationError.
+    ``slots`` (rows,) int32, where each row's go, nowhere if it is below 0. ``eps`` is of the norms, if there
+    are some. Raises ConfigurationError.
     """
     rows, heads, dim = checked("queries.values", queries.values, "float32", (None, None, None))
     _, key_heads, _ = checked("keys.values", keys.values, "float32", (rows, None, dim))

@@ -112,6 +112,20 @@ def test_rows_do_not_depend_on_their_company(device: Device, rng: np.random.Gene
         assert np.array_equal(a[slot], b[slot])
 
 
+@pytest.mark.parametrize("kind", ["bf16", "fp16"])
+def test_rows_without_a_slot_store_nothing(device: Device, rng: np.random.Generator, kind: str) -> None:
+    rows = Rows(rng, kind, 64, extras=False)
+    queries, *stored = rows.run(device)
+    away = int(rows.slots[1])
+    rows.slots[1] = -1
+    again, *left = rows.run(device)
+    assert np.array_equal(again, queries)
+    for cache, before in zip(left, stored, strict=True):
+        assert np.isnan(from_bf16(cache[away]) if kind == "bf16" else cache[away]).all()
+        others = np.setdiff1d(np.arange(9), [away])
+        assert np.array_equal(cache[others].view(np.uint16), before[others].view(np.uint16))
+
+
 def test_what_does_not_fit_is_refused(device: Device) -> None:
     put = device.put
     with pytest.raises(ConfigurationError, match="head dimension 32"):

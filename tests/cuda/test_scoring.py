@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from specee.cuda import scoring
+from specee.cuda.chances import exit_chances
 from specee.errors import ConfigurationError
 from tests.cuda.devices import Device
 from tests.cuda.numbers import UNIT, from_bf16, to_bf16
@@ -146,6 +147,43 @@ def predict(
         threshold=0.5,
     )
     return [device.get(a) for a in (out.logits, out.probabilities, out.confidences, out.decisions)]
+
+
+@pytest.mark.parametrize(("count", "units"), [(1, 32), (4, 512), (5, 100), (16, 600)])
+def test_chances_are_what_the_predictor_makes_of_the_same_logits(
+    device: Device, rng: np.random.Generator, count: int, units: int
+) -> None:
+    """To the bit, layer after layer; rows that nobody asks about are left as they are."""
+    rows, put = 4, device.put
+    problem = Problem(rng, device, rows=rows, vocab=60, hidden=64)
+    predictor = Predictor(rng, device, count, units)
+    tokens = np.stack([rng.permutation(60)[:count] for _ in range(rows)])
+    before = np.zeros((rows, count), np.float32)
+    probabilities = put(before)
+    for asked in (None, np.array([1, 0, 7, 1], np.int32)):
+        logits, now, confidences, _ = predict(device, problem, predictor, tokens, before)
+        chances = put(np.full(rows, -7, np.float32))
+        on = None if asked is None else put(asked)
+        exit_chances(device.launcher, predictor.mlp, put(logits), probabilities, chances, asked=on)
+        there = np.ones(rows, bool) if asked is None else asked != 0
+        assert np.array_equal(device.get(probabilities), np.where(there[:, None], now, before))
+        assert np.array_equal(device.get(chances), np.where(there, confidences, np.float32(-7)))
+        assert len(set(confidences.tolist())) == rows
+        before, problem.states = now, problem.states[::-1].copy()
+
+
+def test_no_chance_without_numbers(device: Device, rng: np.random.Generator) -> None:
+    predictor = Predictor(rng, device, 3, 64)
+    logits = np.array([[1, 2, 3], [1, np.nan, 3], [np.inf, 1, 1], [1, -np.inf, 1]], np.float32)
+    chances = device.put(np.zeros(4, np.float32))
+    zeros = device.put(np.zeros((4, 3), np.float32))
+    exit_chances(device.launcher, predictor.mlp, device.put(logits), zeros, chances)
+    assert np.isnan(device.get(chances)).tolist() == [False, True, True, True]
+    many = device.put(np.zeros((4, 17), np.float32))
+    with pytest.raises(ConfigurationError, match=r"17 candidates a row: allowed are 1\.\.16"):
+        exit_chances(device.launcher, predictor.mlp, many, many, chances)
+    with pytest.raises(ConfigurationError, match="asked is"):
+        exit_chances(device.launcher, predictor.mlp, zeros, zeros, chances, asked=chances)
 
 
 @pytest.mark.parametrize(("count", "units"), [(1, 32), (4, 512), (5, 100), (16, 600)])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from specee.cuda import record
+from specee.cuda import exit_record, record
 from specee.cuda.decode import DecodeRound, Model, decode_round
 from specee.cuda.graph import Means
 from specee.cuda.program import If, While
@@ -208,11 +208,12 @@ def test_rounds_that_do_not_fit_are_refused(fake: FakeDriver, rng: np.random.Gen
 OFFSETS = """
 #include <cstddef>
 #include <cstdio>
-#include "specee/round_record.h"
+#include "specee/exit_record.h"
 using namespace specee;
 #define AT(Type, member) std::printf("%s %zu\\n", #member, offsetof(Type, member));
 int main() {
   std::printf("%d %d %d\\n", kRoundLayers, kRoundSequences, kRoundTokens);
+  std::printf("%d %d\\n", kExitRows, kExitCandidates);
 """
 
 
@@ -224,8 +225,12 @@ def test_python_lays_records_out_as_the_header_does(tmp_path: Path) -> None:
         "RoundPlan": record.ROUND_PLAN,
         "SequenceResult": record.SEQUENCE_RESULT,
         "RoundResult": record.ROUND_RESULT,
+        "ExitSequencePlan": exit_record.EXIT_SEQUENCE_PLAN,
+        "ExitPlan": exit_record.EXIT_PLAN,
+        "ExitOutcome": exit_record.EXIT_OUTCOME,
+        "ExitResult": exit_record.EXIT_RESULT,
     }
-    lines, expected = [], ["256 64 16"]
+    lines, expected = [], ["256 64 16", "17 16"]
     for name, dtype in dtypes.items():
         lines.append(f'  std::printf("{name} %zu\\n", sizeof({name}));')
         expected.append(f"{name} {dtype.itemsize}")
@@ -240,3 +245,4 @@ def test_python_lays_records_out_as_the_header_does(tmp_path: Path) -> None:
     assert said.splitlines() == expected
     sizes = (record.ROUND_LAYERS, record.ROUND_SEQUENCES, record.ROUND_TOKENS)
     assert " ".join(map(str, sizes)) == expected[0]
+    assert f"{exit_record.EXIT_ROWS} {exit_record.EXIT_CANDIDATES}" == expected[1]
