@@ -6,20 +6,35 @@ import threading
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Seq
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from specee.backends.cuda_draft import CudaDraftHead, DraftHeadMaker
-from specee.backends.cuda_graph_rounds import GraphRounds, Parts, means_on
+from specee.backends.cuda_exit_rounds import ExitRounds
+from specee.backends.cuda_exits import CudaExits
+from specee.backends.cuda_graph_rounds import GraphRounds
 from specee.backends.cuda_head import CudaHead
 from specee.backends.cuda_layers import CudaLayers, Placed
 from specee.backends.cuda_memory import Free, check_room, free_on
+from specee.backends.cuda_recorded import KeptRounds, Parts, means_on
 from specee.backends.cuda_weights import CudaWeights, bytes_of, check_model, quantises
 from specee.backends.cuda_workspace import Workspace
 from specee.backends.drafter_verbs import DrafterVerbs
 from specee.backends.head_verbs import Draw, kept_tokens, own_head
-from specee.backends.protocol import DraftFormat, DraftHead, Floats, Ints, RoundCall, RoundTurn, Work
+from specee.backends.protocol import (
+    DraftFormat,
+    DraftHead,
+    ExitCall,
+    Exits,
+    Floats,
+    Ints,
+    RoundCall,
+    RoundTurn,
+    Work,
+)
 from specee.backends.reference_drafter import ReferenceDrafter
+from specee.backends.reference_exits import ExitRow, ReferenceExits
 from specee.backends.reference_sequence import ReferenceSequence, with_ancestors
 from specee.cuda import choose
 from specee.cuda.graph import Means
@@ -27,6 +42,7 @@ from specee.cuda.launcher import Launcher
 from specee.cuda.tiles import MAX_LINEAR_ROWS
 from specee.errors import CapacityError, ConfigurationError, OutOfMemoryError, RowError
 from specee.models.drafter_parts import DrafterParts
+from specee.models.exit_parts import ExitParts
 from specee.models.formats import made_formats
 from specee.models.speculator import Adapter
 from specee.models.table import Key, Slab
@@ -82,9 +98,9 @@ class CudaBackend(DrafterVerbs):
         self._workspace.fit(1)
         parts = (config, self._table, self._workspace, self._launcher, self._device)
         self._layers, self._head = CudaLayers(*parts), CudaHead(*parts)
-        means = means_on(self._device, self._launcher) if means is None else means
+        self._kept = KeptRounds(means_on(self._device, self._launcher) if means is None else means)
         rounds = Parts(config, self._table, self._layers, self._workspace, self._free, self._device)
-        self._rounds = GraphRounds(rounds, means)
+        self._rounds, self._exits = GraphRounds(rounds, self._kept), ExitRounds(rounds, self._kept)
         head = self._table.matrix(*self._table.head_key)
         self._draft_heads = DraftHeadMaker(config, head, self._workspace, self._device)
 
@@ -96,12 +112,19 @@ class CudaBackend(DrafterVerbs):
     @property
     def graphs_missing(self) -> str | None:
         """Why rounds are not one launch each, None where they are as far as they can be."""
-        return self._rounds.reason
+        return self._kept.reason
 
     @torch.no_grad()
     def _whole_round(self, calls: Seq[RoundCall]) -> RoundTurn | None:
         with self._lock:
             return self._rounds.turn(calls)
+
+    @torch.no_grad()
+    def _whole_exits(
+        self, predictors: ReferenceExits, calls: Seq[ExitCall], candidates: Seq[Seq[int]]
+    ) -> Exits | None:
+        with self._lock:
+            return self._exits.turn(_on_device(predictors), calls, candidates)
 
     def sequence(
         self, capacity: int, kv_dtype: KVDtype | None = None, *, poison: bool = False
@@ -133,7 +156,7 @@ class CudaBackend(DrafterVerbs):
         try:
             check_room(self._free, needed, what, "ask for a shorter context")
         except OutOfMemoryError:
-            if not self._rounds.drop():
+            if not self._kept.drop():
                 raise
             check_room(self._free, needed, what, "ask for a shorter context")
 
@@ -182,6 +205,22 @@ class CudaBackend(DrafterVerbs):
         with self._lock:
             return self._head.scores(states, ids)
 
+    @torch.no_grad()
+    def chances(self, predictors: ReferenceExits, layer: int, work: Work, rows: Seq[ExitRow]) -> list[float]:
+        """What a layer's predictor says of rows, by the kernels that launches have."""
+        states, network = self._states(work), _on_device(predictors).network(layer)
+        ids = np.array([row.candidates for row in rows], np.int64)
+        before = np.array([row.before_or_zeros() for row in rows], np.float32)
+        with self._lock:
+            logits, probabilities, chances = self._head.chances(states, ids, before, network)
+        for row, own, now in zip(rows, logits, probabilities, strict=True):
+            row.saw(own, now)
+        return [float(chance) for chance in chances]
+
+    def exit_predictors(self, parts: ExitParts) -> CudaExits:
+        """Predictors of early exits. Raises ConfigurationError."""
+        return CudaExits(parts, self.config, self._device)
+
     def _own_head(self, head: DraftHead | None) -> CudaDraftHead | None:
         return own_head(CudaDraftHead, head, self.config)
 
@@ -202,6 +241,16 @@ class CudaBackend(DrafterVerbs):
     def drafter(self, parts: DrafterParts, stored: DraftFormat = "Q8_0") -> ReferenceDrafter:
         """A drafter block. Raises ConfigurationError."""
         return ReferenceDrafter(self.config, parts, stored, self._device)
+
+
+def _on_device(predictors: ReferenceExits) -> CudaExits:
+    """Raises ConfigurationError for predictors of another backend in torch."""
+    if isinstance(predictors, CudaExits):
+        return predictors
+    raise ConfigurationError(
+        f"{type(predictors).__name__} of another backend: make predictors with this backend's "
+        "exit_predictors()"
+    )
 
 
 def _numbered(device: torch.device) -> torch.device:

@@ -8,62 +8,18 @@ is recorded for sequences that come again; whatever else there is to do goes ste
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Sequence as Seq
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
-
-from specee import env
 from specee.backends.calls import LayerChainCall, RoundCall, RoundText, RoundTurn
 from specee.backends.cuda_head import WORD, is_plain
-from specee.backends.cuda_kept import OfSequences
-from specee.backends.cuda_layers import CudaLayers
-from specee.backends.cuda_memory import Free, check_room
-from specee.backends.cuda_round import CudaRound, ModelRound, Shape
-from specee.backends.cuda_weights import CudaWeights
-from specee.backends.cuda_workspace import Workspace
+from specee.backends.cuda_recorded import KeptRounds, Parts, check_tokens
+from specee.backends.cuda_round import CudaRound, Shape
 from specee.backends.reference_sequence import ReferenceSequence
-from specee.cuda.graph import Means
-from specee.cuda.launcher import Launcher
 from specee.cuda.record import ROUND_TOKENS, SequenceOutcome, SequencePlan
 from specee.cuda.tiles import MAX_LINEAR_ROWS
-from specee.errors import NumericalError, OutOfMemoryError, SpeceeError
-from specee.types import ModelConfig
 
-MOST = 4  # rounds that are kept: each has arrays of its own
-_SEEN = 16  # latest kinds of round that are known
 _DRAFTS = (0, 1, 2, 4, 8, 15)  # that rounds have room for
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What rounds are made of; not the backend itself, which would keep itself alive by them."""
-
-    config: ModelConfig
-    table: CudaWeights
-    layers: CudaLayers
-    workspace: Workspace
-    free: Free
-    device: torch.device
-
-    def make(self, sequences: Seq[ReferenceSequence], shape: Shape) -> ModelRound:
-        """A round with arrays of its own. Raises OutOfMemoryError, ConfigurationError."""
-        check_room(
-            self.free,
-            self.workspace.bytes_of_another(max(one.capacity for one in sequences)),
-            f"arrays of a round of {len(sequences)} sequences",
-            "ask for a shorter context",
-        )
-        return ModelRound(self.config, self.table, self.layers, sequences, shape, self.device)
-
-    def bytes_read(self) -> tuple[float, float]:
-        """Of one layer, and of the head."""
-        head = self.table.head_bytes
-        return (self.table.weight_bytes - head) / self.config.num_layers, head
 
 
 class _Wanted(NamedTuple):
@@ -74,31 +30,12 @@ class _Wanted(NamedTuple):
     plans: list[SequencePlan]
 
 
-def means_on(device: torch.device, launcher: Launcher) -> Means | None:
-    """How rounds get onto ``device``; None for a launcher whose kernels graphs cannot have.
-
-    Raises ConfigurationError for a wrong SPECEE_CUDA_GRAPHS.
-    """
-    function: Any = getattr(launcher, "function", None)
-    if device.type != "cuda" or function is None:
-        return None
-    return Means(launcher, partial(function, device=device.index or 0), one_by_one=not env.cuda_graphs())
-
-
 class GraphRounds:
-    """See the module.
+    """See the module; rounds are ``kept`` with those of other kinds, and ``taken`` in one launch."""
 
-    ``reason``: why there are no graphs, None where there are; it may become known with the first round.
-    ``taken``: rounds that were one launch.
-    """
-
-    def __init__(self, parts: Parts, means: Means | None) -> None:
-        self._parts, self._means = parts, means
-        self._config, self._device, self._bytes_read = parts.config, parts.device, parts.bytes_read()
-        self.reason = "this launcher has no kernels for graphs" if means is None else means.missing()
-        self._rounds: OfSequences[CudaRound] = OfSequences(MOST)
-        self._too_large: OfSequences[bool] = OfSequences(_SEEN)
-        self._seen: OrderedDict[tuple[tuple[int, ...], Shape], None] = OrderedDict()
+    def __init__(self, parts: Parts, kept: KeptRounds) -> None:
+        self._parts, self._kept = parts, kept
+        self._config, self._bytes_read = parts.config, parts.bytes_read()
         self.taken = 0
 
     def turn(self, calls: Seq[RoundCall]) -> RoundTurn | None:
@@ -106,34 +43,20 @@ class GraphRounds:
 
         Raises NumericalError, DeviceError.
         """
-        wanted = None if self.reason is not None else self._wanted(calls)
+        wanted = None if self._kept.reason is not None else self._wanted(calls)
         if wanted is None:
             return None
-        with self._current():
+        with self._parts.current():
             one = self._round(wanted)
             if one is None:
                 return None
             begin = time.perf_counter()
             _, outcomes = one.run(range(self._config.num_layers), (), wanted.plans)
             seconds = time.perf_counter() - begin
-        for at, outcome in enumerate(outcomes):
-            if min(outcome.tokens) < 0:
-                raise NumericalError(
-                    f"sequence {at} of {len(outcomes)} has a logit that is not a number, or none above minus "
-                    "infinity: check the weights, or use weights of a wider format"
-                )
+        check_tokens([min(outcome.tokens) for outcome in outcomes])
         self.taken += 1
         texts = [_booked(*one) for one in zip(calls, wanted.sequences, outcomes, strict=True)]
         return self._timed(texts, wanted.shape, max(one.drafted for one in outcomes), seconds)
-
-    def drop(self) -> bool:
-        """Give back the memory of all rounds that are kept; whether there are any."""
-        there = len(self._rounds) > 0
-        self._rounds.clear()
-        return there
-
-    def _current(self) -> AbstractContextManager[Any]:
-        return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
 
     def _wanted(self, calls: Seq[RoundCall]) -> _Wanted | None:
         """None for what a launch cannot do."""
@@ -160,31 +83,9 @@ class GraphRounds:
     def _round(self, wanted: _Wanted) -> CudaRound | None:
         """What is recorded for them; nothing the first time, since it may be the only one."""
         sequences, shape, _ = wanted
-        found = self._rounds.look_up(sequences, shape)
-        if found is not None:
-            return found
-        if not self._comes_again(wanted) or self._means is None or self._too_large.look_up(sequences, shape):
-            return None
-        try:
-            found = CudaRound(self._parts.make(sequences, shape), self._means)
-        except (OutOfMemoryError, torch.cuda.OutOfMemoryError):
-            self.drop()
-            self._too_large.remember(sequences, shape, True)
-            return None
-        except (SpeceeError, RuntimeError) as error:  # the driver's, or torch's own
-            self.reason = f"a round could not be made a graph: {error}"
-            return None
-        self._rounds.remember(sequences, shape, found)
-        return found
-
-    def _comes_again(self, wanted: _Wanted) -> bool:
-        key = (tuple(map(id, wanted.sequences)), wanted.shape)
-        there = key in self._seen
-        self._seen[key] = None
-        self._seen.move_to_end(key)
-        if len(self._seen) > _SEEN:
-            self._seen.popitem(last=False)
-        return there
+        return self._kept.round(
+            sequences, shape, lambda means: CudaRound(self._parts.make(sequences, shape), means)
+        )
 
     def _timed(self, texts: list[RoundText], shape: Shape, drafted: int, seconds: float) -> RoundTurn:
         """A launch has one time: it is shared out by the bytes that its parts read."""

@@ -17,8 +17,10 @@ from specee.backends.head_verbs import Draw, drawn, on_host
 from specee.backends.protocol import Floats, Ints
 from specee.cuda.acceptance import Accepted, Drafts, Draws, Pieces, accept, target_pieces
 from specee.cuda.candidates import candidate_logits
+from specee.cuda.chances import exit_chances
 from specee.cuda.launcher import Launcher
 from specee.cuda.products import multiply, norm_rows
+from specee.cuda.scoring import Mlp
 from specee.cuda.shares import token_shares
 from specee.cuda.tiles import MAX_LINEAR_ROWS, vocab_splits
 from specee.errors import NumericalError
@@ -91,14 +93,37 @@ class CudaHead:
         """Logits of ``ids`` (rows, k) by states (rows, hidden), 16 of them at most: (rows, k)."""
         out, begin = np.zeros(ids.shape, np.float32), 0
         for part in _chunks(states):
-            count = len(part)
-            tokens = torch.from_numpy(ids[begin : begin + count].astype(np.int32)).to(self._device)
-            logits = self._empty(torch.float32, *tokens.shape)
-            normed = self._normed_rows(part)
-            candidate_logits(self._launcher, normed, self._matrix, tokens, logits)
-            out[begin : begin + count] = on_host(logits)
-            begin += count
+            end = begin + len(part)
+            out[begin:end] = on_host(self._candidates(part, ids[begin:end]))
+            begin = end
         return out
+
+    def chances(
+        self, states: Tensor, ids: Ints, before: Floats, network: Mlp
+    ) -> tuple[Floats, Floats, Floats]:
+        """Of states (rows, hidden), by logits of ``ids`` (rows, k), 16 at most: what a predictor says.
+
+        Logits and probabilities (rows, k), and chances (rows,); ``before`` (rows, k) are the probabilities at
+        the layer checked before, zeros at the first.
+        """
+        logits, now = np.zeros(ids.shape, np.float32), before.copy()
+        chances, begin = np.zeros(len(ids), np.float32), 0
+        for part in _chunks(states):
+            end = begin + len(part)
+            few = self._candidates(part, ids[begin:end])
+            there = torch.from_numpy(before[begin:end]).to(self._device, copy=True)
+            says = self._empty(torch.float32, len(part))
+            exit_chances(self._launcher, network, few, there, says)
+            logits[begin:end], now[begin:end], chances[begin:end] = map(on_host, (few, there, says))
+            begin = end
+        return logits, now, chances
+
+    def _candidates(self, states: Tensor, ids: Ints) -> Tensor:
+        """Logits of ``ids`` (rows, k) by at most 64 states, on the device."""
+        tokens = torch.from_numpy(ids.astype(np.int32)).to(self._device)
+        logits = self._empty(torch.float32, *tokens.shape)
+        candidate_logits(self._launcher, self._normed_rows(states), self._matrix, tokens, logits)
+        return logits
 
     def _normed_rows(self, states: Tensor) -> Any:
         normed = cut_inputs(self._normed, 0, len(states))

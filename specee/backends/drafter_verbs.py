@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
@@ -31,6 +32,7 @@ from specee.backends.protocol import (
     RoundTurn,
     SequenceState,
     TreeCall,
+    Work,
 )
 from specee.backends.reference_ask import ReferenceExitRows, ask
 from specee.backends.reference_chain import ReferenceChain
@@ -171,9 +173,26 @@ class DrafterVerbs(HeadVerbs):
             known.check(call.layers)
         checked = [call for call in calls if call.layers]
         ranks = [RankCall(call.sequence, call.column, call.slot) for call in checked]
-        candidates = iter(self.rank(drafter, ranks, known.candidates, head))
-        rows = [ExitRow(next(candidates) if call.layers else []) for call in calls]
-        return Exits(leave(self, calls, rows, known, confirm=confirm), 0.0, 0.0, 0.0)
+        begin = time.perf_counter()
+        ranked = iter(self.rank(drafter, ranks, known.candidates, head))
+        seconds = time.perf_counter() - begin
+        candidates = [next(ranked) if call.layers else [] for call in calls]
+        whole = self._whole_exits(known, calls, candidates) if confirm else None
+        if whole is not None:
+            return whole._replace(draft=seconds)
+        rows = [ExitRow(own) for own in candidates]
+        return Exits(leave(self, calls, rows, known, confirm=confirm), seconds, 0.0, 0.0)
+
+    def _whole_exits(
+        self, predictors: ReferenceExits, calls: Seq[ExitCall], candidates: Seq[Seq[int]]
+    ) -> Exits | None:
+        """Confirmed exits in one piece, None where there is no such way."""
+        return None
+
+    def chances(self, predictors: ReferenceExits, layer: int, work: Work, rows: Seq[ExitRow]) -> list[float]:
+        """What a layer's predictor says of rows by the states where they are; ``rows`` see their logits."""
+        logits = self.candidate_logits(work, [row.candidates for row in rows])
+        return [predictors.chance(layer, row.features(own)) for row, own in zip(rows, logits, strict=True)]
 
     def exit_rows(self, predictors: FittedExits, candidates: Seq[Seq[int]]) -> ReferenceExitRows:
         """Rows to ask predictors about. Raises RowError, ConfigurationError."""

@@ -36,15 +36,14 @@ def ask(backend: Scorer, rows: ExitRows, layer: int, calls: Seq[AskCall]) -> lis
     rows.predictors.check([layer])
     _check(rows, layer, calls)
     work = [(call.sequence, call.slots) for call in calls]
-    candidates = [rows.rows[index].candidates for call in calls for index in call.rows]
-    logits = iter(backend.candidate_logits(work, candidates))
+    asked = [rows.rows[index] for call in calls for index in call.rows]
+    chances = iter(backend.chances(rows.predictors, layer, work, asked))
     answers = []
     for call in calls:
         for slot, index in zip(call.slots, call.rows, strict=True):
-            row = rows.rows[index]
-            chance = rows.predictors.chance(layer, row.features(next(logits)))
             position = call.sequence.row(slot).position + 1
-            answers.append(Answer(chance, row.choose(config.vocab_size, call.sampling, position)))
+            token = rows.rows[index].choose(config.vocab_size, call.sampling, position)
+            answers.append(Answer(next(chances), token))
     return answers
 
 

@@ -35,8 +35,8 @@ class Scorer(Protocol):
     def sample(self, work: Work, sampling: Seq[Sampling]) -> Ints:
         """See :meth:`.Backend.sample`."""
 
-    def candidate_logits(self, work: Work, candidates: Seq[Seq[int]]) -> Floats:
-        """Logits of as many candidates of each row, by the state where it is: (rows, k)."""
+    def chances(self, predictors: ReferenceExits, layer: int, work: Work, rows: Seq[ExitRow]) -> list[float]:
+        """What a layer's predictor says of rows by the states where they are; ``rows`` see their logits."""
 
 
 class ReferenceExits:
@@ -72,12 +72,19 @@ class ExitRow:
 
     def features(self, logits: Floats) -> Floats:
         """Of a checked layer, for logits of the candidates (k,): (3 k,)."""
-        self.logits = logits
         weights = np.exp(logits - logits.max())
         now: Floats = weights / weights.sum()
-        change = now if self.before is None else now - self.before
-        self.before = now
+        change = now - self.before_or_zeros()
+        self.saw(logits, now)
         return np.concatenate((logits, now, change))
+
+    def before_or_zeros(self) -> Floats:
+        """Probabilities at the layer checked before (k,), zeros at the first."""
+        return np.zeros(len(self.candidates), np.float32) if self.before is None else self.before
+
+    def saw(self, logits: Floats, probabilities: Floats) -> None:
+        """Logits and probabilities of the candidates (k,) at a checked layer."""
+        self.logits, self.before = logits, probabilities
 
     def choose(self, vocabulary: int, sampling: Sampling, position: int) -> int:
         """The likeliest candidate, with the noise of the position where there is any."""
@@ -166,12 +173,10 @@ def leave(
             continue
         work = _work(calls, here)
         backend.advance(work, layer)
-        logits = backend.candidate_logits(work, [rows[at].candidates for at in here])
-        chances = [
-            (at, predictors.chance(layer, rows[at].features(own)))
-            for at, own in zip(here, logits, strict=True)
+        chances = backend.chances(predictors, layer, work, [rows[at] for at in here])
+        willing = [
+            (at, chance) for at, chance in zip(here, chances, strict=True) if chance > calls[at].threshold
         ]
-        willing = [(at, chance) for at, chance in chances if chance > calls[at].threshold]
         tokens = _tokens(backend, calls, rows, [at for at, _ in willing], confirm=confirm)
         for (at, chance), token in zip(willing, tokens, strict=True):
             if token in rows[at].candidates:

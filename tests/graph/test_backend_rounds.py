@@ -15,7 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from specee.backends.cuda import CudaBackend  # noqa: E402
-from specee.backends.cuda_graph_rounds import means_on  # noqa: E402
+from specee.backends.cuda_recorded import means_on  # noqa: E402
 from specee.backends.protocol import (  # noqa: E402
     CopyCall,
     LayerChainCall,
@@ -396,10 +396,10 @@ def test_a_round_goes_with_its_sequences(place: Place, rng: np.random.Generator)
     sequences = pair.sequences(pair.whole)
     plain(4)(pair.whole, sequences)
     drafting(3, 1, 1)(pair.whole, sequences)
-    assert len(pair.whole._rounds._rounds) == 2
+    assert len(pair.whole._kept) == 2
     sequences.pop()
     gc.collect()
-    assert len(pair.whole._rounds._rounds) == 0
+    assert len(pair.whole._kept) == 0
 
 
 def test_a_backend_goes_at_once(place: Place, rng: np.random.Generator) -> None:
@@ -434,10 +434,10 @@ def test_emulated_rounds_that_cannot_be_graphs(fake: FakeDriver, rng: np.random.
         if made is not None:
             break
         assert "could not be made a graph" in (pair.whole.graphs_missing or "")
-        assert not pair.whole._rounds._rounds
-        pair.whole._rounds.reason = None
+        assert not pair.whole._kept
+        pair.whole._kept.reason = None
     assert at > 10, "there is a lot that can fail"
-    pair.whole._rounds.reason = "a round could not be made a graph"
+    pair.whole._kept.reason = "a round could not be made a graph"
     found += [turn.texts for turn in plain(3)(pair.whole, sequences)]
     assert found == expected
     assert pair.taken == 0
@@ -448,7 +448,7 @@ def test_memory_for_texts_goes_first(place: Place, rng: np.random.Generator) -> 
     pair = Pair(place, rng)
     free: list[int] = [1 << 40]
     pair.whole._rounds._parts = replace(pair.whole._rounds._parts, free=lambda: free[0])
-    pair.whole._free = lambda: free[0] if len(pair.whole._rounds._rounds) else 1 << 40
+    pair.whole._free = lambda: free[0] if len(pair.whole._kept) else 1 << 40
     sequences = pair.sequences(pair.whole)
     plain(4)(pair.whole, sequences)
     assert pair.taken == 2
@@ -456,7 +456,7 @@ def test_memory_for_texts_goes_first(place: Place, rng: np.random.Generator) -> 
     drafting(4, 2, 1)(pair.whole, sequences)
     assert pair.taken == 2
     assert pair.whole.graphs_missing is None, "others may fit"
-    assert len(pair.whole._rounds._rounds) == 0
+    assert len(pair.whole._kept) == 0
     free[0] = 1 << 40
     drafting(4, 2, 1)(pair.whole, sequences)
     assert pair.taken == 2
@@ -464,7 +464,7 @@ def test_memory_for_texts_goes_first(place: Place, rng: np.random.Generator) -> 
     assert pair.taken == 4
     free[0] = 1000
     assert pair.whole.sequence(8).capacity == 8
-    assert len(pair.whole._rounds._rounds) == 0
+    assert len(pair.whole._kept) == 0
     pair.whole._free = lambda: 1000
     with pytest.raises(OutOfMemoryError, match="a bf16 KV cache of 8 positions"):
         pair.whole.sequence(8)

@@ -1,0 +1,166 @@
+"""The same model twice, with early exits in one launch and step by step, and texts that both go on with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from specee.backends.cuda import CudaBackend
+from specee.backends.protocol import Exit, ExitCall, Exits
+from specee.cuda.graph import Means
+from specee.drafting.columns import guessable
+from specee.models.exit_parts import ExitParts
+from specee.types import ModelConfig, Sampling
+from tests.graph.place import Place
+from tests.random_drafter import random_parts
+from tests.random_exits import random_exits
+from tests.random_model import SHAPES, random_model
+
+CAPACITY = 64
+LAYERS = 5
+CANDIDATES = 12
+VOCABULARY = 24  # what a predictor is sure of is confirmed now and then, and now and then not
+WAITING = 16
+
+
+def deep(shape: str, vocabulary: int = VOCABULARY) -> ModelConfig:
+    """A model with more layers, and fewer tokens."""
+    one = SHAPES[shape]
+    windows = tuple(one.windows[layer % len(one.windows)] for layer in range(LAYERS))
+    return replace(one, num_layers=LAYERS, windows=windows, vocab_size=vocabulary)
+
+
+def says(layers: dict[int, float]) -> ExitParts:
+    """Predictors whose chance is that of their layer, whatever they see."""
+    count, width = len(layers), 8
+    zeros = np.zeros((count, width), np.float32)
+    chances = np.array(list(layers.values()))
+    return ExitParts(
+        tuple(layers),
+        np.zeros((count, width, 3 * CANDIDATES), np.float32),
+        *(zeros, zeros, np.log(chances / (1 - chances)).astype(np.float32)),
+        np.full(count, 1 / count, np.float32),
+    )
+
+
+@dataclass
+class Side:
+    """A backend, with a block and predictors of its own."""
+
+    backend: CudaBackend
+    drafter: Any
+    exits: Any
+
+    @property
+    def taken(self) -> int:
+        """Calls in one launch."""
+        return self.backend._exits.taken
+
+
+@dataclass
+class Text:
+    """A text of one side; ``sampling`` draws it."""
+
+    side: Side
+    state: Any
+    column: Any
+    sampling: Sampling
+
+    def call(self, layers: Seq[int], threshold: float) -> ExitCall:
+        """For the newest row; no layers where too many wait, or the block knows no states."""
+        slot = self.state.length - 1
+        full = slot - self.state.frontier[-1] >= WAITING or not guessable(self.state)
+        return ExitCall(
+            self.state, self.column, slot, () if full else tuple(layers), threshold, self.sampling
+        )
+
+
+class ExitPair:
+    """``whole`` has launches, ``steps`` has none."""
+
+    def __init__(
+        self,
+        place: Place,
+        rng: np.random.Generator,
+        shape: str = "tiles",
+        weights: Any = "bf16",
+        parts: ExitParts | None = None,
+        vocabulary: int = VOCABULARY,
+    ) -> None:
+        self.config, self.place, self.weights = deep(shape, vocabulary), place, weights
+        self.seed = int(rng.integers(2**31))
+        self.parts = random_exits(self.config, rng, candidates=CANDIDATES) if parts is None else parts
+        self.block = random_parts(self.config, (1, LAYERS), rng)
+        self.whole, self.steps = self.side(one_by_one=False), self.side(one_by_one=True)
+        self.sides = (self.whole, self.steps)
+
+    def side(self, *, one_by_one: bool, **options: Any) -> Side:
+        """Another of the same weights."""
+        launcher = self.place.launcher
+        backend = CudaBackend(
+            *(self.config, random_model(self.config, self.seed, self.weights).slabs(), self.weights),
+            device=self.place.device,
+            launcher=launcher,
+            means=Means(launcher, launcher.function, self.place.library, one_by_one),
+            **options,
+        )
+        return Side(backend, backend.drafter(self.block), backend.exit_predictors(self.parts))
+
+    def texts(
+        self, side: Side, prompts: Seq[Seq[int]], samplings: Seq[Sampling], capacity: int = CAPACITY
+    ) -> list[Text]:
+        """Poisoned, complete but for the newest row, all layers kept."""
+        found = []
+        for prompt, sampling in zip(prompts, samplings, strict=True):
+            state = side.backend.sequence(capacity, poison=True)
+            state.keep(range(1, LAYERS + 1), capacity)
+            side.backend.advance([(state, state.append(prompt)[:-1])], LAYERS)
+            found.append(Text(side, state, side.drafter.column(capacity, "fp16"), sampling))
+        return found
+
+
+def ask(texts: Seq[Text], layers: Seq[Seq[int]], thresholds: Seq[float], *, confirm: bool = True) -> Exits:
+    """One call of all texts."""
+    side = texts[0].side
+    calls = [
+        text.call(own, threshold) for text, own, threshold in zip(texts, layers, thresholds, strict=True)
+    ]
+    return side.backend.leave_early(side.drafter, side.exits, calls, confirm=confirm)
+
+
+def leave(texts: Seq[Text], layers: Seq[Seq[int]], thresholds: Seq[float]) -> Exits:
+    """The same, and they have their tokens then."""
+    found = ask(texts, layers, thresholds)
+    for text, exit_ in zip(texts, found.exits, strict=True):
+        text.state.append([exit_.token])
+    return found
+
+
+def contents(state: Any) -> tuple[Any, ...]:
+    """All that a sequence has and promises, to the bit."""
+    rows = [state.row(slot) for slot in (*range(state.length), *state.speculative)]
+    own = [state.find(row.slot) for row in rows]
+    hidden = [None if row.hidden is None else row.hidden.cpu().numpy().tobytes() for row in own]
+    kept = [{layer: kept.cpu().numpy().tobytes() for layer, kept in row.kept.items()} for row in own]
+    cache = [
+        part.tobytes()
+        for layer in range(LAYERS)
+        for part in state.kv(layer, [row.slot for row in rows if row.done > layer])
+    ]
+    return rows, state.frontier, state.kept, hidden, kept, cache
+
+
+def same(one: Seq[Text], other: Seq[Text]) -> None:
+    """Fail where two sides differ."""
+    for a, b in zip(one, other, strict=True):
+        names = ("rows", "frontier", "kept positions", "states", "kept states", "keys and values")
+        for name, first, second in zip(names, contents(a.state), contents(b.state), strict=True):
+            assert first == second, name
+
+
+def bits(exits: Seq[Exit]) -> list[tuple[int, int, str]]:
+    """Confidences to the bit."""
+    return [(one.layer, one.token, float(one.confidence).hex()) for one in exits]
