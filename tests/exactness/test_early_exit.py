@@ -58,7 +58,9 @@ class Fitted:
         return self.drafter.column(capacity, "fp16")
 
 
-def fitted(engine: Engine, name: str = "llama", kind: str = "fp32", seed: int = 5) -> Fitted:
+def fitted(engine: Engine, name: str | None = None, kind: str | None = None, seed: int = 5) -> Fitted:
+    any_name, any_kind = engine.plain
+    name, kind = name or any_name, kind or any_kind
     backend = engine.load(random_model(SHAPES[name], seed=1, kind=kind), kind)
     rng = np.random.default_rng(seed)
     config = backend.config

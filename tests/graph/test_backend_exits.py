@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import replace
@@ -17,8 +18,11 @@ torch = pytest.importorskip("torch")
 from specee.backends.cuda_exit_rounds import ExitLaunch  # noqa: E402
 from specee.backends.protocol import ExitCall, RoundCall  # noqa: E402
 from specee.cuda.graph import Means  # noqa: E402
+from specee.engine import Generation, Request  # noqa: E402
 from specee.errors import DeviceError, NumericalError  # noqa: E402
+from specee.policies import make_policy  # noqa: E402
 from specee.types import Sampling  # noqa: E402
+from tests.exactness.test_approximate import fitted, started  # noqa: E402
 from tests.graph.exit_pair import (  # noqa: E402
     CANDIDATES,
     CAPACITY,
@@ -420,3 +424,51 @@ def test_a_round_that_does_not_fit_goes_step_by_step(place: Place, rng: np.rando
     same(whole, steps)
     assert pair.whole.taken == 0
     assert pair.whole.backend.graphs_missing is None, "others may fit"
+
+
+@pytest.mark.parametrize("options", ["threshold=0.4", "layers=all"])
+def test_the_engine_asks_for_them(place: Place, rng: np.random.Generator, options: str) -> None:
+    """Several texts, of which one after the other ends; what waits then is completed."""
+    pair = ExitPair(place, rng, vocabulary=16)  # as many as candidates that fitted() has
+    samplings = [GREEDY, Sampling(0.9, seed=5)]
+    requests = [
+        Request(tuple(prompt), count, sampling, frozenset({15}))
+        for prompt, count, sampling in zip(some_prompts(rng), (26, 12), samplings, strict=True)
+    ]
+    said, left = [], set()
+    for side in pair.sides:
+        backend = side.backend
+        policy = make_policy(f"specee:mode=approximate,{options}")
+        generation = Generation(backend, started(backend, requests), policy, fitted(backend))
+        list(generation)
+        for one in generation.sequences.values():
+            exits = [layer for turn in generation.statistics.rounds(one.id) for layer in turn.exits]
+            said.append((one.generated, exits, contents(one.state)))
+            left |= set(exits)
+            assert one.state.frontier == (one.state.length - 1,) * LAYERS
+    assert said[:2] == said[2:]
+    assert min(left) < LAYERS, "nobody left early"
+    assert pair.whole.taken > 3
+    assert pair.steps.taken == 0
+
+
+def test_emulated_exits_in_a_thread_without_a_context(fake: FakeDriver, rng: np.random.Generator) -> None:
+    """Such as the next one that a server's pool has; without candidates, which other kernels make."""
+    pair = scripted(emulated(fake), rng)
+    whole, steps = both(pair, rng)
+    found: list[Any] = []
+
+    def run(texts: list[Text]) -> None:
+        found.append(bits(leave(texts, [()] * 2, [0.5] * 2).exits))
+
+    for _ in range(4):
+        run(whole)
+    taken = pair.whole.taken
+    thread = threading.Thread(target=run, args=(whole,))
+    thread.start()
+    thread.join()
+    assert pair.whole.taken == taken + 1
+    for _ in range(5):
+        run(steps)
+    assert found[:5] == found[5:]
+    same(whole, steps)
