@@ -138,7 +138,9 @@ setup(
         "specee.bench": ["*.jsonl"],
         "specee.bench.harness": ["*.jsonl", "*.yaml"],
         "specee.cuda.kernels": ["*.cuh"],
-        "specee.cuda.include.specee": ["device.h", "philox.h", "round_record.h", "tiles.h"],
+        "specee.cuda.include.specee": [
+            *("device.h", "exit_record.h", "philox.h", "round_record.h", "tiles.h")
+        ],
     },
     include_package_data=False,
     ext_modules=[

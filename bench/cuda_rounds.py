@@ -136,7 +136,7 @@ def run(setting: Setting) -> dict[str, Any]:
                 means = Means(means.launcher, means.function, means.library, one_by_one)
                 round_ = CudaRound(parts, means)
                 name = f"{round_.how}, {sequences} sequences, {len(running)} layers, {drafts} drafts"
-                found[name] = milliseconds(lambda r=round_, w=running, p=plans: r.run(w, [], p), setting)
+                found[name] = milliseconds(lambda r=round_, w=running, p=plans: r.run(w, p), setting)
     return found
 
 

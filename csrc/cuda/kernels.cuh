@@ -70,7 +70,6 @@
   X(begin_round)               \
   X(chain_rows)                \
   X(window_begins)             \
-  X(decide_exit)               \
   X(take_drafts)               \
   X(end_round)                 \
   X(begin_exits)               \

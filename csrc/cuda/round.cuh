@@ -1,5 +1,5 @@
-// A round's decisions on the device: which layers run, who leaves, when drafting ends, and what came of it.
-// Each is one block; conditions are int32 numbers (specee/cuda/program.py).
+// A round's decisions on the device: which layers run, when drafting ends, and what came of it. Each is one
+// block; conditions are int32 numbers (specee/cuda/program.py).
 #pragma once
 
 #include "platform.cuh"
@@ -10,22 +10,17 @@ namespace specee::cuda {
 inline constexpr int kDecideThreads = 256;
 inline constexpr int kNoDraft = -3;  // the token of a row that nobody drafted; no target is that
 
-// What a round decides by: runs and checks (layers), whether a layer runs and whether its predictor is asked;
-// flags: whether the head runs, and whether drafts are made.
-enum RoundFlag { kHeadRuns = 0, kDraftsMade = 1 };
-
-// A plan taken apart. Sequence s has the rows s * each to (s + 1) * each: its newest committed one, then room
-// for drafts. tokens, temperatures, seeds and the positions of what is drawn after them (rows); newest
-// (sequences), each one's last row so far.
+// A plan taken apart. runs (layers): whether a layer runs; drafts (1): whether somebody drafts. Sequence s
+// has the rows s * each to (s + 1) * each: its newest committed one, then room for drafts. tokens,
+// temperatures, seeds and the positions of what is drawn after them (rows); newest (sequences), each one's
+// last row so far.
 extern "C" __global__ void __launch_bounds__(kDecideThreads)
-    begin_round(const RoundPlan* plan, RoundResult* result, int* runs, int* checks, int* flags, int* tokens,
+    begin_round(const RoundPlan* plan, RoundResult* result, int* runs, int* drafts, int* tokens,
                 double* temperatures, uint64_t* seeds, int64_t* positions, int* newest, int layers,
                 int each) {
   const int thread = static_cast<int>(threadIdx.x), sequences = plan->sequences;
-  for (int layer = thread; layer < layers; layer += kDecideThreads) {
+  for (int layer = thread; layer < layers; layer += kDecideThreads)
     runs[layer] = has_layer(plan->layers, layer) ? 1 : 0;
-    checks[layer] = has_layer(plan->layers, layer) && has_layer(plan->checked, layer) ? 1 : 0;
-  }
   for (int row = thread; row < sequences * each; row += kDecideThreads) {
     const SequencePlan& own = plan->sequence[row / each];
     tokens[row] = row % each == 0 ? own.token : kNoDraft;
@@ -37,15 +32,13 @@ extern "C" __global__ void __launch_bounds__(kDecideThreads)
     newest[thread] = thread * each;
     SequenceResult& own = result->sequence[thread];
     own = {};
-    own.exit_layer = -1;
     own.drafting = plan->sequence[thread].drafts > 0 ? 1 : 0;
   }
   if (thread != 0) return;
   result->layers_run = 0;
-  flags[kHeadRuns] = 1;
-  flags[kDraftsMade] = 0;
+  *drafts = 0;
   for (int sequence = 0; sequence < sequences; ++sequence)
-    if (plan->sequence[sequence].drafts > 0) flags[kDraftsMade] = 1;
+    if (plan->sequence[sequence].drafts > 0) *drafts = 1;
 }
 
 // What layers have to know of rows in a chain behind the text: position p is in slot p. `which` (rows),
@@ -70,44 +63,11 @@ extern "C" __global__ void __launch_bounds__(kDecideThreads)
     begins[i] = ends[i] > window ? ends[i] - window : 0;
 }
 
-// After the predictor of `layer`: who is confident enough leaves with the best of its `count` candidates, the
-// first of equals; logits and candidates (sequences x count), confidences (sequences). With the last of them
-// gone, no later layer runs, and no head.
-extern "C" __global__ void __launch_bounds__(kDecideThreads)
-    decide_exit(const RoundPlan* plan, RoundResult* result, const float* confidences, const float* logits,
-                const int* candidates, int* runs, int* checks, int* flags, int layer, int layers, int count) {
-  struct Shared {
-    int left[kRoundSequences];
-  };
-  SPECEE_SHARED(Shared, shared);
-  const int thread = static_cast<int>(threadIdx.x), sequences = plan->sequences;
-  if (thread < sequences) {
-    SequenceResult& own = result->sequence[thread];
-    // A confidence that is no number is below every threshold.
-    if (own.exit_layer < 0 && confidences[thread] >= plan->sequence[thread].threshold) {
-      int best = 0;
-      for (int i = 1; i < count; ++i)
-        if (logits[thread * count + i] > logits[thread * count + best]) best = i;
-      own.exit_layer = layer + 1;
-      own.count = 1;
-      own.tokens[0] = candidates[thread * count + best];
-    }
-    shared.left[thread] = own.exit_layer >= 0 ? 1 : 0;
-  }
-  __syncthreads();
-  bool all = true;
-  for (int sequence = 0; sequence < sequences; ++sequence) all = all && shared.left[sequence] != 0;
-  if (!all) return;
-  for (int later = layer + 1 + thread; later < layers; later += kDecideThreads)
-    runs[later] = checks[later] = 0;
-  if (thread == 0) flags[kHeadRuns] = 0;
-}
-
-// One draft of each sequence that drafts, after its newest row: drafts and confidences (sequences). A token
+// One draft of each sequence that drafts, after its newest row: drafted and confidences (sequences). A token
 // below 0 is none, and ends its drafting.
 extern "C" __global__ void __launch_bounds__(kDecideThreads)
-    take_drafts(const RoundPlan* plan, RoundResult* result, const int* drafts, const float* confidences,
-                int* tokens, int* newest, int* flags, int each) {
+    take_drafts(const RoundPlan* plan, RoundResult* result, const int* drafted, const float* confidences,
+                int* tokens, int* newest, int* drafts, int each) {
   struct Shared {
     int drafting[kRoundSequences];
   };
@@ -116,31 +76,31 @@ extern "C" __global__ void __launch_bounds__(kDecideThreads)
   if (thread < sequences) {
     const SequencePlan& wanted = plan->sequence[thread];
     SequenceResult& own = result->sequence[thread];
-    if (own.drafting != 0 && drafts[thread] >= 0) {
-      own.drafts[own.drafted] = drafts[thread];
+    if (own.drafting != 0 && drafted[thread] >= 0) {
+      own.drafts[own.drafted] = drafted[thread];
       own.confidences[own.drafted] = confidences[thread];
       newest[thread] = thread * each + ++own.drafted;
-      tokens[newest[thread]] = drafts[thread];
+      tokens[newest[thread]] = drafted[thread];
     }
     // Written so that a confidence that is no number ends it, too.
     const bool sure = confidences[thread] >= wanted.floor;
-    if (drafts[thread] < 0 || !sure || own.drafted >= wanted.drafts) own.drafting = 0;
+    if (drafted[thread] < 0 || !sure || own.drafted >= wanted.drafts) own.drafting = 0;
     shared.drafting[thread] = own.drafting;
   }
   __syncthreads();
   if (thread != 0) return;
-  flags[kDraftsMade] = 0;
+  *drafts = 0;
   for (int sequence = 0; sequence < sequences; ++sequence)
-    if (shared.drafting[sequence] != 0) flags[kDraftsMade] = 1;
+    if (shared.drafting[sequence] != 0) *drafts = 1;
 }
 
-// What came of it: accepted drafts and the token after them, of each sequence that did not leave before; as
-// accept_drafts has left path, accepted and next_tokens.
+// What came of it: accepted drafts and the token after them, as accept_drafts has left path, accepted and
+// next_tokens.
 extern "C" __global__ void __launch_bounds__(kDecideThreads)
     end_round(const RoundPlan* plan, RoundResult* result, const int* runs, const int* tokens, const int* path,
               const int* accepted, const int* next_tokens, int layers, int each) {
   const int thread = static_cast<int>(threadIdx.x);
-  if (thread < plan->sequences && result->sequence[thread].exit_layer < 0) {
+  if (thread < plan->sequences) {
     SequenceResult& own = result->sequence[thread];
     own.accepted = accepted[thread];
     own.count = own.accepted + 1;

@@ -51,7 +51,7 @@ class GraphRounds:
             if one is None:
                 return None
             begin = time.perf_counter()
-            _, outcomes = one.run(range(self._config.num_layers), (), wanted.plans)
+            _, outcomes = one.run(range(self._config.num_layers), wanted.plans)
             seconds = time.perf_counter() - begin
         check_tokens([min(outcome.tokens) for outcome in outcomes])
         self.taken += 1

@@ -1,4 +1,4 @@
-"""A decode round of the CUDA backend as a program: drafts, layers, exits, head and acceptance in one launch.
+"""A decode round of the CUDA backend as a program: drafts, layers, head and acceptance in one launch.
 
 What is recorded is what :class:`CudaLayers` launches for a pass, over arrays that are the round's alone. Its
 sequences are those of the recording, all of them in each round; their rows are chains behind the text.
@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,13 +29,10 @@ from specee.cuda.record import (
     SequenceOutcome,
     SequencePlan,
 )
-from specee.cuda.round import Asked, ChainRows, Drafted, RoundState, chain_rows, window_begins
-from specee.cuda.rows import copy_rows
-from specee.cuda.scoring import Head, Mlp, Prediction, States, exit_predictor
+from specee.cuda.round import ChainRows, Drafted, RoundState, chain_rows, window_begins
 from specee.cuda.shares import token_shares
 from specee.cuda.tiles import MAX_LINEAR_ROWS, vocab_splits
 from specee.errors import CapacityError, ConfigurationError
-from specee.models.exit_parts import ExitParts
 from specee.types import ModelConfig
 
 
@@ -45,13 +40,12 @@ from specee.types import ModelConfig
 class Shape:
     """What a round has room for.
 
-    Either ``drafts`` of each sequence, made after ``draft_layer`` layers, from the head that all layers share
-    (Elhoushi et al., "LayerSkip", ACL 2024), or exits by the predictors of ``exits``.
+    ``drafts`` of each sequence, made after ``draft_layer`` layers, from the head that all layers share
+    (Elhoushi et al., "LayerSkip", ACL 2024).
     """
 
     drafts: int = 0
     draft_layer: int | None = None
-    exits: ExitParts | None = None
 
 
 @dataclass(frozen=True)
@@ -66,9 +60,7 @@ class Storage:
 class ModelRound:
     """Arrays of a round, and what a model does in it.
 
-    ``candidates`` (sequences, k) int32 are for whoever plans the round to write, where there are predictors;
-    ``each``: rows of a sequence. Raises ConfigurationError for more rows than a pass has, and predictors over
-    packed weights.
+    ``each``: rows of a sequence. Raises ConfigurationError for more rows than a pass has.
     """
 
     def __init__(
@@ -100,24 +92,18 @@ class ModelRound:
         self._logits = torch.empty(rows, config.vocab_size, device=device)
         self.state = self._state(count, rows)
         self._accept_arrays(count, rows)
-        self._predictors = None if shape.exits is None else self._parts(shape.exits, matrix)
 
     def model(self) -> Model:
         """For :func:`specee.cuda.decode.decode_round`."""
-        exits = self._shape.exits
         return Model(
             layer=lambda launcher, layer: self._layers.on(launcher).through(layer, self._rows, self._runs),
             head=self._head,
             enter=self._enter,
-            predictor=None if exits is None else self._ask,
-            checkable=() if exits is None else tuple(layer - 1 for layer in exits.layers),
             draft=None if self._shape.draft_layer is None else self._draft,
         )
 
     def _enter(self, launcher: Launcher) -> None:
         self._place(launcher, self._rows, None)
-        if self._predictors is not None:
-            copy_rows(launcher, self._nothing, self._predictors.out.probabilities)
 
     def _place(self, launcher: Launcher, span: Span, which: Tensor | None) -> None:
         """Rows before their first layer."""
@@ -153,23 +139,13 @@ class ModelRound:
         multiply(launcher, normed, self._matrix, self._logits[: len(x)])
         return self._logits[: len(x)]
 
-    def _ask(self, launcher: Launcher, layer: int) -> Asked:
-        parts = self._predictors
-        assert parts is not None
-        states, out = States(self._rows.x, self.state.newest), parts.out
-        mlp = parts.networks[layer]
-        # Before the first that is asked there are zeros, which is what the first is compared with.
-        exit_predictor(launcher, parts.head, mlp, states, self.candidates, out, before=out.probabilities)
-        return Asked(self.candidates, out.logits, out.confidences)
-
     def _state(self, count: int, rows: int) -> RoundState:
         layers = self._config.num_layers
         return RoundState(
             plan=self._zeros(ROUND_PLAN.itemsize, dtype=torch.uint8),
             result=self._zeros(ROUND_RESULT.itemsize, dtype=torch.uint8),
             runs=self._zeros(layers),
-            checks=self._zeros(layers),
-            flags=self._zeros(2),
+            drafts=self._zeros(1),
             tokens=self._zeros(rows),
             draws=self._draws(rows),
             newest=self._zeros(count),
@@ -202,28 +178,6 @@ class ModelRound:
     def _zeros(self, *shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
         return torch.zeros(shape, dtype=dtype, device=self._device)
 
-    def _parts(self, exits: ExitParts, matrix: Any) -> _Predictors:
-        if not isinstance(matrix, Tensor):
-            raise ConfigurationError(
-                "exits over a packed head: allowed is a head of bf16; choose weights='bf16'"
-            )
-        count, k = len(self.sequences), exits.candidates
-        self.candidates = self._zeros(count, k)
-        self._nothing = self._zeros(count, k, dtype=torch.float32)
-        networks = {layer - 1: self._network(exits, i) for i, layer in enumerate(exits.layers)}
-        out = Prediction(
-            logits=self._zeros(count, k, dtype=torch.float32),
-            probabilities=self._zeros(count, k, dtype=torch.float32),
-            confidences=self._zeros(count, dtype=torch.float32),
-            decisions=self._zeros(count),
-        )
-        return _Predictors(Head(self._norm, matrix, self._config.norm_eps), networks, out)
-
-    def _network(self, exits: ExitParts, i: int) -> Mlp:
-        arrays = (exits.first[i].T, exits.first_bias[i], exits.second[i], exits.second_bias[i : i + 1])
-        on = [torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in arrays]
-        return Mlp(*(array.to(self._device) for array in on))
-
 
 class CudaRound:
     """Rounds of some sequences of a backend, in one launch each where the driver has conditional nodes.
@@ -236,9 +190,7 @@ class CudaRound:
         self._round = DecodeRound(parts.state, parts.model(), means)
         self.how, self.reason = self._round.how, self._round.reason
 
-    def run(
-        self, layers: Iterable[int], checked: Iterable[int], plans: Seq[SequencePlan]
-    ) -> tuple[int, tuple[SequenceOutcome, ...]]:
+    def run(self, layers: Iterable[int], plans: Seq[SequencePlan]) -> tuple[int, tuple[SequenceOutcome, ...]]:
         """How many layers ran, and what came of each sequence (:class:`specee.cuda.decode.DecodeRound`).
 
         Keys and values of all rows are stored; rows of sequences are for the caller to book. Raises
@@ -254,14 +206,7 @@ class CudaRound:
                     f"a round of {each} rows from position {plan.position} on, in a sequence of "
                     f"{sequence.capacity}: allowed are positions up to {sequence.capacity - each}"
                 )
-        return self._round.run(layers, checked, plans)
-
-
-@dataclass(frozen=True)
-class _Predictors:
-    head: Head
-    networks: dict[int, Mlp]
-    out: Prediction
+        return self._round.run(layers, plans)
 
 
 def _check(config: ModelConfig, sequences: Seq[ReferenceSequence], shape: Shape) -> None:
@@ -277,5 +222,3 @@ def _check(config: ModelConfig, sequences: Seq[ReferenceSequence], shape: Shape)
             f"{shape.drafts} drafts after {layer} layers: allowed are 1..{last} layers where there are "
             "drafts, and None where there are none"
         )
-    if shape.exits is not None and shape.drafts:
-        raise ConfigurationError("exits in a round with drafts: allowed is one of both; leave one out")

@@ -1,12 +1,12 @@
 """Decode rounds as programs: what a model's own kernels do is put in where it belongs.
 
 A round is recorded once for a model, with arrays for as many sequences and drafts as there may be; which
-layers run, who is checked and how much is drafted is in the plan's record, each time.
+layers run and how much is drafted is in the plan's record, each time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
@@ -17,11 +17,9 @@ from specee.cuda.launcher import Launcher
 from specee.cuda.program import Program, Recorder
 from specee.cuda.record import ROUND_RESULT, SequenceOutcome, SequencePlan, decode, encode
 from specee.cuda.round import (
-    Asked,
     Drafted,
     RoundState,
     begin_round,
-    decide_exit,
     end_round,
     take_drafts,
 )
@@ -33,28 +31,27 @@ class Model:
     """A model's part of a round; each is called once, with the launcher that records.
 
     ``enter``: rows to where the first layer takes them from, if that is anything. ``layer``: all rows
-    through one layer. ``predictor``: what the exit predictor behind a layer says of each
-    sequence's newest row; asked behind ``checkable`` layers. ``head``: from all rows' last states to accepted
+    through one layer. ``head``: from all rows' last states to accepted
     drafts (:func:`specee.cuda.acceptance.target_pieces` and :func:`~specee.cuda.acceptance.accept`).
     ``draft``: a draft after each sequence's newest row, for rounds that draft.
     """
 
     layer: Callable[[Launcher, int], None]
     head: Callable[[Launcher], Accepted]
-    predictor: Callable[[Launcher, int], Asked] | None = None
-    checkable: Collection[int] = ()
     draft: Callable[[Launcher], Drafted] | None = None
     enter: Callable[[Launcher], None] | None = None
 
 
 def decode_round(state: RoundState, model: Model) -> Program:
-    """Drafts while somebody makes them, then layers as the plan has them, exits, the head, and acceptance.
+    """Drafts while somebody makes them, then layers as the plan has them, the head, and acceptance.
 
-    Without ``model.draft`` nothing is drafted, and without ``model.predictor`` nobody leaves early. Raises
-    ConfigurationError.
+    Without ``model.draft`` nothing is drafted. Raises ConfigurationError.
     """
     layers, _, each = state.sizes()
-    _check(model, layers, each)
+    if model.draft is not None and each < 2:
+        raise ConfigurationError(
+            "drafts with one row a sequence: give each sequence a row for every draft too"
+        )
     recorder = Recorder()
     begin_round(recorder, state)
     if model.draft is not None:
@@ -65,26 +62,8 @@ def decode_round(state: RoundState, model: Model) -> Program:
     for layer in range(layers):
         with recorder.when(state.layer_runs(layer)):
             model.layer(recorder, layer)
-            if model.predictor is not None and layer in model.checkable:
-                with recorder.when(state.layer_checked(layer)):
-                    decide_exit(recorder, state, model.predictor(recorder, layer), layer)
-    with recorder.when(state.head_runs()):
-        accepted = model.head(recorder)
-    end_round(recorder, state, accepted)
+    end_round(recorder, state, model.head(recorder))
     return recorder.program()
-
-
-def _check(model: Model, layers: int, each: int) -> None:
-    beyond = sorted(layer for layer in model.checkable if not 0 <= layer < layers)
-    if beyond or (model.predictor is None and model.checkable):
-        raise ConfigurationError(
-            f"checkable layers {tuple(sorted(model.checkable))} of {layers} with "
-            f"{'a' if model.predictor else 'no'} predictor: allowed are layers of the model, with one"
-        )
-    if model.draft is not None and each < 2:
-        raise ConfigurationError(
-            "drafts with one row a sequence: give each sequence a row for every draft too"
-        )
 
 
 class DecodeRound:
@@ -103,7 +82,7 @@ class DecodeRound:
         self.how, self.reason = self._round.how, self._round.reason
 
     def run(
-        self, layers: Iterable[int], checked: Iterable[int], sequences: Seq[SequencePlan]
+        self, layers: Iterable[int], sequences: Seq[SequencePlan]
     ) -> tuple[int, tuple[SequenceOutcome, ...]]:
         """How many layers ran, and what each sequence has of it; on the current stream of the plan's library.
 
@@ -116,7 +95,7 @@ class DecodeRound:
                 f"{self._sequences}, and {self._each - 1} drafts of each"
             )
         stream = stream_of(self._state.plan)
-        plan = encode(layers, checked, sequences)
+        plan = encode(layers, sequences)
         self._driver.copy_in(address(self._state.plan), plan, stream, self._context)
         self._round.launch(stream)
         data = self._driver.copy_out(

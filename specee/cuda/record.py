@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -23,18 +23,18 @@ LAYER_WORDS = ROUND_LAYERS // 64
 SEQUENCE_PLAN = np.dtype(
     [
         *(("seed", "<u8"), ("position", "<i8"), ("temperature", "<f8")),
-        *(("threshold", "<f4"), ("floor", "<f4"), ("token", "<i4"), ("drafts", "<i4")),
+        *(("floor", "<f4"), ("token", "<i4"), ("drafts", "<i4"), ("unused", "<i4")),
     ]
 )
 ROUND_PLAN = np.dtype(
     [
-        *(("layers", "<u8", (LAYER_WORDS,)), ("checked", "<u8", (LAYER_WORDS,))),
+        ("layers", "<u8", (LAYER_WORDS,)),
         *(("sequences", "<i4"), ("unused", "<i4"), ("sequence", SEQUENCE_PLAN, (ROUND_SEQUENCES,))),
     ]
 )
 SEQUENCE_RESULT = np.dtype(
     [
-        *((name, "<i4") for name in ("exit_layer", "drafted", "accepted", "drafting", "count", "unused")),
+        *((name, "<i4") for name in ("drafted", "accepted", "drafting", "count")),
         *((name, "<i4", (ROUND_TOKENS,)) for name in ("tokens", "drafts")),
         ("confidences", "<f4", (ROUND_TOKENS,)),
     ]
@@ -49,15 +49,13 @@ class SequencePlan:
     """A sequence's part of a plan.
 
     ``token`` and ``position`` are its newest committed row's; ``drafts`` how many to make at most, none after
-    one whose confidence is below ``floor``; ``threshold``, of a predictor's confidence, from which on its row
-    leaves; ``temperature`` 0 is greedy.
+    one whose confidence is below ``floor``; ``temperature`` 0 is greedy.
     """
 
     token: int
     position: int
     drafts: int = 0
     floor: float = 0.0
-    threshold: float = 0.5
     temperature: float = 0.0
     seed: int = 0
 
@@ -66,13 +64,12 @@ class SequencePlan:
 class SequenceOutcome:
     """What a round did for a sequence.
 
-    ``tokens``: accepted drafts and the one after them, or what it left with; a token below 0 is none
-    (:mod:`specee.cuda.acceptance`). ``exit_layer``: layers done when it left, or None. ``drafts`` that were
-    made, with their ``confidences``, and how many of them were ``accepted``.
+    ``tokens``: accepted drafts and the one after them; a token below 0 is none
+    (:mod:`specee.cuda.acceptance`). ``drafts`` that were made, with their ``confidences``, and how many of
+    them were ``accepted``.
     """
 
     tokens: tuple[int, ...]
-    exit_layer: int | None
     drafts: tuple[int, ...]
     confidences: tuple[float, ...]
     accepted: int
@@ -83,21 +80,18 @@ class SequenceOutcome:
         return len(self.drafts)
 
 
-def encode(layers: Iterable[int], checked: Iterable[int], sequences: Seq[SequencePlan]) -> bytes:
-    """A plan's record: which layers run, and behind which of them the predictor is asked.
-
-    Raises ConfigurationError.
-    """
+def encode(layers: Iterable[int], sequences: Seq[SequencePlan]) -> bytes:
+    """A plan's record; ``layers``: those that run. Raises ConfigurationError."""
     record = np.zeros((), ROUND_PLAN)
-    record["layers"], record["checked"] = layer_mask("layers", layers), layer_mask("checked layers", checked)
+    record["layers"] = layer_mask("layers", layers)
     if not 1 <= len(sequences) <= ROUND_SEQUENCES:
         raise ConfigurationError(f"{len(sequences)} sequences in a round: allowed are 1..{ROUND_SEQUENCES}")
     record["sequences"] = len(sequences)
     for place, plan in zip(record["sequence"], sequences, strict=False):
         if not 0 <= plan.drafts < ROUND_TOKENS:
             raise ConfigurationError(f"{plan.drafts} drafts in a round: allowed are 0..{ROUND_TOKENS - 1}")
-        for name in SEQUENCE_PLAN.names or ():
-            place[name] = getattr(plan, name)
+        for field in fields(plan):
+            place[field.name] = getattr(plan, field.name)
     return record.tobytes()
 
 
@@ -108,11 +102,9 @@ def decode(data: bytes, sequences: int) -> tuple[int, tuple[SequenceOutcome, ...
 
 
 def _outcome(one: Any) -> SequenceOutcome:
-    left = int(one["exit_layer"])
     drafted = int(one["drafted"])
     return SequenceOutcome(
         tuple(one["tokens"][: one["count"]].tolist()),
-        left if left >= 0 else None,
         tuple(one["drafts"][:drafted].tolist()),
         tuple(one["confidences"][:drafted].tolist()),
         int(one["accepted"]),

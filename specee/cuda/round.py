@@ -1,4 +1,4 @@
-"""A decode round's decisions on the device (csrc/cuda/round.cuh): who leaves, what is drafted, what stays."""
+"""A decode round's decisions on the device (csrc/cuda/round.cuh): what runs, what is drafted, what stays."""
 
 from __future__ import annotations
 
@@ -13,24 +13,22 @@ from specee.errors import ConfigurationError
 
 NO_DRAFT = -3  # the token of a row that nobody drafted
 _THREADS = 256
-_HEAD, _DRAFTS = 0, 1
 
 
 @dataclass(frozen=True)
 class RoundState:
     """What a round works on.
 
-    ``plan`` and ``result``: uint8, records of :mod:`specee.cuda.record`. ``runs`` and ``checks`` (layers,)
-    int32: whether a layer runs, and whether its predictor is asked; ``flags`` (2,) int32. Each sequence has
-    as many rows as all others, its newest committed one and then room for drafts: ``tokens`` (rows,) int32
-    and ``draws``, of all rows; ``newest`` (sequences,) int32, the last row of each that has a token.
+    ``plan`` and ``result``: uint8, records of :mod:`specee.cuda.record`. ``runs`` (layers,) int32: whether a
+    layer runs; ``drafts`` (1,) int32: whether somebody drafts. Each sequence has as many rows as all others,
+    its newest committed one and then room for drafts: ``tokens`` (rows,) int32 and ``draws``, of all rows;
+    ``newest`` (sequences,) int32, the last row of each that has a token.
     """
 
     plan: Array
     result: Array
     runs: Array
-    checks: Array
-    flags: Array
+    drafts: Array
     tokens: Array
     draws: Draws
     newest: Array
@@ -40,8 +38,7 @@ class RoundState:
         checked("state.plan", self.plan, "uint8", (ROUND_PLAN.itemsize,))
         checked("state.result", self.result, "uint8", (ROUND_RESULT.itemsize,))
         (layers,) = checked("state.runs", self.runs, "int32", (None,))
-        checked("state.checks", self.checks, "int32", (layers,))
-        checked("state.flags", self.flags, "int32", (2,))
+        checked("state.drafts", self.drafts, "int32", (1,))
         (sequences,) = checked("state.newest", self.newest, "int32", (None,))
         (rows,) = checked("state.tokens", self.tokens, "int32", (None,))
         checked("state.draws.temperatures", self.draws.temperatures, "float64", (rows,))
@@ -60,32 +57,12 @@ class RoundState:
         return layers, sequences, each
 
     def layer_runs(self, layer: int) -> Condition:
-        """The plan has the layer, and somebody is still there to go through it."""
+        """The plan has the layer."""
         return Condition(self.runs, layer)
-
-    def layer_checked(self, layer: int) -> Condition:
-        """The plan asks the predictor after the layer."""
-        return Condition(self.checks, layer)
-
-    def head_runs(self) -> Condition:
-        """Somebody has not left before the head."""
-        return Condition(self.flags, _HEAD)
 
     def drafts_made(self) -> Condition:
         """Somebody still drafts."""
-        return Condition(self.flags, _DRAFTS)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a predictor said.
-
-    ``candidates`` int32 and ``logits`` fp32 (sequences, k); ``confidences`` (sequences,) fp32.
-    """
-
-    candidates: Array
-    logits: Array
-    confidences: Array
+        return Condition(self.drafts)
 
 
 @dataclass(frozen=True)
@@ -103,7 +80,7 @@ def begin_round(launcher: Launcher, state: RoundState) -> None:
     """Take the plan apart: conditions, and each row's token and draw. Raises ConfigurationError."""
     layers, _, each = state.sizes()
     draws = state.draws
-    arrays = [state.plan, state.result, state.runs, state.checks, state.flags, state.tokens]
+    arrays = [state.plan, state.result, state.runs, state.drafts, state.tokens]
     arrays += [draws.temperatures, draws.seeds, draws.positions, state.newest]
     launcher.launch("begin_round", (1, 1, 1), _THREADS, [*arrays, i32(layers), i32(each)])
 
@@ -142,30 +119,13 @@ def window_begins(launcher: Launcher, ends: Array, begins: Array, window: int) -
     launcher.launch("window_begins", (1, 1, 1), _THREADS, [ends, begins, i32(rows), i32(window)])
 
 
-def decide_exit(launcher: Launcher, state: RoundState, asked: Asked, layer: int) -> None:
-    """After a layer's predictor: sequences leave, and with the last of them no later layer runs, and no head.
-
-    Raises ConfigurationError.
-    """
-    layers, sequences, _ = state.sizes()
-    _, count = checked("asked.candidates", asked.candidates, "int32", (sequences, None))
-    checked("asked.logits", asked.logits, "float32", (sequences, count))
-    checked("asked.confidences", asked.confidences, "float32", (sequences,))
-    if not 0 <= layer < layers:
-        raise ConfigurationError(f"layer {layer}: allowed are 0..{layers - 1}")
-    arrays = [state.plan, state.result, asked.confidences, asked.logits, asked.candidates]
-    arrays += [state.runs, state.checks, state.flags]
-    numbers = [i32(layer), i32(layers), i32(count)]
-    launcher.launch("decide_exit", (1, 1, 1), _THREADS, [*arrays, *numbers])
-
-
 def take_drafts(launcher: Launcher, state: RoundState, drafted: Drafted) -> None:
     """Put drafts behind their sequences' rows, and see who drafts on. Raises ConfigurationError."""
     _, sequences, each = state.sizes()
     checked("drafted.tokens", drafted.tokens, "int32", (sequences,))
     checked("drafted.confidences", drafted.confidences, "float32", (sequences,))
     arrays = [state.plan, state.result, drafted.tokens, drafted.confidences]
-    arrays += [state.tokens, state.newest, state.flags]
+    arrays += [state.tokens, state.newest, state.drafts]
     launcher.launch("take_drafts", (1, 1, 1), _THREADS, [*arrays, i32(each)])
 
 

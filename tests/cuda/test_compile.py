@@ -16,6 +16,7 @@ from specee.cuda import sources, tiles
 from tests.cuda import nvrtc
 
 ROOT = Path(__file__).resolve().parents[2]
+HEADERS = ("device", "exit_record", "philox", "round_record", "tiles")
 TARGETS = ("sm_80", "sm_89", "sm_90")
 # NVRTC cannot take warnings for errors, so that its words are read.
 WARNED = re.compile(r"warning|error", re.IGNORECASE)
@@ -144,7 +145,7 @@ def test_device_code_includes_nothing_else() -> None:
     kernels, include = sources.folders()
     for path in [
         *kernels.glob("*.cuh"),
-        *(include / "specee" / f"{n}.h" for n in ("device", "philox", "round_record", "tiles")),
+        *(include / "specee" / f"{name}.h" for name in HEADERS),
     ]:
         for name in re.findall(r'^#include [<"]([^>"]+)[>"]', path.read_text(), re.M):
             inside = (kernels / name).is_file() or (include / name).is_file()

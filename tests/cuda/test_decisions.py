@@ -13,12 +13,10 @@ from specee.cuda.acceptance import Accepted
 from specee.cuda.record import ROUND_RESULT, SequencePlan, encode
 from specee.cuda.round import (
     NO_DRAFT,
-    Asked,
     ChainRows,
     Drafted,
     begin_round,
     chain_rows,
-    decide_exit,
     end_round,
     take_drafts,
     window_begins,
@@ -43,23 +41,20 @@ class World:
     def __post_init__(self) -> None:
         rng = self.rng
         self.sequences = max(1, self.room - 1)
-        self.mask, self.window = (
-            {int(i) for i in np.flatnonzero(rng.random(self.layers) < 0.6)} for _ in "ab"
-        )
+        self.mask = {int(i) for i in np.flatnonzero(rng.random(self.layers) < 0.6)}
         self.plans = [
             SequencePlan(
                 token=int(rng.integers(1000)),
                 position=int(rng.integers(10**6)),
                 drafts=int(rng.integers(self.each)),
                 floor=float(np.float32(rng.random())),
-                threshold=float(np.float32(rng.random())),
                 temperature=float(rng.random()),
                 seed=int(rng.integers(2**63)),
             )
             for _ in range(self.sequences)
         ]
         self.state = toy_model.state(self.layers, self.room, self.each, self.device.put)
-        data = np.frombuffer(encode(self.mask, self.window, self.plans), np.uint8)
+        data = np.frombuffer(encode(self.mask, self.plans), np.uint8)
         self.state.plan[...] = self.device.put(data)
         begin_round(self.device.launcher, self.state)
 
@@ -89,10 +84,8 @@ def world(request: pytest.FixtureRequest, device: Device, rng: np.random.Generat
 
 def test_a_plan_taken_apart(world: World) -> None:
     each, plans = world.each, world.plans
-    both = world.mask & world.window
     assert world.get(world.state.runs) == [int(layer in world.mask) for layer in range(world.layers)]
-    assert world.get(world.state.checks) == [int(layer in both) for layer in range(world.layers)]
-    assert world.get(world.state.flags) == [1, int(any(plan.drafts for plan in plans))]
+    assert world.get(world.state.drafts) == [int(any(plan.drafts for plan in plans))]
     tokens = [plan.token if depth == 0 else NO_DRAFT for plan in plans for depth in range(each)]
     assert world.of_rows(world.state.tokens) == tokens
     draws = world.state.draws
@@ -115,46 +108,12 @@ def test_a_plan_taken_apart(world: World) -> None:
     assert world.get(begins) == [max(0, end - 1000) for end in world.get(out.ends)]
 
 
-def test_who_leaves(world: World) -> None:
-    """Some confidences are no numbers, some thresholds are met exactly, some logits are equal."""
-    rng, count, k = world.rng, world.sequences, 3
-    runs, checks = world.get(world.state.runs), world.get(world.state.checks)
-    left: dict[int, tuple[int, int]] = {}
-    head = 1
-    for layer in sorted({0, world.layers // 2, world.layers - 1}):
-        confidences = rng.random(count).astype(np.float32)
-        confidences[rng.random(count) < 0.2] = np.nan
-        for i in np.flatnonzero(rng.random(count) < 0.3):
-            confidences[i] = world.plans[i].threshold
-        if layer == world.layers - 1:
-            confidences[:] = 1
-        logits = rng.integers(0, 3, (count, k)).astype(np.float32)
-        candidates = rng.integers(0, 1000, (count, k)).astype(np.int32)
-        asked = Asked(
-            world.put(candidates, np.int32), world.put(logits, np.float32), world.put(confidences, np.float32)
-        )
-        decide_exit(world.device.launcher, world.state, asked, layer)
-        for i, plan in enumerate(world.plans):
-            if i not in left and confidences[i] >= np.float32(plan.threshold):
-                left[i] = layer + 1, int(candidates[i, int(np.argmax(logits[i]))])
-        if len(left) == count:
-            head = 0
-            for later in range(layer + 1, world.layers):
-                runs[later] = checks[later] = 0
-        assert world.get(world.state.runs) == runs
-        assert world.get(world.state.checks) == checks
-        assert world.get(world.state.flags)[0] == head
-    assert head == 0, "all are sure after the last layer"
-    for i, one in enumerate(world.result()["sequence"][:count]):
-        assert (int(one["exit_layer"]), int(one["tokens"][0]), int(one["count"])) == (*left[i], 1)
-
-
 def test_how_long_is_drafted(world: World) -> None:
     rng, count, each = world.rng, world.sequences, world.each
     drafted: list[list[int]] = [[] for _ in range(count)]
     drafting = [plan.drafts > 0 for plan in world.plans]
     turns = 0
-    while world.get(world.state.flags)[1]:
+    while world.get(world.state.drafts)[0]:
         assert any(drafting)
         tokens = rng.integers(0, 1000, count).astype(np.int32)
         tokens[rng.random(count) < 0.05] = -1
@@ -181,18 +140,11 @@ def test_how_long_is_drafted(world: World) -> None:
 
 
 def test_what_came_of_it(world: World) -> None:
-    """Accepted drafts in path order; those who left before keep what they left with."""
+    """Accepted drafts in path order."""
     rng, count, each = world.rng, world.sequences, world.each
     everybody = world.room * each
     tokens = rng.integers(0, 1000, everybody).astype(np.int32)
     world.state.tokens[...] = world.device.put(tokens)
-    leaving = rng.random(count) < 0.4
-    leaving[0] = False
-    confidences = np.where(leaving, 1, -1).astype(np.float32)
-    ones = world.put(np.ones((count, 1)), np.float32)
-    candidates = world.put(np.full((count, 1), 77), np.int32)
-    asked = Asked(candidates, ones, world.put(confidences, np.float32))
-    decide_exit(world.device.launcher, world.state, asked, 0)
     accepted = rng.integers(0, each, count).astype(np.int32)
     next_tokens = rng.integers(-2, 1000, count).astype(np.int32)
     path = rng.permutation(everybody).astype(np.int32)
@@ -207,9 +159,6 @@ def test_what_came_of_it(world: World) -> None:
     layers, outcomes = record.decode(world.device.get(world.state.result).tobytes(), count)
     assert layers == len(world.mask)
     for i, outcome in enumerate(outcomes):
-        if leaving[i]:
-            assert (outcome.tokens, outcome.exit_layer, outcome.accepted) == ((77,), 1, 0)
-            continue
         own = tokens[path[i * each + 1 : i * each + 1 + accepted[i]]].tolist()
         assert outcome.tokens == (*own, int(next_tokens[i]))
-        assert (outcome.exit_layer, outcome.accepted) == (None, accepted[i])
+        assert outcome.accepted == accepted[i]

@@ -289,7 +289,7 @@ def test_the_end_of_a_cache_goes_step_by_step(place: Place, rng: np.random.Gener
         if wanted is not None:
             round_ = [pair.whole._rounds._round(wanted) for _ in range(2)][-1]
             assert round_ is not None
-            round_.run(range(pair.config.num_layers), (), wanted.plans)
+            round_.run(range(pair.config.num_layers), wanted.plans)
 
 
 def left_to_steps(pair: Pair) -> dict[str, Callable[[CudaBackend, list[Any]], list[RoundTurn]]]:

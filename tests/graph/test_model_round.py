@@ -15,7 +15,6 @@ from specee.backends.cuda_round import CudaRound, ModelRound, Shape  # noqa: E40
 from specee.cuda.graph import Means  # noqa: E402
 from specee.cuda.record import SequencePlan  # noqa: E402
 from specee.errors import CapacityError, ConfigurationError  # noqa: E402
-from specee.models.exit_parts import ExitParts  # noqa: E402
 from specee.types import Sampling  # noqa: E402
 from tests.graph.fake_driver import FakeDriver  # noqa: E402
 from tests.graph.place import Place, emulated  # noqa: E402
@@ -80,7 +79,7 @@ class Setting:
                 )
                 for text, sampling in zip(texts, samplings, strict=True)
             ]
-            layers, outcomes = one.run(range(self.config.num_layers), [], plans)
+            layers, outcomes = one.run(range(self.config.num_layers), plans)
             assert layers == self.config.num_layers
             for text, outcome in zip(texts, outcomes, strict=True):
                 assert outcome.drafted == shape.drafts
@@ -105,7 +104,7 @@ def test_emulated_rounds_are_one_launch(fake: FakeDriver, rng: np.random.Generat
     setting = Setting(emulated(fake), rng, "tiles-short")
     _, one = setting.round(Shape(), setting.prefilled())
     before = len(fake.log())
-    one.run(range(2), [], [SequencePlan(text[-1], len(text) - 1) for text in setting.texts])
+    one.run(range(2), [SequencePlan(text[-1], len(text) - 1) for text in setting.texts])
     assert fake.called(before) == [
         "cuMemcpyHtoDAsync_v2",
         "cuGraphLaunch",
@@ -145,45 +144,14 @@ def test_drafts_that_are_right_stay(place: Place, rng: np.random.Generator) -> N
     assert setting.rounds(Shape(drafts=3, draft_layer=last), 12, samplings) == (expected, 3)
 
 
-def exit_parts(rng: np.random.Generator, layers: tuple[int, ...], biases: list[float]) -> ExitParts:
-    """Predictors that say what their bias says."""
-    n, width, k = len(layers), 8, 4
-    first = rng.normal(0, 1, (n, width, 3 * k)).astype(np.float32)
-    zeros = np.zeros((n, width), np.float32)
-    return ExitParts(layers, first, zeros, zeros, np.array(biases, np.float32), np.zeros(n, np.float32))
-
-
-def test_rows_leave_a_model(place: Place, rng: np.random.Generator) -> None:
-    """At layer 2, with the likeliest of their candidates there."""
-    setting = Setting(place, rng, "tiles")
-    layers = tuple(range(1, setting.config.num_layers))
-    shape = Shape(exits=exit_parts(rng, layers, [3.0 if layer == 2 else -3.0 for layer in layers]))
-    parts, one = setting.round(shape, setting.prefilled())
-    candidates = rng.permuted(np.tile(np.arange(setting.config.vocab_size), (2, 1)), axis=1)[:, :4]
-    parts.candidates.copy_(torch.from_numpy(candidates.astype(np.int32)))
-    plans = [SequencePlan(text[-1], len(text) - 1) for text in setting.texts]
-    done, outcomes = one.run(range(setting.config.num_layers), [layer - 1 for layer in layers], plans)
-    assert done == 2
-    work = [
-        (own, own.append(text[-1:])) for own, text in zip(setting.prefilled(), setting.texts, strict=True)
-    ]
-    setting.backend.advance(work, 2)
-    logits = np.asarray(setting.backend.logits(work))
-    for outcome, own, row in zip(outcomes, candidates, logits, strict=True):
-        assert outcome.exit_layer == 2
-        assert outcome.tokens == (int(own[np.argmax(row[own])]),)
-
-
 def test_emulated_rounds_refuse_what_does_not_fit(fake: FakeDriver, rng: np.random.Generator) -> None:
     setting = Setting(emulated(fake), rng, "tiles-short")
     sequences = setting.prefilled()
-    exits = exit_parts(rng, (1,), [0.0])
     for shape, why in (
         (Shape(drafts=1), "1 drafts after None layers"),
         (Shape(draft_layer=1), "0 drafts after 1 layers"),
         (Shape(drafts=2, draft_layer=2), r"2 drafts after 2 layers: allowed are 1..1"),
         (Shape(drafts=16, draft_layer=1), "2 sequences with 16 drafts each"),
-        (Shape(drafts=1, draft_layer=1, exits=exits), "exits in a round with drafts"),
     ):
         with pytest.raises(ConfigurationError, match=why):
             setting.round(shape, sequences)
@@ -192,13 +160,7 @@ def test_emulated_rounds_refuse_what_does_not_fit(fake: FakeDriver, rng: np.rand
     _, one = setting.round(Shape(drafts=2, draft_layer=1), sequences)
     last = SequencePlan(1, CAPACITY - 3)
     with pytest.raises(ConfigurationError, match="1 plans for 2 sequences: give one for each"):
-        one.run([0], [], [last])
+        one.run([0], [last])
     with pytest.raises(CapacityError, match=r"3 rows from position 62 on, in a sequence of 64: .* up to 61"):
-        one.run([0], [], [last, SequencePlan(1, CAPACITY - 2)])
-    one.run([0], [], [last, last])
-
-
-def test_emulated_exits_need_a_head_of_bf16(fake: FakeDriver, rng: np.random.Generator) -> None:
-    setting = Setting(emulated(fake), rng, "tiles-short", "int8")
-    with pytest.raises(ConfigurationError, match="exits over a packed head"):
-        setting.round(Shape(exits=exit_parts(rng, (1,), [0.0])), setting.prefilled())
+        one.run([0], [last, SequencePlan(1, CAPACITY - 2)])
+    one.run([0], [last, last])

@@ -35,9 +35,9 @@ class Both:
         for plain in (False, True):
             rng = np.random.default_rng(seed)
             states = rng.normal(0, 1, (sequences * each, HIDDEN)).astype(np.float32)
-            model = ToyModel(states, rng=rng, sequences=sequences, **toy)
+            model = ToyModel(states, LAYERS, sequences, rng, **toy)
             state = toy_model.state(LAYERS, sequences, each)
-            parts = model.parts(state, tuple(range(LAYERS)))
+            parts = model.parts(state)
             means = Means(self.launcher, self.launcher.function, fake.path, one_by_one=plain)
             one = DecodeRound(state, parts, means)
             assert one.how == ("launches" if plain else "graph")
@@ -49,89 +49,46 @@ class Both:
         found = []
         for toy, one in zip(self.toys, self.rounds, strict=True):
             toy.begin()
-            before = {name: self.fake.ran(name) for name in (self.product, "exit_predictor", "accept_drafts")}
+            before = {name: self.fake.ran(name) for name in (self.product, "accept_drafts")}
             answer = one.run(*plan)
             ran = {name: self.fake.ran(name) - count for name, count in before.items()}
             found.append((answer, ran, toy.h.tobytes()))
         assert found[0] == found[1]
         (layers, outcomes), self.ran, _ = found[0]
-        heads = self.ran["accept_drafts"]
-        assert self.ran[self.product] == layers + heads, "a layer's body runs or it does not"
+        assert self.ran["accept_drafts"] == 1
+        assert self.ran[self.product] == layers + 1, "a layer's body runs or it does not"
         return layers, outcomes
 
 
-@pytest.mark.parametrize("leaves", [*range(LAYERS), None])
-def test_rows_leave_where_predictors_say_and_later_layers_do_not_run(
-    fake: FakeDriver, rng: np.random.Generator, leaves: int | None
+@pytest.mark.parametrize("running", [range(LAYERS), [1, 3], [2], []])
+def test_layers_that_a_plan_leaves_out_do_not_run(
+    fake: FakeDriver, rng: np.random.Generator, running: list[int]
 ) -> None:
-    says = [0.9 if layer == leaves else 0.1 for layer in range(LAYERS)]
-    both = Both(fake, int(rng.integers(2**32)), says=says)
-    sequences = [SequencePlan(5, 11), SequencePlan(6, 12)]
-    layers, outcomes = both.run(range(LAYERS), range(LAYERS), sequences)
-    assert both.ran["exit_predictor"] == layers
-    if leaves is None:
-        assert layers == LAYERS
-        assert both.ran["accept_drafts"] == 1
-        assert [one.exit_layer for one in outcomes] == [None, None]
-        assert [one.tokens for one in outcomes] == [(int(t),) for t in both.toys[0].accepted.next_tokens]
-    else:
-        assert layers == leaves + 1
-        assert both.ran["accept_drafts"] == 0
-        for sequence, one in enumerate(outcomes):
-            assert one.exit_layer == leaves + 1
-            assert one.tokens == (both.toys[0].best(sequence, leaves + 1),)
-
-
-def test_layers_run_until_the_last_row_has_left(fake: FakeDriver, rng: np.random.Generator) -> None:
-    both = Both(fake, int(rng.integers(2**32)), says=[0.2, 0.5, 0.6, 0.9])
-    plans = [SequencePlan(5, 1, threshold=0.55), SequencePlan(6, 1, threshold=0.4)]
-    layers, outcomes = both.run(range(LAYERS), range(LAYERS), plans)
-    assert (layers, [one.exit_layer for one in outcomes]) == (3, [3, 2])
-    assert outcomes[1].tokens == (both.toys[0].best(1, 2),)
-    # The window of the plan decides who is asked, the mask which layers there are; both without a new graph.
-    layers, outcomes = both.run(range(LAYERS), [0, 3], plans)
-    assert (layers, both.ran["exit_predictor"], outcomes[0].exit_layer) == (4, 2, 4)
-    layers, outcomes = both.run([0, 2], [2], plans)
-    assert (layers, both.ran["exit_predictor"], outcomes[0].exit_layer) == (2, 1, 3)
-    layers, outcomes = both.run([1, 3], [0, 2], plans)
-    assert (layers, both.ran["exit_predictor"], both.ran["accept_drafts"]) == (2, 0, 1)
-    assert [one.exit_layer for one in outcomes] == [None, None]
-    # One of them goes on alone to the head: the other's token stays what it left with.
-    plans = [SequencePlan(5, 1, threshold=0.95), SequencePlan(6, 1, threshold=0.4)]
-    layers, outcomes = both.run(range(LAYERS), range(LAYERS), plans)
-    assert (layers, [one.exit_layer for one in outcomes]) == (4, [None, 2])
-    assert outcomes[0].tokens == (int(both.toys[0].accepted.next_tokens[0]),)
-    assert outcomes[1].tokens == (both.toys[0].best(1, 2),)
-
-
-def test_no_number_is_no_confidence(fake: FakeDriver, rng: np.random.Generator) -> None:
-    both = Both(fake, int(rng.integers(2**32)), says=[0.9] * LAYERS)
-    for toy in both.toys:
-        toy.asked[:] = VOCAB  # beyond the vocabulary: the predictor says NaN
-    plans = [SequencePlan(5, 1, threshold=0.0), SequencePlan(6, 1, threshold=0.0)]
-    layers, outcomes = both.run(range(LAYERS), range(LAYERS), plans)
-    assert (layers, outcomes[0].exit_layer) == (LAYERS, None)
+    both = Both(fake, int(rng.integers(2**32)))
+    layers, outcomes = both.run(running, [SequencePlan(5, 11), SequencePlan(6, 12)])
+    assert layers == len(running)
+    assert [one.tokens for one in outcomes] == [(int(t),) for t in both.toys[0].accepted.next_tokens]
 
 
 def test_drafts_end_with_the_plan_or_in_doubt(fake: FakeDriver, rng: np.random.Generator) -> None:
     """The same token is drafted each time: how often is the plan's, whether it stays the targets'."""
     seed = int(rng.integers(2**32))
-    probe = Both(fake, seed, each=4, sequences=3, says=[0.1] * LAYERS)
+    probe = Both(fake, seed, each=4, sequences=3)
     plans = [SequencePlan(token, 20 + token) for token in range(3)]
-    _, outcomes = probe.run(range(LAYERS), [], plans)
+    _, outcomes = probe.run(range(LAYERS), plans)
     targets = np.asarray(probe.toys[0].accepted.targets).reshape(3, 4)
     # The first sequence drafts what its first row wants; the second something else; the third nothing.
     wrong = (int(targets[1, 0]) + 1) % VOCAB
     drafts = np.array([targets[0, 0], wrong, 7])
     confidences = np.array([0.8, 0.8, 0.8], np.float32)
-    both = Both(fake, seed, each=4, sequences=3, says=[0.1] * LAYERS, drafts=drafts, confidences=confidences)
+    both = Both(fake, seed, each=4, sequences=3, drafts=drafts, confidences=confidences)
     plans = [
         SequencePlan(0, 20, drafts=2, floor=0.5),
         SequencePlan(1, 21, drafts=3, floor=0.9),
         SequencePlan(2, 22),
     ]
     before = fake.ran("take_drafts")
-    _, outcomes = both.run(range(LAYERS), [], plans)
+    _, outcomes = both.run(range(LAYERS), plans)
     assert fake.ran("take_drafts") - before == 2 * 2, "each way, as often as the longest draft"
     assert [one.drafted for one in outcomes] == [2, 1, 0], "a draft in doubt is the last"
     first = targets[0].tolist()
@@ -151,54 +108,50 @@ def test_rows_get_the_plans_draws(fake: FakeDriver, rng: np.random.Generator) ->
     launcher = FakeLauncher(fake)
     seeds = [int(seed) for seed in rng.integers(2**63, size=2)]
     plans = [SequencePlan(9, 100, 2, temperature=0.5, seed=seeds[0]), SequencePlan(8, 7, seed=seeds[1])]
-    state.plan[:] = np.frombuffer(encode([0, 2], [2, 3], plans), np.uint8)
+    state.plan[:] = np.frombuffer(encode([0, 2], plans), np.uint8)
     begin_round(launcher, state)
     assert state.draws.positions.tolist() == [101, 102, 103, 104, 8, 9, 10, 11, -7, -7, -7, -7]
     assert state.draws.seeds.tolist() == [seeds[0]] * 4 + [seeds[1]] * 4 + [7] * 4
     assert state.draws.temperatures.tolist()[:8] == [0.5] * 4 + [0.0] * 4
     assert state.tokens.tolist() == [9, -3, -3, -3, 8, -3, -3, -3, -7, -7, -7, -7]
     assert state.newest.tolist() == [0, 4, -7]
-    assert (state.runs.tolist(), state.checks.tolist()) == ([1, 0, 1, 0], [0, 0, 1, 0])
-    assert state.flags.tolist() == [1, 1]
+    assert state.runs.tolist() == [1, 0, 1, 0]
+    assert state.drafts.tolist() == [1]
 
 
 def test_what_a_round_consists_of(rng: np.random.Generator) -> None:
     states = rng.normal(0, 1, (8, HIDDEN)).astype(np.float32)
     drafts = np.zeros(2, np.int32), np.zeros(2, np.float32)
-    toy = ToyModel(states, [0.5] * LAYERS, 2, rng, *drafts)
+    toy = ToyModel(states, LAYERS, 2, rng, *drafts)
     state = toy_model.state(LAYERS, 2, 4)
-    first, loop, *layers, head, last = decode_round(state, toy.parts(state, (2,)))
+    first, loop, *rest = decode_round(state, toy.parts(state))
+    layers, last = rest[:LAYERS], rest[-1]
     assert [step.kernel for step in (first, last)] == ["begin_round", "end_round"]  # type: ignore[union-attr]
     assert isinstance(loop, While)
     assert [step.kernel for step in loop.body] == ["take_drafts"]  # type: ignore[union-attr]
-    assert isinstance(head, If)
-    assert len(layers) == LAYERS
+    assert not [step for step in rest[LAYERS:] if isinstance(step, If)], "the head runs always"
     for number, layer in enumerate(layers):
         assert isinstance(layer, If)
         assert (layer.condition.values is state.runs, layer.condition.index) == (True, number)
-        inner = [step for step in layer.body if isinstance(step, If)]
-        assert [one.condition.values is state.checks for one in inner] == [True] * (number == 2)
 
 
 def test_rounds_that_do_not_fit_are_refused(fake: FakeDriver, rng: np.random.Generator) -> None:
-    both = Both(fake, int(rng.integers(2**32)), each=2, says=[0.1] * LAYERS)
+    both = Both(fake, int(rng.integers(2**32)), each=2)
     one = SequencePlan(1, 1)
     with pytest.raises(
         ConfigurationError, match="3 sequences with up to 0 drafts: this round has room for 2, and 1"
     ):
-        both.rounds[0].run([0], [], [one] * 3)
+        both.rounds[0].run([0], [one] * 3)
     with pytest.raises(ConfigurationError, match="with up to 2 drafts"):
-        both.rounds[0].run([0], [], [SequencePlan(1, 1, drafts=2)])
+        both.rounds[0].run([0], [SequencePlan(1, 1, drafts=2)])
     with pytest.raises(ConfigurationError, match=r"layers: 256; allowed are 0..255"):
-        encode([256], [], [one])
+        encode([256], [one])
     with pytest.raises(ConfigurationError, match=r"16 drafts in a round: allowed are 0..15"):
-        encode([0], [], [SequencePlan(1, 1, drafts=16)])
+        encode([0], [SequencePlan(1, 1, drafts=16)])
     with pytest.raises(ConfigurationError, match=r"0 sequences in a round: allowed are 1..64"):
-        encode([0], [], [])
+        encode([0], [])
     state = toy_model.state(LAYERS, 2, 1)
-    parts = both.toys[0].parts(state, ())
-    with pytest.raises(ConfigurationError, match=r"checkable layers \(7,\) of 4 with no predictor"):
-        decode_round(state, Model(parts.layer, parts.head, checkable=(7,)))
+    parts = both.toys[0].parts(state)
     with pytest.raises(ConfigurationError, match="drafts with one row a sequence"):
         decode_round(state, Model(parts.layer, parts.head, draft=lambda _: both.toys[0].drafted))
     with pytest.raises(ConfigurationError, match="300 layers, 2 sequences, 2 rows"):

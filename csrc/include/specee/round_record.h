@@ -15,26 +15,23 @@ struct SequencePlan {
   uint64_t seed;
   int64_t position;    // of its newest committed row
   double temperature;  // 0 is greedy
-  float threshold;     // a predictor's confidence from which on its row may leave
   float floor;         // a draft's confidence below which no other follows it
   int32_t token;       // of its newest committed row
   int32_t drafts;      // at most, below kRoundTokens
+  int32_t unused;
 };
 
 struct RoundPlan {
-  uint64_t layers[kLayerWords];   // bit l % 64 of word l / 64: layer l runs
-  uint64_t checked[kLayerWords];  // the same: the exit predictor is asked after layer l
+  uint64_t layers[kLayerWords];  // bit l % 64 of word l / 64: layer l runs
   int32_t sequences, unused;
   SequencePlan sequence[kRoundSequences];
 };
 
 struct SequenceResult {
-  int32_t exit_layer;  // layers that its row had done when it left, or -1: it did not
-  int32_t drafted;     // drafts that were made
-  int32_t accepted;    // and kept
-  int32_t drafting;    // 1 until its last draft
-  int32_t count;       // tokens of the round
-  int32_t unused;
+  int32_t drafted;   // drafts that were made
+  int32_t accepted;  // and kept
+  int32_t drafting;  // 1 until its last draft
+  int32_t count;     // tokens of the round
   int32_t tokens[kRoundTokens];
   int32_t drafts[kRoundTokens];  // kept or not
   float confidences[kRoundTokens];
@@ -45,8 +42,8 @@ struct RoundResult {
   SequenceResult sequence[kRoundSequences];
 };
 
-static_assert(sizeof(SequencePlan) == 40 && sizeof(SequenceResult) == 24 + 12 * kRoundTokens, "no padding");
-static_assert(sizeof(RoundPlan) == 16 * kLayerWords + 8 + 40 * kRoundSequences, "no padding");
+static_assert(sizeof(SequencePlan) == 40 && sizeof(SequenceResult) == 16 + 12 * kRoundTokens, "no padding");
+static_assert(sizeof(RoundPlan) == 8 * kLayerWords + 8 + 40 * kRoundSequences, "no padding");
 static_assert(sizeof(RoundResult) == 8 + sizeof(SequenceResult) * kRoundSequences, "no padding");
 
 SPECEE_HD inline bool has_layer(const uint64_t* words, int layer) {
