@@ -1,4 +1,4 @@
-"""Milliseconds of decode rounds on this machine's device: graphs, kernel by kernel, and the backend's.
+"""Milliseconds of decode rounds on this machine's device: graphs, kernel by kernel, the backend's, and exits.
 
     python -m bench.cuda_rounds [--save NAME] [--out FILE]
 
@@ -22,6 +22,7 @@ from specee.models.table import Key, matrices, shapes
 from specee.types import ModelConfig, RopeConfig
 
 from . import cuda_task
+from .cuda_exits import exit_cases
 
 LLAMA = ModelConfig(
     family="llama",
@@ -137,6 +138,8 @@ def run(setting: Setting) -> dict[str, Any]:
                 round_ = CudaRound(parts, means)
                 name = f"{round_.how}, {sequences} sequences, {len(running)} layers, {drafts} drafts"
                 found[name] = milliseconds(lambda r=round_, w=running, p=plans: r.run(w, p), setting)
+        for name, call in exit_cases(backend, own):
+            found[name] = milliseconds(call, setting)
     return found
 
 

@@ -180,8 +180,9 @@ class DrafterVerbs(HeadVerbs):
         whole = self._whole_exits(known, calls, candidates) if confirm else None
         if whole is not None:
             return whole._replace(draft=seconds)
-        rows = [ExitRow(own) for own in candidates]
-        return Exits(leave(self, calls, rows, known, confirm=confirm), seconds, 0.0, 0.0)
+        rows, begin = [ExitRow(own) for own in candidates], time.perf_counter()
+        left = leave(self, calls, rows, known, confirm=confirm)
+        return Exits(left, seconds, time.perf_counter() - begin, 0.0)  # the head's are among the layers'
 
     def _whole_exits(
         self, predictors: ReferenceExits, calls: Seq[ExitCall], candidates: Seq[Seq[int]]

@@ -18,13 +18,14 @@ def test_every_case_runs(fake: FakeDriver) -> None:
     means = Means(launcher, launcher.function, fake.path)
     setting = cuda_rounds.Setting(SHAPES["tiles-short"], "cpu", means, before=3, repeats=1, warm=0)
     found = cuda_rounds.run(setting)
-    assert len(found) == 2 * (2 + 3 * 2)
-    for how in ("steps", "backend", "graph", "launches"):
+    exits = 2  # rows leave after one layer, or after both
+    assert len(found) == 2 * (2 + 3 * 2 + 2 * exits)
+    for how in ("steps", "backend", "graph", "launches", "exits"):
         assert [name for name in found if name.startswith(how)]
     assert all(line["min"] <= line["median"] <= line["max"] for line in found.values())
     # The first of the backend's rounds is taken step by step.
     turns = cuda_rounds.TURNS
-    assert fake.log().count("cuGraphLaunch 0") == 2 * (3 + turns - 1 + turns)
+    assert fake.log().count("cuGraphLaunch 0") == 2 * (3 + turns - 1 + turns + exits)
 
 
 def test_without_a_device_it_says_why(

@@ -1,0 +1,77 @@
+"""Rounds with early exits for :mod:`bench.cuda_rounds`: one launch each, and the same step by step.
+
+Where rows leave is scripted: predictors say it by their bias alone, and what the head says there is among the
+candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Seq
+from typing import Any
+
+import numpy as np
+
+CANDIDATES, WIDTH = 4, 512
+
+
+def scripted(layers: Seq[int], leaves: int) -> Any:
+    """Predictors of ``layers`` that are sure after ``leaves`` layers alone."""
+    from specee.models.exit_parts import FEATURES, ExitParts
+
+    count = len(layers)
+    zeros = np.zeros((count, WIDTH), np.float32)
+    sure = np.array([4.0 if layer == leaves else -4.0 for layer in layers], np.float32)
+    first = np.zeros((count, WIDTH, FEATURES * CANDIDATES), np.float32)
+    return ExitParts(tuple(layers), first, zeros, zeros, sure, np.zeros(count, np.float32))
+
+
+def exit_cases(backend: Any, own: Seq[Any]) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Names, and what takes a newest row of ``own`` sequences as far as predictors want, and forgets it."""
+    from specee.backends.reference_exits import ExitRow, leave
+
+    last = backend.config.num_layers
+    checked = sorted({max(1, last * quarter // 4) for quarter in (1, 2, 3)})
+    for leaves in (*checked, last):
+        exits = backend.exit_predictors(scripted(checked, leaves))
+        candidates = said_after(backend, own, leaves)
+
+        def launch(exits: Any = exits, candidates: Any = candidates) -> None:
+            backend._exits.turn(exits, calls_of(own, checked), candidates)
+            forget(own)
+
+        def step(exits: Any = exits, candidates: Any = candidates) -> None:
+            rows = [ExitRow(ids) for ids in candidates]
+            leave(backend, calls_of(own, checked), rows, exits, confirm=True)
+            forget(own)
+
+        launch()  # a round is recorded when it comes again
+        yield f"exits after {leaves} layers, launch, {len(own)} sequences", launch
+        yield f"exits after {leaves} layers, steps, {len(own)} sequences", step
+
+
+def calls_of(own: Seq[Any], checked: Seq[int]) -> list[Any]:
+    """One of each sequence, for a row that is new."""
+    from specee.backends.protocol import ExitCall
+    from specee.types import Sampling
+
+    nothing: Any = None  # candidates are there: no block is asked for some
+    slots = [one.append([1])[0] for one in own]
+    return [
+        ExitCall(one, nothing, slot, checked, 0.5, Sampling()) for one, slot in zip(own, slots, strict=True)
+    ]
+
+
+def forget(own: Seq[Any]) -> None:
+    """Without the newest rows."""
+    for one in own:
+        one.rollback(1)
+
+
+def said_after(backend: Any, own: Seq[Any], layers: int) -> list[list[int]]:
+    """Candidates of each sequence, of which the first is what the head says after so many layers."""
+    work = [(one, one.append([1])) for one in own]
+    backend.advance(work, layers)
+    tokens = backend.argmax(work).tolist()
+    forget(own)
+    return [[(token + more) % backend.config.vocab_size for more in range(CANDIDATES)] for token in tokens]
