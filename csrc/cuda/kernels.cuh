@@ -65,7 +65,6 @@
   X(fill_paths)                \
   X(add_bias)                  \
   X(copy_rows)                 \
-  X(pick_rows)                 \
   X(token_shares)              \
   X(begin_round)               \
   X(chain_rows)                \

@@ -1,4 +1,4 @@
-// What else happens to rows of the residual stream: a bias is added, a copy is kept, some are picked.
+// What else happens to rows of the residual stream: a bias is added, a copy is kept.
 #pragma once
 
 #include "platform.cuh"
@@ -20,15 +20,6 @@ extern "C" __global__ void __launch_bounds__(kRowThreads)
 extern "C" __global__ void __launch_bounds__(kRowThreads) copy_rows(const float* x, float* out, int count) {
   const int i = row_number();
   if (i < count) out[i] = x[i];
-}
-
-// Block (part of a row, row): out[r] = x[which[r]]. x (any x width); which (rows); out (rows x width).
-extern "C" __global__ void __launch_bounds__(kRowThreads)
-    pick_rows(const float* x, const int* which, float* out, int width) {
-  const int i = row_number();
-  if (i < width)
-    out[static_cast<int64_t>(blockIdx.y) * width + i] =
-        x[static_cast<int64_t>(which[blockIdx.y]) * width + i];
 }
 
 }  // namespace specee::cuda

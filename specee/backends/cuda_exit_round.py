@@ -27,7 +27,7 @@ from specee.cuda.exits import ExitState, enter_rows
 from specee.cuda.launcher import Launcher
 from specee.cuda.products import multiply, norm_rows
 from specee.cuda.round import ChainRows, window_begins
-from specee.cuda.rows import copy_rows, pick_rows
+from specee.cuda.rows import copy_rows
 from specee.cuda.tiles import MAX_LINEAR_ROWS, vocab_splits
 from specee.errors import ConfigurationError
 from specee.types import ModelConfig
@@ -83,8 +83,7 @@ class ModelExits:
         self._normed = cut_inputs(workspace.inputs(config.hidden_size, quantised=quantised), 0, count)
         self.entering = self._floats(rows, config.hidden_size)
         self.states = self._floats(1 + len(shape.kept), rows, config.hidden_size)
-        self._which = torch.arange(each - 1, rows, each, dtype=torch.int32, device=device)
-        self._newest = self._floats(count, config.hidden_size)
+        self._newest = torch.arange(each - 1, rows, each, dtype=torch.int32, device=device)
         self._head_arrays(count)
         self.state = self._state(count, rows)
 
@@ -94,6 +93,7 @@ class ModelExits:
             enter=self._enter,
             join=self._join,
             layer=self._layer,
+            norm=self._norm_newest,
             ask=self._ask,
             head=self._head,
             x=self._rows.x,
@@ -119,29 +119,24 @@ class ModelExits:
         if layer + 1 in self._shape.kept:
             copy_rows(launcher, self._rows.x, self.states[1 + self._shape.kept.index(layer + 1)])
 
+    def _norm_newest(self, launcher: Launcher) -> None:
+        x, eps = self._rows.x, self._config.norm_eps
+        norm_rows(launcher, x, self._norm, self._normed, eps=eps, which=self._newest)
+
     def _ask(self, launcher: Launcher, layer: int) -> Tensor:
         state = self.state
-        candidate_logits(launcher, self._normed_rows(launcher), self._matrix, state.candidates, self._few)
+        candidate_logits(launcher, self._normed, self._matrix, state.candidates, self._few)
         network = self._shape.predictors.network(layer + 1)
         asked = state.asked[layer]
         exit_chances(launcher, network, self._few, state.probabilities, self._chances, asked=asked)
         return self._chances
 
     def _head(self, launcher: Launcher) -> Tensor:
-        multiply(launcher, self._normed_rows(launcher), self._matrix, self._logits)
+        multiply(launcher, self._normed, self._matrix, self._logits)
         target_pieces(launcher, self._logits, self.state.draws, self._pieces)
         accept(launcher, self._pieces, self._alone, self._accepted)
         targets: Tensor = self._accepted.targets
         return targets
-
-    def _normed_rows(self, launcher: Launcher) -> object:
-        """Each sequence's newest row, as the head takes it."""
-        x = self._rows.x
-        if self.each > 1:
-            pick_rows(launcher, x, self._which, self._newest)
-            x = self._newest
-        norm_rows(launcher, x, self._norm, self._normed, eps=self._config.norm_eps)
-        return self._normed
 
     def _head_arrays(self, count: int) -> None:
         vocabulary = self._config.vocab_size

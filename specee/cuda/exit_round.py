@@ -23,15 +23,16 @@ class ExitModel:
     """A model's part of a round, called with the launcher that records.
 
     ``enter``: rows to where the first layer takes them from. ``join``: rows that wait before a layer take
-    part. ``layer``: all rows through one layer. ``ask``: the predictor's chances (sequences,) fp32 for each
-    sequence's newest row; asked behind ``checkable`` layers. ``head``: the token (sequences,) int32 that the
-    whole head gives after each newest row, in the same array each time. ``x`` (rows, hidden) fp32 is where
-    rows are, and ``left`` where they go that have left.
+    part. ``layer``: all rows through one layer. ``norm``: each sequence's newest row as the head takes it;
+    then ``ask``, behind ``checkable`` layers, the predictor's chances (sequences,) fp32 for these, and
+    ``head`` the token (sequences,) int32 that the whole head gives after each, in the same array each time.
+    ``x`` (rows, hidden) fp32 is where rows are, and ``left`` where they go that have left.
     """
 
     enter: Callable[[Launcher], None]
     join: Callable[[Launcher, int], None]
     layer: Callable[[Launcher, int], None]
+    norm: Callable[[Launcher], None]
     ask: Callable[[Launcher, int], Array]
     head: Callable[[Launcher], Array]
     x: Array
@@ -61,6 +62,7 @@ def exit_round(state: ExitState, model: ExitModel) -> Program:
                 with recorder.when(state.layer_checked(layer)):
                     _check(recorder, state, model, layer)
     with recorder.when(state.head_runs()):
+        model.norm(recorder)
         targets = model.head(recorder)
         keep_left(recorder, state, model.x, model.left, 0)
     end_exits(recorder, state, targets)
@@ -68,6 +70,7 @@ def exit_round(state: ExitState, model: ExitModel) -> Program:
 
 
 def _check(recorder: Recorder, state: ExitState, model: ExitModel, layer: int) -> None:
+    model.norm(recorder)
     chances = model.ask(recorder, layer)
     willing_exits(recorder, state, chances, layer)
     with recorder.when(state.somebody_willing()):

@@ -38,15 +38,21 @@ def prepare_rows(launcher: Launcher, x: Array, out: Inputs) -> None:
         round_rows(launcher, x, out)
 
 
-def norm_rows(launcher: Launcher, x: Array, weight: Array, out: Inputs, *, eps: float) -> None:
+def norm_rows(
+    launcher: Launcher, x: Array, weight: Array, out: Inputs, *, eps: float, which: Array | None = None
+) -> None:
     """``x * weight / sqrt(mean(x^2) + eps)`` as products take it (csrc/cuda/rms_norm.cuh).
 
-    ``x`` (rows, hidden) and ``weight`` (hidden,) fp32. Raises ConfigurationError.
+    ``x`` (rows, hidden) and ``weight`` (hidden,) fp32; with ``which`` (any,) int32 these rows of it alone.
+    Raises ConfigurationError.
     """
     rows, hidden = checked("x", x, "float32", (None, None))
+    if which is not None:
+        (rows,) = checked("which", which, "int32", (None,))
     checked("weight", weight, "float32", (hidden,))
     kernel, written = _written("norm_rows", out, rows, hidden)
-    launcher.launch(kernel, (rows, 1, 1), _NORM_THREADS, [x, weight, *written, i32(hidden), f32(eps)])
+    arguments = [x, which, weight, *written, i32(hidden), f32(eps)]
+    launcher.launch(kernel, (rows, 1, 1), _NORM_THREADS, arguments)
 
 
 def swiglu_rows(

@@ -1,4 +1,4 @@
-"""Rows on their way into and out of layers: embedded, biased, copied, picked; the slots of their paths."""
+"""Rows on their way into and out of layers: embedded, biased, copied; and the slots of their paths."""
 
 from __future__ import annotations
 
@@ -49,18 +49,6 @@ def copy_rows(launcher: Launcher, x: Array, out: Array) -> None:
     checked("out", out, "float32", (rows, width))
     grid = (ceil_div(rows * width, _THREADS), 1, 1)
     launcher.launch("copy_rows", grid, _THREADS, [x, out, i32(rows * width)])
-
-
-def pick_rows(launcher: Launcher, x: Array, which: Array, out: Array) -> None:
-    """``out`` (rows, width) fp32 = rows ``which`` (rows,) int32 of ``x`` (any, width).
-
-    Raises ConfigurationError.
-    """
-    _, width = checked("x", x, "float32", (None, None))
-    (rows,) = checked("which", which, "int32", (None,))
-    checked("out", out, "float32", (rows, width))
-    grid = (ceil_div(width, _THREADS), rows, 1)
-    launcher.launch("pick_rows", grid, _THREADS, [x, which, out, i32(width)])
 
 
 def fill_paths(launcher: Launcher, slots: Array, lengths: Array, ends: Array, tails: Array) -> None:

@@ -59,6 +59,21 @@ def norm(device: Device, kind: str, x: np.ndarray, weight: np.ndarray) -> tuple[
 
 
 @pytest.mark.parametrize("kind", ["bf16", "int8"])
+def test_some_rows_are_normed_as_all_are(device: Device, rng: np.random.Generator, kind: str) -> None:
+    """To the bit, in another order, one of them twice."""
+    x, weight = (rng.standard_normal(shape).astype(np.float32) for shape in ((5, 96), (96,)))
+    put, which = device.put, np.array([3, 0, 3], np.int32)
+    whole = norm(device, kind, x, weight)
+    on = put(which)
+    some = made(
+        *(device, kind, 3, 96),
+        lambda out: norm_rows(device.launcher, put(x), put(weight), out, eps=EPS, which=on),
+    )
+    for part, found in zip(whole, some, strict=True):
+        assert np.array_equal(found, part[which])
+
+
+@pytest.mark.parametrize("kind", ["bf16", "int8"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_norm_against_float64(
     device: Device, rng: np.random.Generator, kind: str, shape: tuple[int, int]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from specee.cuda import packing
-from specee.cuda.rows import add_bias, copy_rows, embed_rows, fill_paths, pick_rows
+from specee.cuda.rows import add_bias, copy_rows, embed_rows, fill_paths
 from specee.errors import ConfigurationError
 from tests.cuda.devices import Device
 from tests.cuda.numbers import from_bf16, to_bf16
@@ -44,14 +44,6 @@ def test_bias_and_copy(device: Device, rng: np.random.Generator) -> None:
     assert np.array_equal(device.get(out), x + bias)
 
 
-def test_picked_rows(device: Device, rng: np.random.Generator) -> None:
-    x = rng.standard_normal((7, 600)).astype(np.float32)
-    which = np.array([6, 0, 3, 3], np.int32)
-    out = device.put(np.full((4, 600), np.nan, np.float32))
-    pick_rows(device.launcher, device.put(x), device.put(which), out)
-    assert np.array_equal(device.get(out), x[which])
-
-
 def test_paths(device: Device, rng: np.random.Generator) -> None:
     """Rows of the text, and rows of a tree on top of it, in a table longer than any of them."""
     table, depth = 600, 5
@@ -78,8 +70,6 @@ def test_what_does_not_fit_is_refused(device: Device) -> None:
         embed_rows(device.launcher, tokens, placed(device, four), x)
     with pytest.raises(ConfigurationError, match="bias is"):
         add_bias(device.launcher, x, put(np.zeros(32, np.float32)))
-    with pytest.raises(ConfigurationError, match="out is"):
-        pick_rows(device.launcher, x, put(np.zeros(3, np.int32)), x)
     with pytest.raises(ConfigurationError, match="ends is"):
         fill_paths(
             device.launcher, put(np.zeros((2, 8), np.int32)), tokens, put(np.zeros(3, np.int32)), tokens
