@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from specee.backends.cuda import CudaBackend
+from specee.backends.cuda_exit_rounds import ExitLaunch
 from specee.backends.protocol import Exit, ExitCall, Exits
 from specee.cuda.graph import Means
 from specee.drafting.columns import guessable
@@ -20,7 +21,9 @@ from tests.random_exits import random_exits
 from tests.random_model import SHAPES, random_model
 
 CAPACITY = 64
+GREEDY = Sampling()
 LAYERS = 5
+EVERY = range(1, LAYERS)
 CANDIDATES = 12
 VOCABULARY = 24  # what a predictor is sure of is confirmed now and then, and now and then not
 WAITING = 16
@@ -131,8 +134,42 @@ def ask(texts: Seq[Text], layers: Seq[Seq[int]], thresholds: Seq[float], *, conf
     return side.backend.leave_early(side.drafter, side.exits, calls, confirm=confirm)
 
 
+def some_prompts(rng: np.random.Generator, count: int = 2) -> list[list[int]]:
+    return [rng.integers(0, CANDIDATES, 5 - 2 * (at % 2)).tolist() for at in range(count)]
+
+
+def some_samplings(rng: np.random.Generator, count: int = 2) -> list[Sampling]:
+    """Every other one greedy."""
+    seeds = rng.integers(2**63, size=count).tolist()
+    return [GREEDY if at % 2 == 0 else Sampling(0.8, seed=2 * seed + 1) for at, seed in enumerate(seeds)]
+
+
+def scripted(place: Place, rng: np.random.Generator, leaves: int | None = None) -> ExitPair:
+    """All tokens are candidates, and predictors are sure after ``leaves`` layers alone."""
+    chances = {layer: 0.9 if layer == leaves else 0.1 for layer in EVERY}
+    return ExitPair(place, rng, parts=says(chances), vocabulary=CANDIDATES)
+
+
+def both(pair: ExitPair, rng: np.random.Generator, count: int = 2, **options: Any) -> tuple[list[Text], ...]:
+    """As many texts of both sides."""
+    prompts, samplings = some_prompts(rng, count), some_samplings(rng, count)
+    return tuple(pair.texts(side, prompts, samplings, **options) for side in pair.sides)
+
+
+def poison(side: Side) -> None:
+    """What a launch leaves in its arrays is no number when the next one comes."""
+    for launch in side.backend._kept._rounds._known.values():
+        if isinstance(launch, ExitLaunch):
+            parts = launch._parts
+            for array in (parts.entering, parts.states, parts._rows.x, parts._logits, parts._chances):
+                array.fill_(float("nan"))
+            for array in (*vars(parts.state.rows).values(), parts.state.runs, parts.state.left):
+                array.fill_(1 << 20)
+
+
 def leave(texts: Seq[Text], layers: Seq[Seq[int]], thresholds: Seq[float]) -> Exits:
-    """The same, and they have their tokens then."""
+    """The same, over arrays full of what nobody should read; and they have their tokens then."""
+    poison(texts[0].side)
     found = ask(texts, layers, thresholds)
     for text, exit_ in zip(texts, found.exits, strict=True):
         text.state.append([exit_.token])

@@ -26,6 +26,8 @@ from tests.exactness.test_approximate import fitted, started  # noqa: E402
 from tests.graph.exit_pair import (  # noqa: E402
     CANDIDATES,
     CAPACITY,
+    EVERY,
+    GREEDY,
     LAYERS,
     VOCABULARY,
     WAITING,
@@ -33,28 +35,19 @@ from tests.graph.exit_pair import (  # noqa: E402
     Text,
     ask,
     bits,
+    both,
     contents,
     leave,
     same,
     says,
+    scripted,
+    some_prompts,
 )
 from tests.graph.fake_driver import FakeDriver  # noqa: E402
 from tests.graph.place import Place, emulated  # noqa: E402
 
-GREEDY = Sampling()
-EVERY = range(1, LAYERS)
 KINDS = [("tiles", "bf16"), ("tiles-window", "bf16"), ("tiles-biases", "int8"), ("tiles-qk-norm", "int4")]
 ONCE = ["cuMemcpyHtoDAsync_v2", "cuGraphLaunch", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize"]
-
-
-def some_prompts(rng: np.random.Generator, count: int = 2) -> list[list[int]]:
-    return [rng.integers(0, CANDIDATES, 5 - 2 * (at % 2)).tolist() for at in range(count)]
-
-
-def some_samplings(rng: np.random.Generator, count: int = 2) -> list[Sampling]:
-    """Every other one greedy."""
-    seeds = rng.integers(2**63, size=count).tolist()
-    return [GREEDY if at % 2 == 0 else Sampling(0.8, seed=2 * seed + 1) for at, seed in enumerate(seeds)]
 
 
 @pytest.mark.parametrize(("shape", "weights"), KINDS)
@@ -76,18 +69,6 @@ def test_launches_do_what_steps_do(place: Place, rng: np.random.Generator, shape
     assert pair.steps.taken == 0
     assert len(seen) > 1, "all left at one layer"
     assert waited, "no row waited for the next one"
-
-
-def scripted(place: Place, rng: np.random.Generator, leaves: int | None = None) -> ExitPair:
-    """All tokens are candidates, and predictors are sure after ``leaves`` layers alone."""
-    chances = {layer: 0.9 if layer == leaves else 0.1 for layer in EVERY}
-    return ExitPair(place, rng, parts=says(chances), vocabulary=CANDIDATES)
-
-
-def both(pair: ExitPair, rng: np.random.Generator, count: int = 2, **options: Any) -> tuple[list[Text], ...]:
-    """As many texts of both sides."""
-    prompts, samplings = some_prompts(rng, count), some_samplings(rng, count)
-    return tuple(pair.texts(side, prompts, samplings, **options) for side in pair.sides)
 
 
 @pytest.mark.parametrize("leaves", [*EVERY, None])
