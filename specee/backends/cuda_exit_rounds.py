@@ -26,6 +26,7 @@ from specee.cuda.exit_record import EXIT_ROWS, ExitPlan, ExitRun
 from specee.cuda.exit_round import ExitRound
 from specee.cuda.graph import Means
 from specee.cuda.tiles import MAX_LINEAR_ROWS
+from specee.errors import OutOfMemoryError
 
 _ROWS = (1, 8, EXIT_ROWS)  # of a sequence, that rounds have room for: a product takes them by eights
 
@@ -38,20 +39,19 @@ class _Waiting(NamedTuple):
 
 
 class ExitLaunch:
-    """A round that is recorded, with its arrays."""
+    """A round that is recorded, with its arrays; ``states`` as of :class:`.ModelExits`, of the latest run."""
 
     def __init__(self, parts: ModelExits, means: Means) -> None:
-        self._parts = parts
+        self._parts, self.states = parts, parts.states
         self._round = ExitRound(parts.state, parts.model(), means)
         self._nothing = torch.zeros_like(parts.entering[0])
 
-    def run(self, waiting: Seq[_Waiting], plans: Seq[ExitPlan]) -> tuple[ExitRun, Tensor]:
-        """What came of it, and a copy of all states (1 + kept layers, rows, hidden). Raises DeviceError."""
+    def run(self, waiting: Seq[_Waiting], plans: Seq[ExitPlan]) -> ExitRun:
+        """What came of it. Raises DeviceError."""
         states = [row.hidden for one in waiting for row in one.rows]
         if any(state is not None for state in states):
             torch.stack(list(self._placed(waiting)), out=self._parts.entering)
-        found = self._round.run(plans)
-        return found, self._parts.states.clone()
+        return self._round.run(plans)
 
     def _placed(self, waiting: Seq[_Waiting]) -> Iterator[Tensor]:
         for one in waiting:
@@ -86,13 +86,17 @@ class ExitRounds:
                 return None
             plans = [_plan(*one) for one in zip(calls, waiting, candidates, strict=True)]
             begin = time.perf_counter()
-            found, states = launch.run(waiting, plans)
+            found = launch.run(waiting, plans)
             seconds = time.perf_counter() - begin
         check_tokens([left.token for left in found.left])
         self.taken += 1
-        for at, (one, left) in enumerate(zip(waiting, found.left, strict=True)):
-            end = (at + 1) * shape.rows
-            _book(one, left.layer, shape.kept, states[:, end - len(one.rows) : end])
+        moved = [
+            _Waiting(sequence, [row for row in rows if row.done < left.layer])
+            for (sequence, rows), left in zip(waiting, found.left, strict=True)
+        ]
+        states = _copies(moved, launch.states, shape.rows)
+        for one, left, own in zip(moved, found.left, states, strict=True):
+            _book(one, left.layer, shape.kept, own)
         return self._timed([Exit(*left) for left in found.left], found, seconds)
 
     def _wanted(self, calls: Seq[ExitCall]) -> list[_Waiting] | None:
@@ -144,19 +148,29 @@ def _plan(call: ExitCall, waiting: _Waiting, candidates: Seq[int]) -> ExitPlan:
     )
 
 
-def _book(waiting: _Waiting, layer: int, kept: Seq[int], states: Tensor) -> None:
-    """Rows that have done less have done ``layer`` layers; their states (1 + kept layers, rows, hidden)."""
-    sequence, rows = waiting
+def _copies(moved: Seq[_Waiting], states: Tensor, each: int) -> list[Tensor]:
+    """Of each sequence's rows, which are the last of ``each``: (1 + kept layers, rows, hidden).
+
+    A copy of more rows would live as long as any of them. Raises OutOfMemoryError.
+    """
+    ends = range(each, each * len(moved) + 1, each)
+    try:
+        return [states[:, end - len(one.rows) : end].clone() for one, end in zip(moved, ends, strict=True)]
+    except RuntimeError as error:
+        raise OutOfMemoryError(
+            f"hidden states of {sum(len(one.rows) for one in moved)} rows after {len(states)} layers do not "
+            f"fit in memory ({error}); keep fewer layers, or free memory"
+        ) from error
+
+
+def _book(moved: _Waiting, layer: int, kept: Seq[int], states: Tensor) -> None:
+    """Rows have done ``layer`` layers; their states (1 + kept layers, rows, hidden)."""
+    sequence, rows = moved
     for at, row in enumerate(rows):
-        before = row.done
-        if before >= layer:
-            continue
-        if before == 0:
+        if row.done == 0:
             sequence.begin(row)
-        row.done, row.hidden = layer, states[0, at]
+        before, row.done, row.hidden = row.done, layer, states[0, at]
         if row.keeping:
-            own = [one for one in sequence.layers_kept if before < one <= layer]
-            row.kept |= {
-                one: states[0, at] if one == layer else states[1 + kept.index(one), at] for one in own
-            }
+            after = [one for one in sequence.layers_kept if before < one <= layer]
+            row.kept |= {one: states[0 if one == layer else 1 + kept.index(one), at] for one in after}
     sequence.name(rows[-1:])

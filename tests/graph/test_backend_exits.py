@@ -19,7 +19,7 @@ from specee.backends.cuda_exit_rounds import ExitLaunch  # noqa: E402
 from specee.backends.protocol import ExitCall, RoundCall  # noqa: E402
 from specee.cuda.graph import Means  # noqa: E402
 from specee.engine import Generation, Request  # noqa: E402
-from specee.errors import DeviceError, NumericalError  # noqa: E402
+from specee.errors import DeviceError, NumericalError, OutOfMemoryError  # noqa: E402
 from specee.policies import make_policy  # noqa: E402
 from specee.types import Sampling  # noqa: E402
 from tests.exactness.test_approximate import fitted, started  # noqa: E402
@@ -405,6 +405,30 @@ def test_a_round_that_does_not_fit_goes_step_by_step(place: Place, rng: np.rando
     same(whole, steps)
     assert pair.whole.taken == 0
     assert pair.whole.backend.graphs_missing is None, "others may fit"
+
+
+def test_states_are_copies_of_their_rows_alone(
+    place: Place, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In rounds with room for eight rows; where there is no memory for them, nothing is booked."""
+    pair = scripted(place, rng, 2)
+    texts, _ = both(pair, rng)
+    for _ in range(4):
+        leave(texts, [EVERY] * 2, [0.5] * 2)
+    assert pair.whole.taken == 2
+    newest = texts[0].state.find(texts[0].state.length - 2)
+    assert newest.hidden.untyped_storage().nbytes() == LAYERS * pair.config.hidden_size * 4
+    before = [contents(text.state) for text in texts]
+    calls = [text.call(EVERY, 0.5) for text in texts]
+
+    def full(_: Any) -> Any:
+        raise RuntimeError("no memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.Tensor, "clone", full)
+        with pytest.raises(OutOfMemoryError, match="hidden states of 2 rows after 5 layers do not fit"):
+            pair.whole.backend._exits.turn(pair.whole.exits, calls, [range(CANDIDATES)] * 2)
+    assert [contents(text.state) for text in texts] == before
 
 
 @pytest.mark.parametrize("options", ["threshold=0.4", "layers=all"])

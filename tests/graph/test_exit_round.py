@@ -43,8 +43,8 @@ def test_kernel_by_kernel_is_the_same(place: Place, rng: np.random.Generator, le
     for one_by_one in (False, True):
         one = launched(pair, texts, one_by_one=one_by_one)
         assert one._round.how == ("launches" if one_by_one else "graph")
-        run, states = one.run(waiting, plans)
-        found.append((run, states[:, 1::2].cpu().numpy().tobytes()))
+        run = one.run(waiting, plans)
+        found.append((run, one.states[:, 1::2].cpu().numpy().tobytes()))
         assert [left.layer for left in run.left] == [leaves or LAYERS, LAYERS]
         assert (run.layers, run.heads) == (LAYERS, 1 if leaves is None else 2)
     assert found[0] == found[1]
