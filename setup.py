@@ -139,7 +139,11 @@ setup(
         "specee.bench.harness": ["*.jsonl", "*.yaml"],
         "specee.cuda.kernels": ["*.cuh"],
         "specee.cuda.include.specee": [
-            *("device.h", "exit_record.h", "philox.h", "round_record.h", "tiles.h")
+            "device.h",
+            "exit_record.h",
+            "philox.h",
+            "round_record.h",
+            "tiles.h",
         ],
     },
     include_package_data=False,
