@@ -112,7 +112,7 @@ class CudaBackend(DrafterVerbs):
     @property
     def graphs_missing(self) -> str | None:
         """Why rounds are not one launch each, None where they are as far as they can be."""
-        return self._kept.reason
+        return self._kept.reasons()
 
     @torch.no_grad()
     def _whole_round(self, calls: Seq[RoundCall]) -> RoundTurn | None:

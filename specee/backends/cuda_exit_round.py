@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -43,6 +44,7 @@ class ExitShape:
     rows: int
     predictors: CudaExits
     kept: tuple[int, ...] = ()
+    WHAT: ClassVar[str] = "a round with early exits"
 
 
 class ModelExits:

@@ -73,7 +73,7 @@ class ExitRounds:
         None where they have to be taken step by step; then nothing has changed. Raises NumericalError,
         DeviceError.
         """
-        waiting = None if self._kept.reason is not None else self._wanted(calls)
+        waiting = None if self._kept.reason(ExitShape) is not None else self._wanted(calls)
         shape = None if waiting is None else self._shape(waiting, predictors)
         if waiting is None or shape is None:
             return None

@@ -43,7 +43,7 @@ class GraphRounds:
 
         Raises NumericalError, DeviceError.
         """
-        wanted = None if self._kept.reason is not None else self._wanted(calls)
+        wanted = None if self._kept.reason(Shape) is not None else self._wanted(calls)
         if wanted is None:
             return None
         with self._parts.current():

@@ -16,14 +16,17 @@ _Key = tuple[tuple[int, ...], Hashable]
 class OfSequences(Generic[T]):
     """The latest ``most`` values; those of a sequence go with it, or its cache would stay.
 
+    With ``each``, values of the latest ``most`` sets of sequences instead, and of each the latest ``each``:
+    however many kinds of value some sequences have in turn, others keep theirs.
+
     Values may hold a sequence's arrays, never itself. A sequence may go at any moment, in another thread or
     while one of these calls runs. So its finalizer only writes down that it has gone; its values go at once
     if nobody is at work here, else with the call that is. A sequence that gets its id is born later, and
     finds none of them.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, each: int | None = None) -> None:
+        self._most, self._each = most, each
         self._known: OrderedDict[_Key, T] = OrderedDict()
         self._watched: set[int] = set()
         self._gone: deque[int] = deque()
@@ -61,10 +64,33 @@ class OfSequences(Generic[T]):
                 if id(sequence) not in self._watched:
                     self._watched.add(id(sequence))
                     weakref.finalize(sequence, self._forget, id(sequence)).atexit = False
-            self._known[tuple(map(id, sequences)), rest] = value
-            while len(self._known) > self._most:
-                self._known.popitem(last=False)
+            key = tuple(map(id, sequences)), rest
+            self._known[key] = value
+            self._known.move_to_end(key)
+            for old in self._too_many():
+                del self._known[old]
         self._clear_if_free()
+
+    def take_out(self, sequences: Seq[object], rest: Hashable) -> bool:
+        """Forget what is kept for them and ``rest``; whether there was anything."""
+        with self._lock:
+            found = self._known.pop((tuple(map(id, sequences)), rest), None)
+        self._clear_if_free()
+        return found is not None
+
+    def _too_many(self) -> list[_Key]:
+        """Keys of values that there is no place for."""
+        latest = list(reversed(self._known))
+        if self._each is None:
+            return latest[self._most :]
+        found, of_sets = [], dict[tuple[int, ...], int]()
+        for key in latest:
+            before = of_sets.get(key[0], 0)
+            if before == self._each or (before == 0 and len(of_sets) == self._most):
+                found.append(key)
+            else:
+                of_sets[key[0]] = before + 1
+        return found
 
     def _forget(self, sequence: int) -> None:
         self._gone.append(sequence)

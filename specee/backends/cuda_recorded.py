@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,13 +20,15 @@ from specee.backends.cuda_round import ModelRound, Shape
 from specee.backends.cuda_weights import CudaWeights
 from specee.backends.cuda_workspace import Workspace
 from specee.backends.reference_sequence import ReferenceSequence
-from specee.cuda.graph import Means
+from specee.cuda.graph import Means, out_of_memory
 from specee.cuda.launcher import Launcher
-from specee.errors import NumericalError, OutOfMemoryError, SpeceeError
+from specee.errors import DeviceError, NumericalError, OutOfMemoryError, SpeceeError
 from specee.types import ModelConfig
 
-MOST = 6  # rounds that are kept: each has arrays of its own
-_SEEN = 16  # latest kinds of round that are known
+# Rounds have arrays of their own: how many sets of sequences keep some, and how many of each. Those of some
+# texts differ in rows that wait and in drafts that there is room for, which come in turn.
+SETS, SHAPES = 6, 6
+_SEEN = 64  # latest sets of sequences of which is known what has come once
 
 R = TypeVar("R")
 
@@ -84,43 +85,55 @@ def means_on(device: torch.device, launcher: Launcher) -> Means | None:
 
 
 class KeptRounds:
-    """Rounds of all kinds, by their sequences and shapes.
-
-    ``reason``: why there are no graphs, None where there are; it may become known with the first round.
-    """
+    """Rounds of all kinds, by their sequences and shapes; what is kept of a sequence goes with it."""
 
     def __init__(self, means: Means | None) -> None:
         self._means = means
-        self.reason = "this launcher has no kernels for graphs" if means is None else means.missing()
-        self._rounds: OfSequences[object] = OfSequences(MOST)
-        self._too_large: OfSequences[bool] = OfSequences(_SEEN)
-        self._seen: OrderedDict[tuple[tuple[int, ...], Hashable], None] = OrderedDict()
+        self._missing = "this launcher has no kernels for graphs" if means is None else means.missing()
+        self.failed: dict[type, str] = {}  # by kind of shape: why there are no such rounds
+        self._rounds: OfSequences[object] = OfSequences(SETS, SHAPES)
+        self._too_large: OfSequences[bool] = OfSequences(_SEEN, SHAPES)
+        self._seen: OfSequences[bool] = OfSequences(_SEEN, SHAPES)
 
     def __len__(self) -> int:
         return len(self._rounds)
 
+    def reason(self, kind: type[Shape | ExitShape]) -> str | None:
+        """Why there are no graphs of rounds with that kind of shape, None where there are.
+
+        It may become known with the first one; other kinds go on then.
+        """
+        return self._missing or self.failed.get(kind)
+
+    def reasons(self) -> str | None:
+        """Why there are no graphs of some kind, None where there are of all."""
+        return self._missing or "; ".join(self.failed.values()) or None
+
     def round(
-        self, sequences: Seq[ReferenceSequence], shape: Hashable, make: Callable[[Means], R]
+        self, sequences: Seq[ReferenceSequence], shape: Shape | ExitShape, make: Callable[[Means], R]
     ) -> R | None:
         """What is recorded for them; nothing the first time, since it may be the only one.
 
         ``make`` is called where there is none. None where it does not fit in memory, and where it fails,
-        which is the ``reason`` from then on.
+        which is the ``reason`` from then on. One that others took the place of has to come twice again: where
+        more come in turn than there are places, most go step by step, and none is made for a single launch.
         """
         found = self._rounds.look_up(sequences, shape)
         if found is not None:
             return cast(R, found)
-        again = self._comes_again(sequences, shape)
-        if not again or self._means is None or self._too_large.look_up(sequences, shape):
+        if self._means is None or self._too_large.look_up(sequences, shape):
+            return None
+        if not self._seen.take_out(sequences, shape):
+            self._seen.remember(sequences, shape, True)
             return None
         try:
             made = make(self._means)
-        except (OutOfMemoryError, torch.cuda.OutOfMemoryError):
-            self.drop()
-            self._too_large.remember(sequences, shape, True)
-            return None
         except (SpeceeError, RuntimeError) as error:  # the driver's, or torch's own
-            self.reason = f"a round could not be made a graph: {error}"
+            if _is_out_of_memory(error):
+                self.drop()  # what was short may be short for texts too
+                self._too_large.remember(sequences, shape, True)
+            else:
+                self.failed[type(shape)] = f"{shape.WHAT} could not be made a graph: {error}"
             return None
         self._rounds.remember(sequences, shape, made)
         return made
@@ -131,14 +144,11 @@ class KeptRounds:
         self._rounds.clear()
         return there
 
-    def _comes_again(self, sequences: Seq[ReferenceSequence], shape: Hashable) -> bool:
-        key = (tuple(map(id, sequences)), shape)
-        there = key in self._seen
-        self._seen[key] = None
-        self._seen.move_to_end(key)
-        if len(self._seen) > _SEEN:
-            self._seen.popitem(last=False)
-        return there
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, DeviceError):
+        return out_of_memory(error)
+    return isinstance(error, OutOfMemoryError | torch.cuda.OutOfMemoryError)
 
 
 def check_tokens(tokens: Seq[int]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -46,6 +47,7 @@ class Shape:
 
     drafts: int = 0
     draft_layer: int | None = None
+    WHAT: ClassVar[str] = "a round"
 
 
 @dataclass(frozen=True)

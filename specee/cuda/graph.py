@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from specee.cuda.launcher import Launcher
 from specee.cuda.lowering import lower
 from specee.cuda.program import Program, run
-from specee.errors import BackendUnavailableError
+from specee.errors import BackendUnavailableError, DeviceError
 
 if TYPE_CHECKING:
     from specee import _graph
@@ -39,6 +39,11 @@ def missing(library: str = LIBRARY) -> str | None:
         return driver(library).conditional_missing or None
     except BackendUnavailableError as error:
         return str(error)
+
+
+def out_of_memory(error: DeviceError) -> bool:
+    """Whether the device has no memory for what the driver was asked for, by the driver's words."""
+    return "CUDA_ERROR_OUT_OF_MEMORY" in str(error)
 
 
 class Graph:

@@ -144,10 +144,12 @@ def some_samplings(rng: np.random.Generator, count: int = 2) -> list[Sampling]:
     return [GREEDY if at % 2 == 0 else Sampling(0.8, seed=2 * seed + 1) for at, seed in enumerate(seeds)]
 
 
-def scripted(place: Place, rng: np.random.Generator, leaves: int | None = None) -> ExitPair:
+def scripted(
+    place: Place, rng: np.random.Generator, leaves: int | None = None, vocabulary: int = CANDIDATES
+) -> ExitPair:
     """All tokens are candidates, and predictors are sure after ``leaves`` layers alone."""
     chances = {layer: 0.9 if layer == leaves else 0.1 for layer in EVERY}
-    return ExitPair(place, rng, parts=says(chances), vocabulary=CANDIDATES)
+    return ExitPair(place, rng, parts=says(chances), vocabulary=vocabulary)
 
 
 def both(pair: ExitPair, rng: np.random.Generator, count: int = 2, **options: Any) -> tuple[list[Text], ...]:

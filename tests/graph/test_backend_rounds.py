@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 
 from specee.backends.cuda import CudaBackend  # noqa: E402
 from specee.backends.cuda_recorded import means_on  # noqa: E402
+from specee.backends.cuda_round import Shape  # noqa: E402
 from specee.backends.protocol import (  # noqa: E402
     CopyCall,
     LayerChainCall,
@@ -34,6 +35,7 @@ from tests.graph.place import Place, emulated  # noqa: E402
 from tests.random_model import SHAPES, random_model  # noqa: E402
 
 CAPACITY = 64
+REFUSED = 1  # CUDA_ERROR_INVALID_VALUE
 ONCE = ["cuMemcpyHtoDAsync_v2", "cuGraphLaunch", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize"]
 GREEDY = Sampling()
 
@@ -426,7 +428,7 @@ def test_emulated_rounds_that_cannot_be_graphs(fake: FakeDriver, rng: np.random.
     sequences = pair.sequences(pair.whole)
     found = [turn.texts for turn in plain(2)(pair.whole, sequences)]
     for at in range(1, 400):
-        fake.fail(at)
+        fake.fail(at, REFUSED)
         wanted = pair.whole._rounds._wanted([RoundCall(one, GREEDY, (), 9) for one in sequences])
         assert wanted is not None
         made = pair.whole._rounds._round(wanted)
@@ -435,12 +437,34 @@ def test_emulated_rounds_that_cannot_be_graphs(fake: FakeDriver, rng: np.random.
             break
         assert "could not be made a graph" in (pair.whole.graphs_missing or "")
         assert not pair.whole._kept
-        pair.whole._kept.reason = None
+        pair.whole._kept.failed.clear()
+        pair.whole._rounds._round(wanted)  # it has to come again
     assert at > 10, "there is a lot that can fail"
-    pair.whole._kept.reason = "a round could not be made a graph"
+    pair.whole._kept.failed[Shape] = "a round could not be made a graph"
     found += [turn.texts for turn in plain(3)(pair.whole, sequences)]
     assert found == expected
     assert pair.taken == 0
+
+
+def test_emulated_rounds_that_the_driver_has_no_memory_for(
+    fake: FakeDriver, rng: np.random.Generator
+) -> None:
+    """They are too large, wherever the driver says so; others may fit."""
+    pair = Pair(emulated(fake), rng)
+    sequences = pair.sequences(pair.whole)
+    for at in (3, 10, 30):
+        plain(2)(pair.whole, sequences)
+        fake.fail(at)
+        before = len(fake.log())
+        plain(1)(pair.whole, sequences)
+        assert len([line for line in fake.log()[before:] if line.endswith("FAILS")]) == 1
+        fake.fail(0)
+        assert pair.whole.graphs_missing is None
+        plain(2)(pair.whole, sequences)
+        assert pair.taken == 0, "it is not tried again"
+        sequences = pair.sequences(pair.whole)
+    plain(3)(pair.whole, sequences)
+    assert pair.taken == 1
 
 
 def test_memory_for_texts_goes_first(place: Place, rng: np.random.Generator) -> None:
@@ -460,8 +484,8 @@ def test_memory_for_texts_goes_first(place: Place, rng: np.random.Generator) -> 
     free[0] = 1 << 40
     drafting(4, 2, 1)(pair.whole, sequences)
     assert pair.taken == 2
-    plain(2)(pair.whole, sequences)
-    assert pair.taken == 4
+    plain(3)(pair.whole, sequences)
+    assert pair.taken == 4, "it comes twice again"
     free[0] = 1000
     assert pair.whole.sequence(8).capacity == 8
     assert len(pair.whole._kept) == 0
