@@ -69,7 +69,7 @@ class ModelExits:
         if not 1 <= each <= EXIT_ROWS or not 0 < rows <= MAX_LINEAR_ROWS:
             raise ConfigurationError(
                 f"{count} sequences with {each} rows each: allowed are 1..{EXIT_ROWS} rows, and "
-                f"{MAX_LINEAR_ROWS} of all"
+                f"{MAX_LINEAR_ROWS} of all; give each fewer rows, or make a round of fewer sequences"
             )
         self._config, self._layers, self._shape, self._device = config, layers, shape, device
         self.sequences = [Storage(one.keys, one.values, one.capacity) for one in sequences]

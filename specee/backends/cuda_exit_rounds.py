@@ -26,7 +26,7 @@ from specee.cuda.exit_record import EXIT_ROWS, ExitPlan, ExitRun
 from specee.cuda.exit_round import ExitRound
 from specee.cuda.graph import Means
 from specee.cuda.tiles import MAX_LINEAR_ROWS
-from specee.errors import OutOfMemoryError
+from specee.errors import CapacityError, OutOfMemoryError
 
 _ROWS = (1, 8, EXIT_ROWS)  # of a sequence, that rounds have room for: a product takes them by eights
 
@@ -47,7 +47,17 @@ class ExitLaunch:
         self._nothing = torch.zeros_like(parts.entering[0])
 
     def run(self, waiting: Seq[_Waiting], plans: Seq[ExitPlan]) -> ExitRun:
-        """What came of it. Raises DeviceError."""
+        """What came of it.
+
+        Raises CapacityError where a sequence has no room for its rows, DeviceError, and ConfigurationError as
+        :meth:`.ExitRound.run` does.
+        """
+        for plan, sequence in zip(plans, self._parts.sequences, strict=False):
+            if plan.position >= sequence.capacity:
+                raise CapacityError(
+                    f"a row at position {plan.position}, in a sequence of {sequence.capacity}: allowed are "
+                    f"positions up to {sequence.capacity - 1}; reserve a longer sequence"
+                )
         states = [row.hidden for one in waiting for row in one.rows]
         if any(state is not None for state in states):
             torch.stack(list(self._placed(waiting)), out=self._parts.entering)
@@ -71,7 +81,7 @@ class ExitRounds:
         """Confirmed exits of all calls, whose candidates these are, none of those that check no layer.
 
         None where they have to be taken step by step; then nothing has changed. Raises NumericalError,
-        DeviceError.
+        OutOfMemoryError where there is no room for states, and DeviceError; then nothing is booked.
         """
         waiting = None if self._kept.reason(ExitShape) is not None else self._wanted(calls)
         shape = None if waiting is None else self._shape(waiting, predictors)
@@ -88,13 +98,13 @@ class ExitRounds:
             begin = time.perf_counter()
             found = launch.run(waiting, plans)
             seconds = time.perf_counter() - begin
-        check_tokens([left.token for left in found.left])
+            check_tokens([left.token for left in found.left])
+            moved = [
+                _Waiting(sequence, [row for row in rows if row.done < left.layer])
+                for (sequence, rows), left in zip(waiting, found.left, strict=True)
+            ]
+            states = self._copies(moved, launch.states, shape.rows)
         self.taken += 1
-        moved = [
-            _Waiting(sequence, [row for row in rows if row.done < left.layer])
-            for (sequence, rows), left in zip(waiting, found.left, strict=True)
-        ]
-        states = _copies(moved, launch.states, shape.rows)
         for one, left, own in zip(moved, found.left, states, strict=True):
             _book(one, left.layer, shape.kept, own)
         return self._timed([Exit(*left) for left in found.left], found, seconds)
@@ -111,6 +121,25 @@ class ExitRounds:
         rooms = sorted({rows for rows in (*_ROWS, min(most, EXIT_ROWS)) if longest <= rows <= most})
         kept = {layer for one in waiting for layer in one.sequence.layers_kept if layer < self._layers}
         return ExitShape(rooms[0], predictors, tuple(sorted(kept))) if rooms else None
+
+    def _copies(self, moved: Seq[_Waiting], states: Tensor, each: int) -> list[Tensor]:
+        """See :func:`_copies`; other rounds make way for them. Raises OutOfMemoryError."""
+        try:
+            try:
+                found = _copies(moved, states, each)
+            except torch.cuda.OutOfMemoryError:
+                if not self._kept.drop():
+                    raise
+                found = _copies(moved, states, each)
+        except torch.cuda.OutOfMemoryError as error:
+            raise OutOfMemoryError(
+                f"hidden states of {sum(len(one.rows) for one in moved)} rows after {len(states)} layers do "
+                f"not fit in memory ({error}); keep fewer layers, or free memory"
+            ) from error
+        if states.device.type == "cuda":
+            # The next launch writes over the originals, and the next call may come on another stream.
+            torch.cuda.current_stream(states.device).synchronize()
+        return found
 
     def _timed(self, exits: list[Exit], found: ExitRun, seconds: float) -> Exits:
         """A launch has one time: it is shared out by the bytes that its parts read."""
@@ -151,16 +180,10 @@ def _plan(call: ExitCall, waiting: _Waiting, candidates: Seq[int]) -> ExitPlan:
 def _copies(moved: Seq[_Waiting], states: Tensor, each: int) -> list[Tensor]:
     """Of each sequence's rows, which are the last of ``each``: (1 + kept layers, rows, hidden).
 
-    A copy of more rows would live as long as any of them. Raises OutOfMemoryError.
+    A copy of more rows would live as long as any of them.
     """
     ends = range(each, each * len(moved) + 1, each)
-    try:
-        return [states[:, end - len(one.rows) : end].clone() for one, end in zip(moved, ends, strict=True)]
-    except RuntimeError as error:
-        raise OutOfMemoryError(
-            f"hidden states of {sum(len(one.rows) for one in moved)} rows after {len(states)} layers do not "
-            f"fit in memory ({error}); keep fewer layers, or free memory"
-        ) from error
+    return [states[:, end - len(one.rows) : end].clone() for one, end in zip(moved, ends, strict=True)]
 
 
 def _book(moved: _Waiting, layer: int, kept: Seq[int], states: Tensor) -> None:

@@ -83,7 +83,8 @@ def encode_exits(plans: Seq[ExitPlan]) -> bytes:
         rows, begins = len(plan.tokens), list(plan.begins)
         if not 1 <= rows <= EXIT_ROWS or rows > plan.position + 1:
             raise ConfigurationError(
-                f"{rows} rows up to position {plan.position}: allowed are 1..{EXIT_ROWS}, from position 0 on"
+                f"{rows} rows up to position {plan.position}: allowed are 1..{EXIT_ROWS}, from position 0 "
+                "on; complete older rows first"
             )
         if len(begins) != rows or begins != sorted(begins, reverse=True) or begins[-1] != 0:
             raise ConfigurationError(
@@ -92,7 +93,8 @@ def encode_exits(plans: Seq[ExitPlan]) -> bytes:
             )
         if len(plan.candidates) > EXIT_CANDIDATES:
             raise ConfigurationError(
-                f"{len(plan.candidates)} candidates of a row: allowed are up to {EXIT_CANDIDATES}"
+                f"{len(plan.candidates)} candidates of a row: allowed are up to {EXIT_CANDIDATES}; give as "
+                "many as the predictors take"
             )
         for name in ("seed", "position", "temperature", "threshold"):
             place[name] = getattr(plan, name)

@@ -86,7 +86,7 @@ class ExitRound:
     """
 
     def __init__(self, state: ExitState, model: ExitModel, means: Means) -> None:
-        _, self._sequences, self._each, _ = state.sizes()
+        self._layers, self._sequences, self._each, self._count = state.sizes()
         self._state = state
         self._driver = driver(means.library)
         self._context = self._driver.context()
@@ -102,10 +102,26 @@ class ExitRound:
         if len(plans) != self._sequences or most > self._each:
             raise ConfigurationError(
                 f"{len(plans)} sequences with up to {most} rows: this round is for {self._sequences}, with "
-                f"up to {self._each} each"
+                f"up to {self._each} each; give a plan for each sequence, or record a round for these"
             )
+        for plan in plans:
+            self._check(plan)
         stream = stream_of(self._state.plan)
         self._driver.copy_in(address(self._state.plan), encode_exits(plans), stream, self._context)
         self._round.launch(stream)
         data = self._driver.copy_out(address(self._state.result), EXIT_RESULT.itemsize, stream, self._context)
         return decode_exits(data, len(plans))
+
+    def _check(self, plan: ExitPlan) -> None:
+        """Raise ConfigurationError for what a record can hold, and this round's arrays cannot."""
+        deepest = max(plan.begins, default=0)
+        if deepest >= self._layers:
+            raise ConfigurationError(
+                f"a row that begins at layer {deepest}: allowed are 0..{self._layers - 1}; leave out rows "
+                "that are complete"
+            )
+        if plan.checked and len(plan.candidates) != self._count:
+            raise ConfigurationError(
+                f"{len(plan.candidates)} candidates of a row that is checked: this round's predictors take "
+                f"{self._count}; give as many, or check no layer"
+            )
