@@ -181,8 +181,8 @@ class DrafterVerbs(HeadVerbs):
         if whole is not None:
             return whole._replace(draft=seconds)
         rows, begin = [ExitRow(own) for own in candidates], time.perf_counter()
-        left = leave(self, calls, rows, known, confirm=confirm)
-        return Exits(left, seconds, time.perf_counter() - begin, 0.0)  # the head's are among the layers'
+        left, in_head = leave(self, calls, rows, known, confirm=confirm)
+        return Exits(left, seconds, time.perf_counter() - begin - in_head, in_head)
 
     def _whole_exits(
         self, predictors: ReferenceExits, calls: Seq[ExitCall], candidates: Seq[Seq[int]]

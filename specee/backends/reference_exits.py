@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
@@ -162,9 +163,13 @@ def leave(
     predictors: ReferenceExits,
     *,
     confirm: bool,
-) -> list[Exit]:
-    """Rows through their layers, those that want the same ones together: see :meth:`.Backend.leave_early`."""
+) -> tuple[list[Exit], float]:
+    """Rows through their layers, those that want the same ones together: see :meth:`.Backend.leave_early`.
+
+    And the seconds that the head took to confirm.
+    """
     exits: dict[int, Exit] = {}
+    head = 0.0
     begun = [call.sequence.row(call.slot).done for call in calls]
     for layer in sorted({layer for call in calls for layer in call.layers}):
         here = [at for at, call in enumerate(calls) if layer in call.layers and layer >= begun[at]]
@@ -177,17 +182,19 @@ def leave(
         willing = [
             (at, chance) for at, chance in zip(here, chances, strict=True) if chance > calls[at].threshold
         ]
-        tokens = _tokens(backend, calls, rows, [at for at, _ in willing], confirm=confirm)
+        tokens, seconds = _tokens(backend, calls, rows, [at for at, _ in willing], confirm=confirm)
+        head += seconds
         for (at, chance), token in zip(willing, tokens, strict=True):
             if token in rows[at].candidates:
                 exits[at] = Exit(layer, token, chance)
     staying = [at for at in range(len(calls)) if at not in exits]
     if confirm and staying:
         backend.advance(_work(calls, staying), backend.config.num_layers)
-        tokens = _tokens(backend, calls, rows, staying, confirm=True)
+        tokens, seconds = _tokens(backend, calls, rows, staying, confirm=True)
+        head += seconds
         last = backend.config.num_layers
         exits |= {at: Exit(last, token, 1.0) for at, token in zip(staying, tokens, strict=True)}
-    return [exits.get(at, Exit(0, -1, 0.0)) for at in range(len(calls))]
+    return [exits.get(at, Exit(0, -1, 0.0)) for at in range(len(calls))], head
 
 
 def _work(calls: Seq[ExitCall], chosen: Seq[int]) -> list[tuple[SequenceState, list[int]]]:
@@ -196,16 +203,18 @@ def _work(calls: Seq[ExitCall], chosen: Seq[int]) -> list[tuple[SequenceState, l
 
 def _tokens(
     backend: Scorer, calls: Seq[ExitCall], rows: Seq[ExitRow], chosen: Seq[int], *, confirm: bool
-) -> list[int]:
-    """Of each chosen row, by the whole head where it has to confirm, else the likeliest candidate."""
+) -> tuple[list[int], float]:
+    """Of each chosen row, by the whole head where it has to confirm, else the likeliest candidate.
+
+    And the seconds in the head.
+    """
     if confirm:
-        drawn: list[int] = backend.sample(
-            _work(calls, chosen), [calls[at].sampling for at in chosen]
-        ).tolist()
-        return drawn
+        begin = time.perf_counter()
+        drawn = backend.sample(_work(calls, chosen), [calls[at].sampling for at in chosen])
+        return drawn.tolist(), time.perf_counter() - begin
     vocabulary = backend.config.vocab_size
     places = [calls[at].sequence.row(calls[at].slot).position + 1 for at in chosen]
     return [
         rows[at].choose(vocabulary, calls[at].sampling, place)
         for at, place in zip(chosen, places, strict=True)
-    ]
+    ], 0.0
