@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from specee.errors import SpeceeError
+
 CANDIDATES, WIDTH = 4, 512
 
 
@@ -27,7 +29,10 @@ def scripted(layers: Seq[int], leaves: int) -> Any:
 
 
 def exit_cases(backend: Any, own: Seq[Any]) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Names, and what takes a newest row of ``own`` sequences as far as predictors want, and forgets it."""
+    """Names, and what takes a newest row of ``own`` sequences as far as predictors want, and forgets it.
+
+    What is named a launch raises SpeceeError where it is none.
+    """
     from specee.backends.reference_exits import ExitRow, leave
 
     last = backend.config.num_layers
@@ -36,16 +41,24 @@ def exit_cases(backend: Any, own: Seq[Any]) -> Iterator[tuple[str, Callable[[], 
         exits = backend.exit_predictors(scripted(checked, leaves))
         candidates = said_after(backend, own, leaves)
 
-        def launch(exits: Any = exits, candidates: Any = candidates) -> None:
-            backend._exits.turn(exits, calls_of(own, checked), candidates)
+        def turn(exits: Any = exits, candidates: Any = candidates) -> bool:
+            taken = backend._exits.turn(exits, calls_of(own, checked), candidates) is not None
             forget(own)
+            return taken
+
+        def launch(turn: Callable[[], bool] = turn) -> None:
+            if not turn():
+                reason = backend.graphs_missing or "the device has no memory for one"
+                raise SpeceeError(
+                    f"exits are no launch here ({reason}): use a driver with conditional nodes; free memory"
+                )
 
         def step(exits: Any = exits, candidates: Any = candidates) -> None:
             rows = [ExitRow(ids) for ids in candidates]
             leave(backend, calls_of(own, checked), rows, exits, confirm=True)
             forget(own)
 
-        launch()  # a round is recorded when it comes again
+        turn()  # a round is recorded when it comes again
         yield f"exits after {leaves} layers, launch, {len(own)} sequences", launch
         yield f"exits after {leaves} layers, steps, {len(own)} sequences", step
 
