@@ -31,9 +31,9 @@ class Model:
     """A model's part of a round; each is called once, with the launcher that records.
 
     ``enter``: rows to where the first layer takes them from, if that is anything. ``layer``: all rows
-    through one layer. ``head``: from all rows' last states to accepted
-    drafts (:func:`specee.cuda.acceptance.target_pieces` and :func:`~specee.cuda.acceptance.accept`).
-    ``draft``: a draft after each sequence's newest row, for rounds that draft.
+    through one layer. ``head``: from all rows' last states to accepted drafts
+    (:func:`specee.cuda.acceptance.target_pieces` and :func:`~specee.cuda.acceptance.accept`). ``draft``: a
+    draft after each sequence's newest row, for rounds that draft.
     """
 
     layer: Callable[[Launcher, int], None]
