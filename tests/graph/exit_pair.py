@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from specee.backends.cuda import CudaBackend
 from specee.backends.cuda_exit_rounds import ExitLaunch
@@ -159,14 +160,27 @@ def both(pair: ExitPair, rng: np.random.Generator, count: int = 2, **options: An
 
 
 def poison(side: Side) -> None:
-    """What a launch leaves in its arrays is no number when the next one comes."""
+    """What a launch leaves in its arrays is no number when the next one comes.
+
+    All that it has to set before it reads it; what is written once is left: which rows are the newest, and
+    that rows are alone, and without tails.
+    """
     for launch in side.backend._kept._rounds._known.values():
         if isinstance(launch, ExitLaunch):
             parts = launch._parts
-            for array in (parts.entering, parts.states, parts._rows.x, parts._logits, parts._chances):
-                array.fill_(float("nan"))
-            for array in (*vars(parts.state.rows).values(), parts.state.runs, parts.state.left):
-                array.fill_(1 << 20)
+            spoil(parts._rows)
+            spoil(parts.state)
+            spoil((parts.entering, parts.states, parts._normed, parts._logits, parts._few, parts._chances))
+            spoil((parts._pieces, parts._accepted))
+
+
+def spoil(value: Any) -> None:
+    """Fill an array, or each one in a record, a tuple or a dictionary."""
+    if isinstance(value, torch.Tensor):
+        value.fill_(float("nan") if value.is_floating_point() else min(1 << 20, torch.iinfo(value.dtype).max))
+    else:
+        for one in value if isinstance(value, tuple) else getattr(value, "__dict__", value).values():
+            spoil(one)
 
 
 def leave(texts: Seq[Text], layers: Seq[Seq[int]], thresholds: Seq[float]) -> Exits:
