@@ -124,18 +124,16 @@ class ExitRounds:
 
     def _copies(self, moved: Seq[_Waiting], states: Tensor, each: int) -> list[Tensor]:
         """See :func:`_copies`; other rounds make way for them. Raises OutOfMemoryError."""
-        try:
+        found, rows = None, sum(len(one.rows) for one in moved)
+        while found is None:
             try:
                 found = _copies(moved, states, each)
-            except torch.cuda.OutOfMemoryError:
+            except torch.cuda.OutOfMemoryError as error:
                 if not self._kept.drop():
-                    raise
-                found = _copies(moved, states, each)
-        except torch.cuda.OutOfMemoryError as error:
-            raise OutOfMemoryError(
-                f"hidden states of {sum(len(one.rows) for one in moved)} rows after {len(states)} layers do "
-                f"not fit in memory ({error}); keep fewer layers, or free memory"
-            ) from error
+                    raise OutOfMemoryError(
+                        f"hidden states of {rows} rows after {len(states)} layers do not fit in memory "
+                        f"({error}); keep fewer layers, or free memory"
+                    ) from error
         if states.device.type == "cuda":
             # The next launch writes over the originals, and the next call may come on another stream.
             torch.cuda.current_stream(states.device).synchronize()
