@@ -218,13 +218,14 @@ def test_states_are_copies_of_their_rows_alone(
     assert newest.hidden.untyped_storage().nbytes() == LAYERS * pair.config.hidden_size * 4
     before = [contents(text.state) for text in texts]
     calls = [text.call(EVERY, 0.5) for text in texts]
-    backend, full, errors = pair.whole.backend, True, [torch.cuda.OutOfMemoryError("no memory")]
+    backend, full = pair.whole.backend, True
+    kind: type[Exception] = torch.cuda.OutOfMemoryError
     clone = torch.Tensor.clone
 
     def short(tensor: Any) -> Any:
         """Until rounds make way, if that is of use."""
         if full or backend._kept:
-            raise errors[0]
+            raise kind("told to")
         return clone(tensor)
 
     def turn() -> Any:
@@ -246,7 +247,8 @@ def test_states_are_copies_of_their_rows_alone(
         text.state.append([3])
     for _ in range(2):
         leave(texts, [EVERY] * 2, [0.5] * 2)
-    errors[0] = RuntimeError("an illegal address")
-    calls = [text.call(EVERY, 0.5) for text in texts]
-    with pytest.raises(RuntimeError, match="an illegal address"):
+    kind = RuntimeError
+    calls, taken = [text.call(EVERY, 0.5) for text in texts], pair.whole.taken
+    with pytest.raises(RuntimeError, match=r"^told to$"):
         turn()
+    assert pair.whole.taken == taken

@@ -8,6 +8,7 @@ pytest.importorskip("torch")
 
 from specee.bench import cuda_rounds
 from specee.cuda.graph import Means
+from specee.errors import SpeceeError
 from tests.cuda.test_choice import set_up
 from tests.graph.fake_driver import FakeDriver, FakeLauncher
 from tests.random_model import SHAPES
@@ -26,6 +27,14 @@ def test_every_case_runs(fake: FakeDriver) -> None:
     # The first of the backend's rounds is taken step by step.
     turns = cuda_rounds.TURNS
     assert fake.log().count("cuGraphLaunch 0") == 2 * (3 + turns - 1 + turns + exits)
+
+
+def test_exits_that_are_no_launch_are_not_timed(fake: FakeDriver) -> None:
+    launcher = FakeLauncher(fake)
+    means = Means(launcher, launcher.function, fake.path, one_by_one=True)
+    setting = cuda_rounds.Setting(SHAPES["tiles-short"], "cpu", means, before=3, repeats=1, warm=0)
+    with pytest.raises(SpeceeError, match=r"no launch here \(kernels are to be launched one by one\): use a"):
+        cuda_rounds.run(setting)
 
 
 def test_without_a_device_it_says_why(
