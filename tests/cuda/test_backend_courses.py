@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 
 from specee.backends.cuda import CudaBackend  # noqa: E402
 from specee.backends.cuda_courses import MOST, Course, Courses, Recording  # noqa: E402
+from specee.backends.cuda_kept import OfSequences  # noqa: E402
 from specee.cuda import arrays  # noqa: E402
 from tests.cuda.recorder import CONFIG, Recorder, recorded, small  # noqa: E402
 from tests.random_model import random_model  # noqa: E402
@@ -169,3 +170,26 @@ def test_only_so_many_courses_are_kept() -> None:
             backend.advance([(sequence, sequence.append(range(rows)))], layer)
         sequence.rollback(sequence.length)
     assert len(backend._layers._courses) == MOST
+
+
+def test_sets_of_sequences_have_places_of_their_own() -> None:
+    """Two sets here, of each the two latest values; one that is looked up is later than before."""
+    kept: OfSequences[str] = OfSequences(2, each=2)
+    a, b, c = Text(), Text(), Text()
+
+    def known() -> set[str]:
+        return set(kept._known.values())
+
+    for rest in range(3):
+        kept.remember([a], rest, f"a{rest}")
+    kept.remember([a, b], 0, "ab0")
+    assert known() == {"a1", "a2", "ab0"}
+    assert kept.look_up([a], 1) == "a1"
+    kept.remember([a], 3, "a3")
+    kept.remember([c], 0, "c0")
+    assert known() == {"a1", "a3", "c0"}, "that of both was the oldest set"
+    assert kept.take_out([a], 3)
+    assert not kept.take_out([a], 3)
+    assert known() == {"a1", "c0"}
+    del a
+    assert known() == {"c0"}
