@@ -81,8 +81,8 @@ inline constexpr uintptr_t kPage = 4096, kPageAhead = 1024;
 inline constexpr int kPageLines = 8;
 
 // The first lines of the pages that streams come to kPageAhead bytes from now: prefetchers do not run on into
-// a page by itself. `at`, of the first block, moves on by Bytes from call to call. Always inline: to GCC a
-// function that fetches does nothing, and is not called.
+// a page by themselves. `at`, of the first block, moves on by Bytes from call to call. Always inline: to GCC
+// a function that fetches does nothing, and is not called.
 template <int Blocks, ptrdiff_t Bytes>
 __attribute__((always_inline)) inline void fetch_pages(const char* at, ptrdiff_t block_bytes) {
 #pragma GCC unroll 8

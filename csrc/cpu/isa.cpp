@@ -24,6 +24,29 @@ bool has_avx512() {
 bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 bool has_avx512bf16() { return has_avx512vnni() && __builtin_cpu_supports("avx512bf16"); }
 
+// Put together here: every processor lists all tables, and code in an instruction set's own files could not
+// run on each.
+Kernels with_products(Kernels table, const char* name, const LinearKernel (&own)[kWeightTypes]) {
+  table.name = name;
+  for (int type = 0; type < kWeightTypes; ++type)
+    if (own[type] != nullptr) table.linear[type] = own[type];
+  return table;
+}
+
+const Kernels& kernels_avx512vnni() {
+  static const Kernels table = with_products(kernels_avx512(), "avx512vnni", kAvx512VnniLinear);
+  return table;
+}
+
+const Kernels& kernels_avx512bf16() {
+  static const Kernels table = [] {
+    Kernels made = with_products(kernels_avx512vnni(), "avx512bf16", kAvx512Bf16Linear);
+    made.bf16_form = InputForm::halves;
+    return made;
+  }();
+  return table;
+}
+
 constexpr Isa kIsas[] = {{kernels_portable, always},
                          {kernels_avx2, has_avx2},
                          {kernels_avx512, has_avx512},

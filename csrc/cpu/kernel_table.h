@@ -1,5 +1,5 @@
-// Everything a kernels_*.cpp offers, in one table. Included last, after the vector type and the integer
-// lanes.
+// Everything that a kernels_*.cpp offers which has all of it, in one table. Included last, after the vector
+// type and the integer lanes.
 #pragma once
 
 #include "cpu/attention_impl.h"

@@ -141,10 +141,12 @@ struct ScreenCall {
   ptrdiff_t out_stride;
 };
 
+using LinearKernel = void (*)(const LinearCall&);
+
 struct Kernels {
   const char* name;
-  InputForm bf16_form;  // rounded, or halves where the instruction set multiplies bf16 pairs
-  void (*linear[kWeightTypes])(const LinearCall&);  // by WeightType
+  InputForm bf16_form;                // rounded, or halves where the instruction set multiplies bf16 pairs
+  LinearKernel linear[kWeightTypes];  // by WeightType
   // Writes the quantised form of a row of k floats: quant_bytes(k) of units.
   void (*quantise_row)(const float* x, int k, QuantUnit* units);
   // y[i] = x[i] / sqrt(mean(x^2) + eps) * w[i]   (Zhang & Sennrich 2019)
@@ -181,8 +183,8 @@ const Kernels& kernels_portable();
 #ifdef SPECEE_X86
 const Kernels& kernels_avx2();
 const Kernels& kernels_avx512();
-const Kernels& kernels_avx512vnni();
-const Kernels& kernels_avx512bf16();
+// Products that AVX-512 has others of with VNNI, and with bf16 instructions as well; null where it has not.
+extern const LinearKernel kAvx512VnniLinear[kWeightTypes], kAvx512Bf16Linear[kWeightTypes];
 #endif
 
 }  // namespace specee

@@ -2,9 +2,7 @@
 #include "cpu/vec_avx512.h"
 #include "cpu/vec_math.h"
 
-#include "cpu/quant_vnni.h"
-
-#include "cpu/kernel_table.h"
+#include "cpu/linear_impl.h"
 // clang-format on
 
 namespace {
@@ -39,9 +37,6 @@ struct Bf16DotFormat {
 
 namespace specee {
 
-const Kernels& kernels_avx512bf16() {
-  static constexpr Kernels table = kernel_table<Bf16DotFormat>("avx512bf16", InputForm::halves);
-  return table;
-}
+const LinearKernel kAvx512Bf16Linear[kWeightTypes] = {nullptr, linear<Bf16DotFormat>};
 
 }  // namespace specee

@@ -4,14 +4,21 @@
 
 #include "cpu/quant_vnni.h"
 
-#include "cpu/kernel_table.h"
+#include "cpu/quant_impl.h"
 // clang-format on
 
 namespace specee {
 
-const Kernels& kernels_avx512vnni() {
-  static constexpr Kernels table = kernel_table<Bf16Format>("avx512vnni", InputForm::rounded);
-  return table;
-}
+const LinearKernel kAvx512VnniLinear[kWeightTypes] = {
+    nullptr,
+    nullptr,
+    nullptr,
+    linear_quant<Q4_0Format>,
+    linear_quant<Q4_1Format>,
+    linear_quant<Q8_0Format>,
+    linear_quant<Q4KFormat>,
+    linear_quant<Q5KFormat>,
+    linear_quant<Q6KFormat>,
+};
 
 }  // namespace specee
