@@ -1,7 +1,8 @@
 """What a build of specee takes for rows: run as text by ``builds.py``, in a process that imports that build.
 
 Arguments: weights, model ("" for the default one), threads, context, row counts. Prints a line once it is
-ready, and one of seconds, a number for each row count, for every line that it reads.
+ready, and one of seconds, a number for each row count, for every line that it reads. It imports
+nothing else of the project: an older build has other benches.
 """
 
 import sys

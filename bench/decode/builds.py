@@ -63,6 +63,7 @@ class Build:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
+            self._process.wait()
             raise RuntimeError(
                 f"the build in {self._folder} ended: its message is above; build it in place first"
             )

@@ -9,6 +9,11 @@ using specee::Epilogue;
 using specee::kLanes;
 using specee::LinearCall;
 
+// Gate and up blocks go together: so many blocks, or twice as many.
+inline int whole_pairs(int blocks, Epilogue epilogue) {
+  return epilogue == Epilogue::swiglu && blocks % 2 != 0 ? 2 * blocks : blocks;
+}
+
 inline void write_columns(float* y, const Vec& value, int column, int outputs, bool add) {
   if (column + kLanes <= outputs) {
     vstore(y + column, add ? vadd(vload(y + column), value) : value);

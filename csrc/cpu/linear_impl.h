@@ -9,6 +9,7 @@ namespace {
 
 // Most blocks taken together.
 inline constexpr int kGroupBlocks = 8;
+static_assert(tile_blocks(1) <= kGroupBlocks && 2 * tile_blocks(kTileRows) <= kGroupBlocks);
 
 inline constexpr int kFetchEvery = 4;  // steps between looks at what to fetch
 
@@ -144,14 +145,11 @@ struct RowTiles<Format, 1> {
 };
 
 // Blocks taken together: as many as one tile of rows takes. More tiles find them cached, if two groups, the
-// one in use and the next, fit the second-level cache. Gate and up blocks go together.
+// one in use and the next, fit the second-level cache.
 inline int group_blocks(int rows, ptrdiff_t block_bytes, Epilogue epilogue) {
-  if (rows <= kTileRows) {
-    const int blocks = tile_blocks(rows);
-    return epilogue == Epilogue::swiglu && blocks % 2 != 0 ? 2 * blocks : blocks;
-  }
+  if (rows <= kTileRows) return whole_pairs(tile_blocks(rows), epilogue);
   if (block_bytes <= 64 * 1024) return 4;
-  return block_bytes <= 256 * 1024 || epilogue == Epilogue::swiglu ? 2 : 1;
+  return whole_pairs(block_bytes <= 256 * 1024 ? 2 : 1, epilogue);
 }
 
 template <class Format>

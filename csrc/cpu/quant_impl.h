@@ -51,11 +51,10 @@ struct QuantRowTiles {
 template <class Format>
 void linear_quant(const LinearCall& call) {
   constexpr int kMost = 6;  // blocks taken together
+  static_assert(quant_blocks(1) <= kMost && 2 * quant_blocks(4) <= kMost);
   const int units = call.k / kUnit, tiles = (call.rows + kQuantRows - 1) / kQuantRows;
-  // As many as the first tile takes together: more, and the next tile would find them further away. Gate and
-  // up blocks go together.
-  const int together = quant_blocks((call.rows + tiles - 1) / tiles);
-  const int group = call.epilogue == Epilogue::swiglu && together % 2 != 0 ? 2 * together : together;
+  // As many as the first tile takes together: more, and the next tile would find them further away.
+  const int group = whole_pairs(quant_blocks((call.rows + tiles - 1) / tiles), call.epilogue);
   for (int block = call.block_begin; block < call.block_end; block += group) {
     const int left = call.block_end - block, blocks = left < group ? left : group;
     const QuantPanels panels = {static_cast<const char*>(call.weights) + block * call.block_bytes,
