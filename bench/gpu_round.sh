@@ -42,8 +42,8 @@ stage build 120 "$python" -m pip install -q --no-deps --no-build-isolation -e .
 # With whole decode rounds in one launch each, of toys (tests/cuda/test_round.py) and of models; the reasons of what is
 # skipped are in tests.xml.
 mapfile -t tests < <(present tests/triton tests/cuda tests/graph/test_model_round.py \
-    tests/graph/test_backend_rounds.py tests/graph/test_exit_round.py tests/graph/test_backend_exits.py \
-    tests/graph/test_backend_exits_kept.py)
+    tests/graph/test_backend_rounds.py tests/graph/test_backend_rounds_kept.py tests/graph/test_exit_round.py \
+    tests/graph/test_backend_exits.py tests/graph/test_backend_exits_kept.py)
 stage tests 150 "$python" -m pytest "${tests[@]}" -m "not slow" -k "not emulated" -q -p no:cacheprovider --junitxml="$out/tests.xml"
 
 # torch's allocator would hide reads beside a tensor.

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Callable
-from collections.abc import Sequence as Seq
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,134 +12,22 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from specee.backends.cuda import CudaBackend  # noqa: E402
-from specee.backends.cuda_recorded import means_on  # noqa: E402
-from specee.backends.cuda_round import Shape  # noqa: E402
 from specee.backends.protocol import (  # noqa: E402
     CopyCall,
     LayerChainCall,
     RoundCall,
     RoundTurn,
 )
-from specee.cuda.graph import Means  # noqa: E402
 from specee.engine import Generation, Request, reserve  # noqa: E402
-from specee.errors import ConfigurationError, NumericalError, OutOfMemoryError, RowError  # noqa: E402
+from specee.errors import NumericalError, RowError  # noqa: E402
 from specee.policies import Autoregressive, Policy  # noqa: E402
 from specee.policies.layerskip import LayerSkip  # noqa: E402
 from specee.types import Sampling  # noqa: E402
-from tests.cuda.recorder import Recorder  # noqa: E402
 from tests.graph.fake_driver import FakeDriver  # noqa: E402
 from tests.graph.place import Place, emulated  # noqa: E402
-from tests.random_model import SHAPES, random_model  # noqa: E402
+from tests.graph.round_pair import CAPACITY, GREEDY, Pair, drafting, plain  # noqa: E402
 
-CAPACITY = 64
-REFUSED = 1  # CUDA_ERROR_INVALID_VALUE
 ONCE = ["cuMemcpyHtoDAsync_v2", "cuGraphLaunch", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize"]
-GREEDY = Sampling()
-
-
-class Pair:
-    """The same model twice: with rounds in one launch, and without."""
-
-    def __init__(
-        self, place: Place, rng: np.random.Generator, shape: str = "tiles-short", weights: Any = "bf16"
-    ) -> None:
-        self.config = SHAPES[shape]
-        self.seed = int(rng.integers(2**31))
-        self.weights, self.place = weights, place
-        launcher = place.launcher
-        self.whole = self._backend(Means(launcher, launcher.function, place.library))
-        self.steps = self._backend(Means(launcher, launcher.function, place.library, one_by_one=True))
-        assert self.steps.graphs_missing == "kernels are to be launched one by one"
-        self.texts = [rng.integers(0, self.config.vocab_size, n).tolist() for n in (5, 3)]
-
-    def _backend(self, means: Means) -> CudaBackend:
-        model = random_model(self.config, seed=self.seed, kind=self.weights)
-        return CudaBackend(
-            *(self.config, model.slabs(), self.weights),
-            device=self.place.device,
-            launcher=self.place.launcher,
-            means=means,
-        )
-
-    @property
-    def taken(self) -> int:
-        """Rounds in one launch."""
-        return self.whole._rounds.taken
-
-    def sequences(self, backend: CudaBackend, **options: Any) -> list[Any]:
-        found = []
-        for text in self.texts:
-            sequence = backend.sequence(CAPACITY, **options)
-            sequence.append(text)
-            found.append(sequence)
-        return found
-
-    def both(
-        self, rounds: Callable[[CudaBackend, list[Any]], list[RoundTurn]], **options: Any
-    ) -> tuple[list[RoundTurn], list[Any]]:
-        """What both say, without its seconds, and the sequences of the one; they are the same."""
-        said, states = [], []
-        for backend in (self.whole, self.steps):
-            sequences = self.sequences(backend, **options)
-            said.append([turn.texts for turn in rounds(backend, sequences)])
-            states.append([contents(one, self.config.num_layers) for one in sequences])
-            if backend is self.whole:
-                found = sequences
-        assert said[0] == said[1]
-        for one, other in zip(*states, strict=True):
-            assert one == other
-        return said[0], found
-
-
-def contents(sequence: Any, layers: int) -> tuple[Any, ...]:
-    """Rows, and the bits of keys and values of those that are complete."""
-    rows = [sequence.row(slot) for slot in range(sequence.length)]
-    done = [row.slot for row in rows if row.done == layers]
-    cache = [part.tobytes() for layer in range(layers) for part in sequence.kv(layer, done)]
-    return rows, sequence.frontier, sequence.speculative, cache
-
-
-def plain(
-    turns: int, samplings: Seq[Sampling] = (GREEDY, GREEDY), ends: Seq[int] = (), remaining: int = 40
-) -> Any:
-    def run(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
-        calls = [
-            RoundCall(one, sampling, ends, remaining)
-            for one, sampling in zip(sequences, samplings, strict=True)
-        ]
-        return backend.run_rounds(calls, turns=turns)
-
-    return run
-
-
-def drafting(
-    turns: int,
-    length: int,
-    layer: int,
-    ends: Seq[int] = (),
-    remaining: int = 40,
-    stop_below: float = 0.0,
-    lengths: Seq[int] | None = None,
-) -> Any:
-    def run(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
-        found = []
-        left = [remaining] * len(sequences)
-        for _ in range(turns):
-            calls = [
-                RoundCall(
-                    *(one, GREEDY, ends, more),
-                    LayerChainCall(one, layer, None, own, stop_below, GREEDY) if own else None,
-                )
-                for one, more, own in zip(sequences, left, lengths or [length] * len(left), strict=True)
-            ]
-            (done,) = backend.run_rounds(calls)
-            found.append(done)
-            left = [more - len(text.tokens) for more, text in zip(left, done.texts, strict=True)]
-            if 0 in left or any(text.tokens[-1] in ends for text in done.texts):
-                break
-        return found
-
-    return run
 
 
 @pytest.mark.parametrize(
@@ -393,117 +278,6 @@ def test_mistakes_are_told_as_in_steps(place: Place, rng: np.random.Generator) -
         pair.whole.run_rounds([RoundCall(sequences[0], GREEDY, (), 9, foreign)])
 
 
-def test_a_round_goes_with_its_sequences(place: Place, rng: np.random.Generator) -> None:
-    pair = Pair(place, rng)
-    sequences = pair.sequences(pair.whole)
-    plain(4)(pair.whole, sequences)
-    drafting(3, 1, 1)(pair.whole, sequences)
-    assert len(pair.whole._kept) == 2
-    sequences.pop()
-    gc.collect()
-    assert len(pair.whole._kept) == 0
-
-
-def test_a_backend_goes_at_once(place: Place, rng: np.random.Generator) -> None:
-    """Its weights are gigabytes: they do not wait for a collector of cycles."""
-    import weakref
-
-    pair = Pair(place, rng)
-    sequences = pair.sequences(pair.whole)
-    plain(4)(pair.whole, sequences)
-    seen = weakref.ref(pair.whole)
-    gc.disable()
-    try:
-        del sequences
-        del pair.whole
-        assert seen() is None
-    finally:
-        gc.enable()
-
-
-def test_emulated_rounds_that_cannot_be_graphs(fake: FakeDriver, rng: np.random.Generator) -> None:
-    """What fails while one is made is told, and steps go on."""
-    pair = Pair(emulated(fake), rng)
-    expected = [turn.texts for turn in plain(5)(pair.steps, pair.sequences(pair.steps))]
-    sequences = pair.sequences(pair.whole)
-    found = [turn.texts for turn in plain(2)(pair.whole, sequences)]
-    for at in range(1, 400):
-        fake.fail(at, REFUSED)
-        wanted = pair.whole._rounds._wanted([RoundCall(one, GREEDY, (), 9) for one in sequences])
-        assert wanted is not None
-        made = pair.whole._rounds._round(wanted)
-        fake.fail(0)
-        if made is not None:
-            break
-        assert "could not be made a graph" in (pair.whole.graphs_missing or "")
-        assert not pair.whole._kept
-        pair.whole._kept.failed.clear()
-        pair.whole._rounds._round(wanted)  # it has to come again
-    assert at > 10, "there is a lot that can fail"
-    pair.whole._kept.failed[Shape] = "a round could not be made a graph"
-    found += [turn.texts for turn in plain(3)(pair.whole, sequences)]
-    assert found == expected
-    assert pair.taken == 0
-
-
-def test_emulated_rounds_that_the_driver_has_no_memory_for(
-    fake: FakeDriver, rng: np.random.Generator
-) -> None:
-    """They are too large, wherever the driver says so; others may fit."""
-    pair = Pair(emulated(fake), rng)
-    sequences = pair.sequences(pair.whole)
-    for at in (3, 10, 30):
-        plain(2)(pair.whole, sequences)
-        fake.fail(at)
-        before = len(fake.log())
-        plain(1)(pair.whole, sequences)
-        assert len([line for line in fake.log()[before:] if line.endswith("FAILS")]) == 1
-        fake.fail(0)
-        assert pair.whole.graphs_missing is None
-        plain(2)(pair.whole, sequences)
-        assert pair.taken == 0, "it is not tried again"
-        sequences = pair.sequences(pair.whole)
-    plain(3)(pair.whole, sequences)
-    assert pair.taken == 1
-
-
-def test_memory_for_texts_goes_first(place: Place, rng: np.random.Generator) -> None:
-    """A round that does not fit is not tried again, and kept ones make way for new texts."""
-    pair = Pair(place, rng)
-    free: list[int] = [1 << 40]
-    pair.whole._rounds._parts = replace(pair.whole._rounds._parts, free=lambda: free[0])
-    pair.whole._free = lambda: free[0] if len(pair.whole._kept) else 1 << 40
-    sequences = pair.sequences(pair.whole)
-    plain(4)(pair.whole, sequences)
-    assert pair.taken == 2
-    free[0] = 1000
-    drafting(4, 2, 1)(pair.whole, sequences)
-    assert pair.taken == 2
-    assert pair.whole.graphs_missing is None, "others may fit"
-    assert len(pair.whole._kept) == 0
-    free[0] = 1 << 40
-    drafting(4, 2, 1)(pair.whole, sequences)
-    assert pair.taken == 2
-    plain(3)(pair.whole, sequences)
-    assert pair.taken == 4, "it comes twice again"
-    free[0] = 1000
-    assert pair.whole.sequence(8).capacity == 8
-    assert len(pair.whole._kept) == 0
-    pair.whole._free = lambda: 1000
-    with pytest.raises(OutOfMemoryError, match="a bf16 KV cache of 8 positions"):
-        pair.whole.sequence(8)
-
-
-def test_two_generations_side_by_side(place: Place, rng: np.random.Generator) -> None:
-    """Their rounds come in turn, and both are known."""
-    pair = Pair(place, rng)
-    sequences = pair.sequences(pair.whole)
-    for _ in range(4):
-        for one in sequences:
-            plain(1, [GREEDY])(pair.whole, [one])
-    assert pair.taken == 2 * 2
-
-
 def test_rounds_and_steps_of_every_kind_in_any_order(place: Place, rng: np.random.Generator) -> None:
     """What one way leaves is what the other way leaves, whatever comes next."""
     pair = Pair(place, rng)
@@ -566,32 +340,3 @@ def test_the_engine_asks_for_them(place: Place, rng: np.random.Generator, policy
     assert texts[0] == texts[1]
     assert [len(text) for text in texts[0]] == [30, 12]
     assert pair.taken > 5
-
-
-def test_graphs_can_be_switched_off(fake: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    launcher = emulated(fake).launcher
-    device = torch.device("cuda", 3)
-    for value, off in (("", False), ("1", False), ("0", True)):
-        monkeypatch.setenv("SPECEE_CUDA_GRAPHS", value)
-        means = means_on(device, launcher)
-        assert means is not None
-        assert means.one_by_one is off
-    monkeypatch.setenv("SPECEE_CUDA_GRAPHS", "no")
-    with pytest.raises(ConfigurationError, match="SPECEE_CUDA_GRAPHS='no': allowed are 0 and 1"):
-        means_on(device, launcher)
-    assert means_on(torch.device("cpu"), launcher) is None
-    assert means_on(device, Recorder()) is None, "a launcher that has no handles"
-
-
-def test_kernels_are_those_of_the_backends_device() -> None:
-    asked: list[tuple[str, int]] = []
-
-    class Numbered(Recorder):
-        def function(self, kernel: str, device: int = 0) -> int:
-            asked.append((kernel, device))
-            return 1
-
-    means = means_on(torch.device("cuda", 3), Numbered())
-    assert means is not None
-    means.function("end_round")
-    assert asked == [("end_round", 3)]
