@@ -31,7 +31,7 @@ from tests.random_drafter import random_parts
 from tests.random_exits import random_exits
 from tests.random_model import BASE, random_model
 
-VOCAB, TOKENS, DRAWS, ROWS = 5, 3, 6_000, 50
+VOCAB, TOKENS, DRAWS, ROWS = 5, 3, 4_000, 50
 PROMPT = (0, 3, 1, 2, 4, 1)  # every token, so that lookup finds the latest one
 POLICIES = [
     "layerskip:exit_layer=1,speculation_length=2",

@@ -173,7 +173,7 @@ def compare_policies(engine: Engine, name: str, kind: str, policies: Sequence[st
     backend = engine.load(random_model(CONFIGS[name], seed=7, kind=kind), kind, threads=2)
     heads, latency = fitted(backend), LatencyMeter(backend, budget_s=0.02)
 
-    @settings(max_examples=3 if engine.backend == "reference" else 10)
+    @settings(max_examples=2 if engine.backend == "reference" else 6)
     @given(made=requests(CONFIGS[name].vocab_size), seed=st.integers(0, 2**32 - 1))
     def compare(made: list[Request], seed: int) -> None:
         plain = [run(backend, [request], make_policy(PLAIN))[0][0] for request in made]
