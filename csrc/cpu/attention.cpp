@@ -53,6 +53,31 @@ void each_run(const std::vector<AttendCall>& calls, int from, int to, const Func
   }
 }
 
+// Texts among the rows, of which those of one are neighbours.
+int texts(const PassRow* rows, int count) {
+  int found = 1;
+  for (int r = 1; r < count; ++r) found += rows[r].cache != rows[r - 1].cache;
+  return found;
+}
+
+// The item, row * heads + head, before which `part` of `parts` of the work is: a row's heads take as long as
+// what they attend to, in a window of that size if it is not 0.
+int item_at(const PassRow* rows, int count, int heads, int window, int part, int parts) {
+  const auto attended = [&](int r) -> int64_t {
+    const int all = rows[r].position + 1;
+    return window > 0 ? std::min(all, window) : all;
+  };
+  int64_t left = 0;
+  for (int r = 0; r < count; ++r) left += attended(r);
+  left = left * heads * part / parts;
+  for (int r = 0; r < count; ++r) {
+    const int64_t each = attended(r);
+    if (left < each * heads) return r * heads + static_cast<int>(left / each);
+    left -= each * heads;
+  }
+  return count * heads;
+}
+
 }  // namespace
 
 struct Attention::Job {
@@ -100,24 +125,33 @@ bool Attention::run(Team& team, const PassRow* rows, int count, int layer, const
 
 bool Attention::by_position(const Team& team, const PassRow* rows, int count) const {
   if (team.size() == 1 || count > kMostCalls || config_.num_kv_heads % team.size() == 0) return false;
+  if (texts(rows, count) >= team.size()) return false;
   int longest = 0;
   for (int r = 0; r < count; ++r) longest = std::max(longest, rows[r].position + 1);
   return longest >= kLongContext;
 }
 
-// Query heads are shared out one by one. Those of one group that fall to the same member for the same row
-// share their reads of keys and values, and so do rows, a chunk of positions at a time.
+// Query heads are shared out one by one: of one text, the same few of all rows to a member, and of several,
+// all of few rows, so that hardly a key or value is read by two. Heads of one group that fall to the same
+// member for the same row share their reads of keys and values, and so do rows of one text, a chunk of
+// positions at a time.
 void Attention::run_heads(const Team& team, const Job& job) {
-  const int group = config_.num_heads / config_.num_kv_heads, count = job.count;
-  const Range range = team.share(count * config_.num_heads);  // item head * count + row
-  const auto first_head = [&](int item, int r) { return (item - r + count - 1) / count; };
+  const int all = config_.num_heads, group = all / config_.num_kv_heads, count = job.count;
+  const bool by_row = texts(job.rows, count) >= team.size();
+  const int window = config_.windows[static_cast<size_t>(job.layer)];
+  const auto first = [&](int member) { return item_at(job.rows, count, all, window, member, team.size()); };
+  const Range range = by_row ? Range{first(job.member), first(job.member + 1)} : team.share(count * all);
+  // The first head of a row at or behind an item: row * all + head, or head * count + row.
+  const auto head_at = [&](int item, int r) {
+    return by_row ? std::clamp(item - r * all, 0, all) : (item - r + count - 1) / count;
+  };
   std::vector<AttendCall>& calls = calls_of(job.member);
   const int most_parts = (group + kMaxHeadGroup - 1) / kMaxHeadGroup;
   for (int kv_head = 0; kv_head < config_.num_kv_heads; ++kv_head) {
     for (int part = 0; part < most_parts; ++part)  // rows inside: parts of as many heads follow each other
       for (int r = 0; r < count; ++r) {
-        const int begin = std::max(kv_head * group, first_head(range.begin, r));
-        const int end = std::min((kv_head + 1) * group, first_head(range.end, r));
+        const int begin = std::max(kv_head * group, head_at(range.begin, r));
+        const int end = std::min((kv_head + 1) * group, head_at(range.end, r));
         const int parts = (std::max(0, end - begin) + kMaxHeadGroup - 1) / kMaxHeadGroup;
         if (part >= parts) continue;
         const int head = begin + (end - begin) * part / parts;
