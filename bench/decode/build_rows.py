@@ -1,8 +1,9 @@
 """What a build of specee takes for rows: run as text by ``builds.py``, in a process that imports that build.
 
-Arguments: weights, model ("" for the default one), threads, context, row counts. Prints a line once it is
-ready, and one of seconds, a number for each row count, for every line that it reads. It imports
-nothing else of the project: an older build has other benches.
+Arguments: weights, model ("" for the default one), threads, context, "apart" for rows of texts of their own
+or "together" for a chain of one, row counts. Prints a line once it is ready, and one of seconds, a number for
+each row count, for every line that it reads. It imports nothing else of the project: an older build has other
+benches.
 """
 
 import sys
@@ -10,24 +11,31 @@ import time
 
 import specee
 
-weights, model, threads, context, *counts = sys.argv[1:]
+weights, model, threads, context, texts, *counts = sys.argv[1:]
 backend = specee.load(model or None, weights=weights, backend="cpu", threads=int(threads)).backend
-positions, layers = int(context), backend.config.num_layers
+positions, layers, vocab = int(context), backend.config.num_layers, backend.config.vocab_size
 most = max(int(count) for count in counts)
-sequence = backend.sequence(positions + most)
-text = [100 + 37 * index % (backend.config.vocab_size - 200) for index in range(positions)]
-slots = sequence.append(text)
-backend.advance([(sequence, slots[-1:])], layers)
+chains = [most] if texts == "together" else [1] * most  # rows of each text
+sequences = []
+for number, rows in enumerate(chains):
+    sequence = backend.sequence(positions + rows)
+    text = [100 + (37 + number) * index % (vocab - 200) for index in range(positions)]
+    slots = sequence.append(text)
+    backend.advance([(sequence, slots[-1:])], layers)
+    sequences.append(sequence)
 
 
 def once(rows: int) -> float:
-    """Seconds to verify a chain of ``rows``."""
-    slots = sequence.branch(text[:rows])
+    """Seconds to verify that many rows."""
+    each = [rows] if len(sequences) == 1 else [1] * rows
+    tokens = [100 + 37 * index % (vocab - 200) for index in range(most)]
+    work = [(one, one.branch(tokens[:length])) for one, length in zip(sequences, each, strict=False)]
     begin = time.perf_counter()
-    backend.advance([(sequence, slots)], layers)
-    backend.argmax([(sequence, slots)])
+    backend.advance(work, layers)
+    backend.argmax(work)
     seconds = time.perf_counter() - begin
-    sequence.prune(slots[:1])
+    for one, slots in work:
+        one.prune(slots[:1])
     return seconds
 
 

@@ -1,10 +1,11 @@
 """Builds of specee beside each other: what rows take with each, in one interleaved run.
 
-    python -m bench.decode.builds FOLDER FOLDER... [--weights packed]... [--contexts 128] [--repeats 60]
+    python -m bench.decode.builds FOLDER FOLDER... [--weights packed]... [--contexts 128] [--apart]
 
 Each folder is a checkout whose extension was built in place (``python setup.py build_ext --inplace``); the
 first is what the others are compared with. Every build has a process of its own; they take turns, in an order
 that turns round, and ratios are taken turn by turn: on a shared machine minutes differ more than builds do.
+Rows are a chain of one text, or with ``--apart`` of texts of their own.
 """
 
 from __future__ import annotations
@@ -71,10 +72,18 @@ class Build:
 
 
 def compare(
-    folders: Sequence[Path], weights: str, model: str | None, threads: int, context: int, repeats: int
+    folders: Sequence[Path],
+    weights: str,
+    model: str | None,
+    threads: int,
+    context: int,
+    repeats: int,
+    *,
+    apart: bool = False,
 ) -> dict[str, Any]:
     """Milliseconds of each build, and their ratio to the first one's."""
-    arguments = [weights, model or "", str(threads), str(context), *map(str, COUNTS)]
+    texts = "apart" if apart else "together"
+    arguments = [weights, model or "", str(threads), str(context), texts, *map(str, COUNTS)]
     taken: list[list[list[float]]] = [[] for _ in folders]
     with ExitStack() as stack:
         builds = [stack.enter_context(Build(folder, arguments)) for folder in folders]
@@ -90,7 +99,7 @@ def compare(
             first = [one[at] for one in taken[0]]
             rows[str(count)] = {"ms": spread([1e3 * s for s in mine]), "ratio": ratio(mine, first)}
         found.append({"commit": build.commit, "isa": build.isa, "rows": rows})
-    return {"weights": weights, "context": context, "repeats": repeats, "builds": found}
+    return {"weights": weights, "context": context, "rows": texts, "repeats": repeats, "builds": found}
 
 
 def _commit(folder: Path) -> str | None:
@@ -107,10 +116,19 @@ def main() -> None:
         "--weights", action="append", choices=WEIGHTS, help="may be given again; default: auto"
     )
     parser.add_argument("--contexts", type=int, nargs="+", default=[128])
+    parser.add_argument("--apart", action="store_true", help="each row of a text of its own")
     parser.add_argument("--repeats", type=int, default=60)
     options = common.parse(parser)
     found = [
-        compare(options.folders, weights, options.model, options.threads, context, options.repeats)
+        compare(
+            options.folders,
+            weights,
+            options.model,
+            options.threads,
+            context,
+            options.repeats,
+            apart=options.apart,
+        )
         for weights in options.weights or ["auto"]
         for context in options.contexts
     ]

@@ -122,8 +122,9 @@ def _builds(result: dict[str, Any]) -> list[Table]:
             )
             for count in builds[0]["rows"]
         ]
+        rows_of = "texts" if part.get("rows") == "apart" else "rows"
         title = f"Builds, {part['weights']}, context {part['context']}: times the first, turn by turn"
-        header = ("rows", *(build["commit"] or f"build {at + 1}" for at, build in enumerate(builds)))
+        header = (rows_of, *(build["commit"] or f"build {at + 1}" for at, build in enumerate(builds)))
         found.append(Table(title, header, rows))
     return found
 

@@ -177,6 +177,18 @@ def test_thread_count(case: Case, threads: int) -> None:
             case.assert_same(sequence, slots, backend)
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_share_texts_out(case: Case, threads: int) -> None:
+    """Texts of very different lengths, with one row or a few each: fewer of them than threads, and more."""
+    backend = case.engine.load(case.model, case.weights, threads=threads)
+    for lengths, rows in (((64, 3), 1), ((1, 64, 2), 1), ((20, 5, 40, 7, 33), 4), ((9,) * 8, 9)):
+        texts = [(case.sequence(backend), length) for length in lengths]
+        work = [(sequence, list(sequence.append(case.tokens[:length]))[-rows:]) for sequence, length in texts]
+        backend.advance(work, case.layers)
+        for sequence, slots in work:
+            case.assert_same(sequence, slots, backend)
+
+
 def test_head_in_a_batch(case: Case) -> None:
     """Streamed argmax and top-k of many rows at once are those of each row's logits."""
     sequence = case.sequence()

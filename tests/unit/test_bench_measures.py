@@ -91,9 +91,12 @@ def test_rows_and_contexts_are_those_asked_for_and_possible(folder: str) -> None
     ]
 
 
-def test_builds_take_turns_and_the_first_is_what_others_are_compared_with(folder: str) -> None:
+@pytest.mark.parametrize(("apart", "rows"), [(False, "rows"), (True, "texts")])
+def test_builds_take_turns_and_the_first_is_what_others_are_compared_with(
+    folder: str, apart: bool, rows: str
+) -> None:
     build = Path(specee.__file__).parents[1]
-    part = builds.compare([build, build], "fp32", folder, threads=1, context=20, repeats=3)
+    part = builds.compare([build, build], "fp32", folder, threads=1, context=20, repeats=3, apart=apart)
     first, second = part["builds"]
     assert list(first["rows"]) == list(second["rows"]) == [str(count) for count in builds.COUNTS]
     assert first["isa"] == second["isa"]
@@ -102,12 +105,13 @@ def test_builds_take_turns_and_the_first_is_what_others_are_compared_with(folder
     assert second["rows"]["1"]["ms"]["min"] > 0
     (table,) = tables.of("builds", {"compared": [part]})
     assert table.title == "Builds, fp32, context 20: times the first, turn by turn"
+    assert table.header[0] == rows
 
 
 def test_a_build_that_does_not_start_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "specee.py").write_text("raise SystemExit('not built')\n")
     with pytest.raises(RuntimeError, match="ended: its message is above"):
-        builds.Build(tmp_path, ["fp32", "", "1", "20", "1"])
+        builds.Build(tmp_path, ["fp32", "", "1", "20", "together", "1"])
 
 
 def test_windows_bound_the_keys_and_values_read(model: specee.Model) -> None:
