@@ -3,7 +3,8 @@
     python -m bench.cuda_steps [--save NAME] [--out FILE] [--layers N]
 
 A step is one call of ``verify``: rows through all layers and the head, from Python and back. Beside it: what
-reading the weights takes at the speed of a plain copy, the least that a step can take.
+reading the weights takes at the speed of a plain copy, the least that a step can take; and chains of drafts
+of a drafter block with matrices of that shape, full of zeros.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ from collections.abc import Sequence as Seq
 from dataclasses import replace
 from typing import Any
 
-from specee.backends.protocol import Backend
-from specee.types import ModelConfig, RopeConfig
+import numpy as np
+
+from specee.backends.protocol import Backend, ChainCall
+from specee.models.drafter_parts import DrafterParts, shapes
+from specee.types import ModelConfig, RopeConfig, Sampling
 
 from . import cuda_task
 
 ROWS = (1, 6, 64)
 CONTEXTS = (128, 2048)
+DRAFTS = (1, 5)
 REPEATS = 10
 LLAMA_3_8B = ModelConfig(
     family="llama",
@@ -45,10 +50,10 @@ def random_backend(config: ModelConfig, device: str, **arguments: Any) -> Backen
     import torch
 
     from specee.backends.cuda import CudaBackend
-    from specee.models.table import shapes
+    from specee.models import table
 
     given = {}
-    for key, shape in shapes(config).items():
+    for key, shape in table.shapes(config).items():
         matrix = len(shape) == 2
         values = torch.empty(shape, dtype=torch.bfloat16 if matrix else torch.float32, device=device)
         given[key] = values.normal_(0, shape[1] ** -0.5) if matrix else values.fill_(1)
@@ -76,9 +81,48 @@ def measured(backend: Backend, rows: Seq[int], contexts: Seq[int], repeats: int 
         for count in rows:
             times = milliseconds(backend, context, count, repeats)
             name = f"{count} rows behind {context} positions"
-            found[name] = {"median": statistics.median(times), "min": min(times), "max": max(times)}
+            found[name] = summary(times)
             print(f"{name:<32} {found[name]['median']:9.3f} ms", flush=True)
     return found
+
+
+def blank_block(config: ModelConfig) -> DrafterParts:
+    """A block that reads the last layer, a narrow one: what it is quantised by takes seconds."""
+    found = {}
+    for name, shape in shapes(config, 1, config.hidden_size // 4).items():
+        found[name] = (np.ones if name.endswith(("norm", "norms")) else np.zeros)(shape, np.float32)
+    return DrafterParts((config.num_layers,), **found)
+
+
+def drafted(
+    backend: Backend, lengths: Seq[int], contexts: Seq[int], repeats: int = REPEATS
+) -> dict[str, Any]:
+    """Median and range of chains, one row of the column made anew with each."""
+    drafter, last = backend.drafter(blank_block(backend.config)), backend.config.num_layers
+    found: dict[str, Any] = {"block_bytes": drafter.bytes}
+    for context in contexts:
+        sequence = backend.sequence(context + max(lengths) + 1)
+        sequence.keep([last], context)
+        slots = sequence.append([1] * context)
+        backend.advance([(sequence, slots[:-1])], last)
+        column = drafter.column(sequence.capacity, "bf16")
+        for length in lengths:
+            times = []
+            for _ in range(repeats + 1):  # the first one of a column goes through the whole text
+                call = ChainCall(sequence, column, length, 0.0, Sampling())
+                begin = time.perf_counter()
+                backend.draft_chains(drafter, [call])
+                times.append((time.perf_counter() - begin) * 1000)
+                column.cut(context - 2)
+            name = f"{length} drafts behind {context} positions"
+            found[name] = summary(times[1:])
+            print(f"{name:<32} {found[name]['median']:9.3f} ms", flush=True)
+    return found
+
+
+def summary(times: Seq[float]) -> dict[str, float]:
+    """Median and range."""
+    return {"median": statistics.median(times), "min": min(times), "max": max(times)}
 
 
 def run(config: ModelConfig) -> dict[str, Any]:
@@ -104,6 +148,7 @@ def run(config: ModelConfig) -> dict[str, Any]:
         "copy_gb_per_s": bandwidth,
         "weights_ms": least,
         "steps_ms": measured(backend, ROWS, CONTEXTS),
+        "drafts_ms": drafted(backend, DRAFTS, CONTEXTS[:1]),
     }
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from specee.backends.cuda_draft import CudaDraftHead, DraftHeadMaker
+from specee.backends.cuda_drafter import CudaDrafter
 from specee.backends.cuda_exit_rounds import ExitRounds
 from specee.backends.cuda_exits import CudaExits
 from specee.backends.cuda_graph_rounds import GraphRounds
@@ -33,7 +34,6 @@ from specee.backends.protocol import (
     RoundTurn,
     Work,
 )
-from specee.backends.reference_drafter import ReferenceDrafter
 from specee.backends.reference_exits import ExitRow, ReferenceExits
 from specee.backends.reference_sequence import ReferenceSequence, with_ancestors
 from specee.cuda import choose
@@ -238,9 +238,9 @@ class CudaBackend(DrafterVerbs):
         """A head for drafts. Raises ConfigurationError."""
         return self._draft_heads.make(adapter, vocabulary, stored, normed=normed)
 
-    def drafter(self, parts: DrafterParts, stored: DraftFormat = "Q8_0") -> ReferenceDrafter:
-        """A drafter block. Raises ConfigurationError."""
-        return ReferenceDrafter(self.config, parts, stored, self._device)
+    def drafter(self, parts: DrafterParts, stored: DraftFormat = "Q8_0") -> CudaDrafter:
+        """A drafter block. Raises ConfigurationError, OutOfMemoryError."""
+        return CudaDrafter(self.config, parts, stored, self._device, self._launcher, self._free)
 
 
 def _on_device(predictors: ReferenceExits) -> CudaExits:

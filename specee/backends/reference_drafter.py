@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from specee.backends.drafter_parts import checked_parts, stored_rows
-from specee.backends.protocol import DraftFormat
+from specee.backends.protocol import DraftFormat, Floats
 from specee.backends.reference_math import (
     Matrix,
     attend,
@@ -33,14 +34,17 @@ _DTYPES: dict[KVDtype, torch.dtype] = {
 
 @dataclass
 class ReferenceColumn:
-    """Keys, values and tokens of positions from ``first`` on, made from true states."""
+    """Keys, values and tokens of positions from ``first`` on, made from true states.
+
+    An entry of ``memory`` is what a row leaves for those behind it: its key and value, (heads, dim) each.
+    """
 
     drafter: ReferenceDrafter
     capacity: int
     dtype: torch.dtype
     first: int = 1
     tokens: list[int] = field(default_factory=list)
-    memory: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    memory: list[Any] = field(default_factory=list)
 
     @property
     def length(self) -> int:
@@ -61,19 +65,23 @@ class ReferenceDrafter:
         checked = checked_parts(parts, config)
         self.config = config
         self.layers = checked.layers
+        self._device = device
         self._speeds = inverse_frequencies(config.rope, config.head_dim).to(device)
         self._plain = checked.plain
         self._vectors: dict[str, Tensor] = {}
-        self._matrices: dict[str, Matrix] = {}
+        self._matrices: dict[str, Any] = {}
         self.bytes = 0
         for name, array in checked.arrays():
             if name.endswith(("norm", "norms", "bias")):
                 self._vectors[name] = torch.tensor(array, device=device)
             else:
-                columns = array.shape[1]
-                rows = widen(stored_rows(array, stored), stored, columns)
-                self._matrices[name] = Matrix(torch.tensor(rows, device=device), stored)
-                self.bytes += len(array) * row_bytes(stored, columns)
+                self._matrices[name] = self._matrix(name, array, stored)
+                self.bytes += len(array) * row_bytes(stored, array.shape[1])
+
+    def _matrix(self, name: str, array: Floats, stored: DraftFormat) -> Any:
+        """As products take it: what its blocks are worth."""
+        rows = widen(stored_rows(array, stored), stored, array.shape[1])
+        return Matrix(torch.tensor(rows, device=self._device), stored)
 
     def column(self, capacity: int, kv_dtype: KVDtype, *, poison: bool = False) -> ReferenceColumn:
         """See :meth:`.FittedDrafter.column`. Lists have no slots that could be stale."""

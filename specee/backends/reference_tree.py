@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -19,7 +19,6 @@ from specee.types import ModelConfig, Sampling
 
 Branch = Callable[[Tensor, Seq[int], Sampling, int], list[tuple[int, float]]]
 """(state, text, options, most children) -> tokens and shares, best first."""
-Memory = list[tuple[Tensor, Tensor]]
 
 
 class _Node(NamedTuple):
@@ -60,7 +59,7 @@ class ReferenceTree:
         true = list(column.memory)  # and what was guessed of positions that wait
         nodes: list[_Node] = []
         likely: dict[int, list[int]] = {}
-        memories: dict[int, tuple[Tensor, Tensor]] = {}
+        memories: dict[int, Any] = {}
         frontier: list[tuple[int, Tensor]] = [(-1, state)]
         while frontier:
             first = len(nodes)

@@ -49,6 +49,10 @@ def test_steps_are_measured() -> None:
     found = cuda_steps.measured(backend, [1, 3], [70], repeats=2)
     assert set(found) == {"1 rows behind 70 positions", "3 rows behind 70 positions"}
     assert all(0 < case["min"] <= case["median"] <= case["max"] for case in found.values())
+    found = cuda_steps.drafted(backend, [1, 3], [5], repeats=2)
+    assert found.pop("block_bytes") > 0
+    assert set(found) == {"1 drafts behind 5 positions", "3 drafts behind 5 positions"}
+    assert all(0 < case["min"] <= case["median"] <= case["max"] for case in found.values())
 
 
 @pytest.mark.parametrize("bench", [cuda_kernels, cuda_steps])

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 from specee.backends.cuda_exit_round import ExitShape  # noqa: E402
 from specee.backends.cuda_exit_rounds import ExitLaunch  # noqa: E402
 from specee.backends.cuda_recorded import Parts  # noqa: E402
-from specee.backends.protocol import RoundCall  # noqa: E402
+from specee.backends.protocol import RankCall, RoundCall  # noqa: E402
 from specee.cuda.exit_record import decode_exits  # noqa: E402
 from specee.cuda.graph import Means  # noqa: E402
 from specee.errors import DeviceError, NumericalError, OutOfMemoryError  # noqa: E402
@@ -28,6 +28,7 @@ from tests.graph.exit_pair import (  # noqa: E402
     GREEDY,
     LAYERS,
     WAITING,
+    Text,
     bits,
     both,
     contents,
@@ -72,8 +73,9 @@ def test_emulated_launches_that_fail(fake: FakeDriver, rng: np.random.Generator)
             leave(texts, [EVERY] * 2, [0.5] * 2)
     assert pair.whole.taken > 0
     before = [contents(text.state) for text in whole]
+    drafted = calls_of_drafts(fake, whole)
     failed = 0
-    for at in range(1, 500):
+    for at in (*range(1, drafted, 13), *range(drafted + 1, 5000)):
         fake.fail(at)
         try:
             found = bits(leave(whole, [EVERY] * 2, [0.5] * 2).exits)
@@ -87,6 +89,17 @@ def test_emulated_launches_that_fail(fake: FakeDriver, rng: np.random.Generator)
     assert failed >= len(ONCE)
     assert found == bits(leave(steps, [EVERY] * 2, [0.5] * 2).exits)
     same(whole, steps)
+
+
+def calls_of_drafts(fake: FakeDriver, texts: Seq[Text]) -> int:
+    """Of the driver, before the launch, once columns have caught up."""
+    side, calls = texts[0].side, [text.call(EVERY, 0.5) for text in texts]
+    ranks = [RankCall(call.sequence, call.column, call.slot) for call in calls if call.layers]
+    for _ in range(2):
+        begin = fake.calls()
+        side.backend.rank(side.drafter, ranks, CANDIDATES)
+    assert fake.calls() > begin
+    return fake.calls() - begin
 
 
 def test_emulated_rounds_that_cannot_be_graphs(fake: FakeDriver, rng: np.random.Generator) -> None:
