@@ -53,25 +53,31 @@ void each_run(const std::vector<AttendCall>& calls, int from, int to, const Func
   }
 }
 
-// Texts among the rows, of which those of one are neighbours.
-int texts(const PassRow* rows, int count) {
-  int found = 1;
-  for (int r = 1; r < count; ++r) found += rows[r].cache != rows[r - 1].cache;
-  return found;
+// Positions that a row attends to, in a window of that size if it is not 0.
+int64_t attended(const PassRow& row, int window) {
+  return window > 0 ? std::min(row.position + 1, window) : row.position + 1;
 }
 
-// The item, row * heads + head, before which `part` of `parts` of the work is: a row's heads take as long as
-// what they attend to, in a window of that size if it is not 0.
+// Whether no text has more of the work than one of `parts`, or hardly more.
+bool even_texts(const PassRow* rows, int count, int window, int parts) {
+  int64_t all = 0;
+  for (int r = 0; r < count; ++r) all += attended(rows[r], window);
+  for (int r = 0; r < count; ++r) {
+    int64_t own = 0;
+    for (int other = 0; other < count; ++other)
+      if (rows[other].cache == rows[r].cache) own += attended(rows[other], window);
+    if (8 * parts * own > 9 * all) return false;
+  }
+  return true;
+}
+
+// The item, row * heads + head, before which `part` of `parts` of the work is.
 int item_at(const PassRow* rows, int count, int heads, int window, int part, int parts) {
-  const auto attended = [&](int r) -> int64_t {
-    const int all = rows[r].position + 1;
-    return window > 0 ? std::min(all, window) : all;
-  };
   int64_t left = 0;
-  for (int r = 0; r < count; ++r) left += attended(r);
+  for (int r = 0; r < count; ++r) left += attended(rows[r], window);
   left = left * heads * part / parts;
   for (int r = 0; r < count; ++r) {
-    const int64_t each = attended(r);
+    const int64_t each = attended(rows[r], window);
     if (left < each * heads) return r * heads + static_cast<int>(left / each);
     left -= each * heads;
   }
@@ -86,6 +92,7 @@ struct Attention::Job {
   int count, layer;
   AttentionBuffers buffers;
   WeightStream* stream;
+  bool by_text;
 };
 
 Attention::Attention(const ModelConfig& config, const Kernels& kernels, int members)
@@ -112,8 +119,8 @@ void Attention::reserve(int positions) {
 
 bool Attention::run(Team& team, const PassRow* rows, int count, int layer, const AttentionBuffers& buffers,
                     WeightStream* stream) {
-  const Job job = {team.index(), rows, count, layer, buffers, stream};
-  if (!by_position(team, rows, count)) {
+  const Job job = {team.index(), rows, count, layer, buffers, stream, by_text(team, rows, count, layer)};
+  if (job.by_text || !by_position(team, rows, count)) {
     run_heads(team, job);
     return false;
   }
@@ -123,27 +130,29 @@ bool Attention::run(Team& team, const PassRow* rows, int count, int layer, const
   return true;
 }
 
+bool Attention::by_text(const Team& team, const PassRow* rows, int count, int layer) const {
+  if (team.size() == 1 || config_.num_kv_heads % team.size() == 0) return false;
+  return even_texts(rows, count, config_.windows[static_cast<size_t>(layer)], team.size());
+}
+
 bool Attention::by_position(const Team& team, const PassRow* rows, int count) const {
   if (team.size() == 1 || count > kMostCalls || config_.num_kv_heads % team.size() == 0) return false;
-  if (texts(rows, count) >= team.size()) return false;
   int longest = 0;
   for (int r = 0; r < count; ++r) longest = std::max(longest, rows[r].position + 1);
   return longest >= kLongContext;
 }
 
-// Query heads are shared out one by one: of one text, the same few of all rows to a member, and of several,
-// all of few rows, so that hardly a key or value is read by two. Heads of one group that fall to the same
-// member for the same row share their reads of keys and values, and so do rows of one text, a chunk of
-// positions at a time.
+// Query heads are shared out one by one: the same few of all rows to a member, or by text, all of few rows,
+// so that a key or value is hardly read by two. Heads of one group that fall to the same member for the same
+// row share their reads of keys and values, and so do rows of one text, a chunk of positions at a time.
 void Attention::run_heads(const Team& team, const Job& job) {
   const int all = config_.num_heads, group = all / config_.num_kv_heads, count = job.count;
-  const bool by_row = texts(job.rows, count) >= team.size();
   const int window = config_.windows[static_cast<size_t>(job.layer)];
   const auto first = [&](int member) { return item_at(job.rows, count, all, window, member, team.size()); };
-  const Range range = by_row ? Range{first(job.member), first(job.member + 1)} : team.share(count * all);
+  const Range range = job.by_text ? Range{first(job.member), first(job.member + 1)} : team.share(count * all);
   // The first head of a row at or behind an item: row * all + head, or head * count + row.
   const auto head_at = [&](int item, int r) {
-    return by_row ? std::clamp(item - r * all, 0, all) : (item - r + count - 1) / count;
+    return job.by_text ? std::clamp(item - r * all, 0, all) : (item - r + count - 1) / count;
   };
   std::vector<AttendCall>& calls = calls_of(job.member);
   const int most_parts = (group + kMaxHeadGroup - 1) / kMaxHeadGroup;

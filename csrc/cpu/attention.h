@@ -38,9 +38,9 @@ class Attention {
 
   // Positions up to here can be attended to from now on.
   void reserve(int positions);
-  // This member's share. `stream`: weights to fetch meanwhile. Few rows with long contexts whose key/value
-  // heads cannot be shared out evenly wait for each other once, and then read each key and value once; true
-  // if so.
+  // This member's share. `stream`: weights to fetch meanwhile. Where key/value heads cannot be shared out
+  // evenly, texts are, if they can; and few rows of long ones wait for each other once, and then read each
+  // key and value once; true if so.
   bool run(Team& team, const PassRow* rows, int count, int layer, const AttentionBuffers& buffers,
            WeightStream* stream);
 
@@ -53,6 +53,7 @@ class Attention {
     Memory weights;  // kMostCalls x kMaxHeadGroup x score_stride_
   };
   struct Job;  // what run() was called with
+  bool by_text(const Team& team, const PassRow* rows, int count, int layer) const;
   bool by_position(const Team& team, const PassRow* rows, int count) const;
   void run_heads(const Team& team, const Job& job);
   void run_scores(const Team& team, const Job& job);

@@ -56,7 +56,7 @@ class CudaBackend(DrafterVerbs):
 
     Rows of all sequences of a call go through a layer together, 64 at a time, parents first. Inputs of
     products are rounded to bf16 or quantised to int8 once a row, as the weights want it; the residual
-    stream is fp32 (docs/numerics.md). Drafter blocks are torch's, a row at a time.
+    stream is fp32 (docs/numerics.md). Rows go through drafter blocks one at a time.
 
     ``given``: tensors of the table that are there already, used in place where kernels can read them; then
     ``slabs`` has the others. ``launcher``, ``free``, bytes that the device has left, and ``means``, how whole
@@ -65,6 +65,7 @@ class CudaBackend(DrafterVerbs):
     """
 
     name = "cuda"
+    _blocks = CudaDrafter
 
     def __init__(  # noqa: PLR0913 - what is found out, tests give
         self,
@@ -149,16 +150,20 @@ class CudaBackend(DrafterVerbs):
         return sequence
 
     def _check_room_for(self, kv_dtype: KVDtype, capacity: int) -> None:
-        """Rounds that are kept make way for texts. Raises OutOfMemoryError."""
         needed = 4 * self.config.num_layers * capacity * self.config.kv_dim
         needed += self._workspace.bytes_for(capacity)
-        what = f"a {kv_dtype} KV cache of {capacity} positions"
+        self._make_room(needed, f"a {kv_dtype} KV cache of {capacity} positions", "ask for a shorter context")
+
+    def _make_room(self, needed: int, what: str, advice: str) -> None:
+        """Rounds that are kept make way. Raises OutOfMemoryError."""
         try:
-            check_room(self._free, needed, what, "ask for a shorter context")
+            check_room(self._free, needed, what, advice)
         except OutOfMemoryError:
-            if not self._kept.drop():
+            with self._lock:
+                dropped = self._kept.drop()
+            if not dropped:
                 raise
-            check_room(self._free, needed, what, "ask for a shorter context")
+            check_room(self._free, needed, what, advice)
 
     @torch.no_grad()
     def advance(self, work: Work, to_layer: int) -> None:
@@ -240,7 +245,7 @@ class CudaBackend(DrafterVerbs):
 
     def drafter(self, parts: DrafterParts, stored: DraftFormat = "Q8_0") -> CudaDrafter:
         """A drafter block. Raises ConfigurationError, OutOfMemoryError."""
-        return CudaDrafter(self.config, parts, stored, self._device, self._launcher, self._free)
+        return CudaDrafter(self.config, parts, stored, self._device, self._launcher, self._make_room)
 
 
 def _on_device(predictors: ReferenceExits) -> CudaExits:

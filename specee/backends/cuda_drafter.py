@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
@@ -16,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specee.backends.cuda_memory import Free, check_room
 from specee.backends.cuda_weights import on_device, packed_blocks
 from specee.backends.drafter_parts import stored_rows
 from specee.backends.protocol import DraftFormat, Floats
@@ -30,11 +30,13 @@ from specee.cuda.products import multiply, norm_rows, prepare_rows, swiglu_rows
 from specee.cuda.rotation import Cache, Projected, Turns, turn_angles, turn_heads
 from specee.cuda.rows import add_bias, fill_paths
 from specee.cuda.tiles import TILE_UNIT, attention_splits
-from specee.errors import CapacityError, ConfigurationError
+from specee.errors import CapacityError, ConfigurationError, OutOfMemoryError
 from specee.models.drafter_parts import DrafterParts
 from specee.types import KVDtype, ModelConfig
 
 _FEED_FORWARD = ("gate", "up")
+CheckRoom = Callable[[int, str, str], None]
+"""(bytes, what for, advice): raises OutOfMemoryError where there are not so many."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,9 @@ class CudaDrafter(ReferenceDrafter):
         stored: DraftFormat,
         device: torch.device,
         launcher: Launcher,
-        free: Free,
+        check_room: CheckRoom,
     ) -> None:
-        self._device, self._launcher, self._free = device, launcher, free
+        self._launcher, self._check_room = launcher, check_room
         super().__init__(config, parts, stored, device)
 
     def _matrix(self, name: str, array: Floats, stored: DraftFormat) -> PackedWeights:
@@ -105,7 +107,7 @@ class CudaDrafter(ReferenceDrafter):
             array = np.pad(array, ((0, -len(array) % TILE_UNIT), (0, 0)))
         packed = packed_blocks(stored_rows(array, stored), stored)
         size = packed.data.nbytes + packed.scales.nbytes
-        check_room(self._free, size, f"{name} of a drafter block", "draft without it")
+        self._check_room(size, f"{name} of a drafter block", "draft without it")
         return on_device(packed, self._device)
 
     def column(self, capacity: int, kv_dtype: KVDtype, *, poison: bool = False) -> CudaColumn:
@@ -118,15 +120,15 @@ class CudaDrafter(ReferenceDrafter):
         config = self.config
         shape = (capacity, config.num_kv_heads, config.head_dim)
         splits = 4 * attention_splits(capacity) * config.num_heads * (config.head_dim + 2)
-        check_room(
-            self._free,
-            4 * math.prod(shape) + 4 * capacity + splits,
-            f"a drafter's column of {capacity} positions",
-            "ask for a shorter context",
-        )
+        what, advice = f"a drafter's column of {capacity} positions", "ask for a shorter context"
+        self._check_room(4 * math.prod(shape) + 4 * capacity + splits, what, advice)
         fill = math.nan if poison else 0.0
-        keys, values = (torch.full(shape, fill, dtype=plain.dtype, device=self._device) for _ in range(2))
-        return CudaColumn(self, capacity, plain.dtype, cache=Cache(keys, values), room=self._room(capacity))
+        try:
+            keys, values = (torch.full(shape, fill, dtype=plain.dtype, device=self._device) for _ in range(2))
+            room = self._room(capacity)
+        except RuntimeError as error:
+            raise OutOfMemoryError(f"{what} does not fit in memory ({error}); {advice}") from error
+        return CudaColumn(self, capacity, plain.dtype, cache=Cache(keys, values), room=room)
 
     def fused(self, states: Seq[Tensor]) -> Tensor:
         """States of the layers, in order -> (hidden,)."""
@@ -142,13 +144,19 @@ class CudaDrafter(ReferenceDrafter):
         """What the block gives at ``position``. Raises CapacityError."""
         assert isinstance(column, CudaColumn)
         launcher, room, hidden = self._launcher, column.room, self.config.hidden_size
+        slot, end = column.take(), len(column.memory)
+        tail = column.tail()
+        numbers = [position - column.first, slot, end - len(tail), end, *(tail or [0])]
+        sent = torch.tensor(numbers, dtype=torch.int32).to(
+            self._device
+        )  # first: it waits for what is under way
         self._enter("embed_norm", embedding[None], _columns(room.both, 0, hidden))
         self._enter("fused_norm", before[None], _columns(room.both, hidden, hidden))
         x = self._times("fc", room.both)
         if "fc_bias" in self._vectors:
             add_bias(launcher, x, self._vectors["fc_bias"])
         self._enter("attn_norm", x, room.normed)
-        self._attend(column, position)
+        self._attend(column, sent)
         prepare_rows(launcher, room.mixed.flatten(1), room.attended)
         multiply(launcher, room.attended, self._matrices["o"], x, add=True)
         norm_rows(launcher, x, self._vectors["mlp_norm"], room.normed, eps=self.config.norm_eps)
@@ -158,15 +166,14 @@ class CudaDrafter(ReferenceDrafter):
         multiply(launcher, room.gated, self._matrices["down"], x, add=True)
         return x[0]
 
-    def _attend(self, column: CudaColumn, position: int) -> None:
-        """Attention of the row in ``normed`` over the column and itself, into ``mixed``."""
+    def _attend(self, column: CudaColumn, sent: Tensor) -> None:
+        """Attention of the row in ``normed`` over the column and itself, into ``mixed``.
+
+        ``sent``: position, slot, length and end of the path, and its slots from that length on.
+        """
         launcher, room, config = self._launcher, column.room, self.config
         for name, out in (("q", room.queries), ("k", room.keys), ("v", room.values)):
             multiply(launcher, room.normed, self._matrices[name], out.flatten(1))
-        slot = column.take()
-        tail, end = column.tail(), len(column.memory)
-        numbers = [position - column.first, slot, end - len(tail), end, *(tail or [0])]
-        sent = torch.tensor(numbers, dtype=torch.int32).to(self._device)
         at, slots, lengths, ends = (sent[i : i + 1] for i in range(4))
         turn_angles(launcher, at, self._speeds, room.turns)
         turn_heads(

@@ -36,6 +36,7 @@ from specee.backends.protocol import (
 )
 from specee.backends.reference_ask import ReferenceExitRows, ask
 from specee.backends.reference_chain import ReferenceChain
+from specee.backends.reference_drafter import ReferenceDrafter
 from specee.backends.reference_exits import ExitRow, ReferenceExits, behind_row, checked_block, leave
 from specee.backends.reference_sequence import ReferenceSequence
 from specee.backends.reference_tree import ReferenceTree
@@ -47,6 +48,8 @@ from specee.types import Sampling
 
 class DrafterVerbs(HeadVerbs):
     """See :class:`specee.backends.protocol.Backend`, which documents every verb."""
+
+    _blocks: type[ReferenceDrafter] = ReferenceDrafter  # what drafter() makes
 
     @abstractmethod
     def _embedding(self, token: int) -> Tensor:
@@ -81,7 +84,7 @@ class DrafterVerbs(HeadVerbs):
         self, drafter: FittedDrafter, calls: Seq[ChainCall], head: DraftHead | None = None
     ) -> list[tuple[list[int], list[float]]]:
         """A chain for each sequence, one after the other. Raises RowError, ConfigurationError."""
-        named = self._drafting([(call.sequence, call.column) for call in calls])
+        named = self._drafting(drafter, [(call.sequence, call.column) for call in calls])
         chains = [ReferenceChain(drafter, *pair, self.config) for pair in zip(named, calls, strict=True)]
         return [chain.run(self._embedding, self._token_after(head)) for chain in chains]
 
@@ -90,14 +93,21 @@ class DrafterVerbs(HeadVerbs):
         self, drafter: FittedDrafter, calls: Seq[TreeCall], head: DraftHead | None = None
     ) -> list[DraftedTree]:
         """A tree for each sequence, one after the other. Raises RowError, ConfigurationError."""
-        named = self._drafting([(call.sequence, call.column) for call in calls])
+        named = self._drafting(drafter, [(call.sequence, call.column) for call in calls])
         for k in {call.likely for call in calls if call.likely}:
             self._check_likely(k, head)
         trees = [ReferenceTree(drafter, *pair, self.config) for pair in zip(named, calls, strict=True)]
         return [tree.run(self._embedding, self._tokens_after(head)) for tree in trees]
 
-    def _drafting(self, pairs: Seq[tuple[SequenceState, FittedColumn]]) -> list[ReferenceSequence]:
-        """The sequences. Raises RowError where two share a column."""
+    def _drafting(
+        self, drafter: FittedDrafter, pairs: Seq[tuple[SequenceState, FittedColumn]]
+    ) -> list[ReferenceSequence]:
+        """The sequences. Raises RowError where two share a column, ConfigurationError."""
+        if type(drafter) is not self._blocks:
+            raise ConfigurationError(
+                f"a {type(drafter).__name__} of another backend or model: make drafters with this backend's "
+                "drafter()"
+            )
         if any(one is other for (_, one), (_, other) in combinations(pairs, 2)):
             raise RowError("a drafter's column appears twice in one call: give each sequence one of its own")
         return [sequence for sequence, _ in self._named([(sequence, ()) for sequence, _ in pairs])]
@@ -137,7 +147,7 @@ class DrafterVerbs(HeadVerbs):
         self, drafter: FittedDrafter, calls: Seq[RankCall], k: int, head: DraftHead | None = None
     ) -> list[list[int]]:
         """The k likeliest tokens after each row by the block. Raises RowError, ConfigurationError."""
-        named = self._drafting([(call.sequence, call.column) for call in calls])
+        named = self._drafting(drafter, [(call.sequence, call.column) for call in calls])
         self._check_likely(k, head)
         pairs = [checked_block(drafter, call.column, self.config) for call in calls]
         found = []

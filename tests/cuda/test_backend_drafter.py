@@ -1,23 +1,31 @@
 """The drafter block on the CUDA backend: the formula's states, and the same bits however rows came.
 
-The plain version is the block of the reference backend, whose products take inputs as they are. Kernels
-round them to 127 steps of the largest of 32: of a normal block the largest is 2.2 deviations on average, so
-an input is off by 2.2 / 127 / sqrt(12) = 0.5 % of a deviation, and so are products. A state has gone through
-seven of them, norms and residuals: within 3 %, where a row that is wrong is off by more than twice that.
+The plain version is the block of the reference backend. Sums in another order are the same to 1e-6, but for
+inputs of products that then round to the next of 127 steps, which is up to half a percent of a state.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from specee.backends.cuda_drafter import CudaColumn, CudaDrafter
-from specee.backends.protocol import Backend, ChainCall, DraftFormat, SequenceState, TreeCall
+from specee.backends.protocol import (
+    Backend,
+    ChainCall,
+    DraftedTree,
+    DraftFormat,
+    FittedColumn,
+    SequenceState,
+    TreeCall,
+)
 from specee.backends.reference_drafter import ReferenceDrafter
-from specee.errors import CapacityError, ConfigurationError, OutOfMemoryError
+from specee.cuda.launcher import Launcher
+from specee.errors import CapacityError, ConfigurationError, DeviceError, OutOfMemoryError
 from specee.types import ModelConfig, Sampling
 from tests.cuda.emulator import fresh_seed
 from tests.engines import Engine, cuda_engines
@@ -27,7 +35,7 @@ from tests.random_model import SHAPES, random_model
 pytestmark = pytest.mark.parametrize("engine", cuda_engines())
 TILES = SHAPES["tiles"]
 LAYERS = (1, TILES.num_layers)
-CLOSE = 0.03
+CLOSE, ROUNDED = 1e-5, 0.02
 
 
 @pytest.fixture
@@ -90,18 +98,19 @@ def test_states_are_those_of_the_formula(
     assert kernels.bytes == formula.bytes
     states = random_states(rng, config, len(formula.layers))
     right = formula.fused(list(states))
-    assert apart(kernels.fused(list(states.to(device))), right) < CLOSE
+    off = [apart(kernels.fused(list(states.to(device))), right)]
     ours, theirs = kernels.column(250, "fp16", poison=True), formula.column(250, "fp16")
     ours.first = theirs.first = 7
     for position in range(7, 30):
         (embedding,), before = random_states(rng, config, 1), right
         found = kernels.row(ours, position, embedding.to(device), before.to(device))
         right = formula.row(theirs, position, embedding, before)
-        assert apart(found, right) < CLOSE, position
+        off.append(apart(found, right))
+    assert np.median(off) < CLOSE
+    assert max(off) < ROUNDED
     for cut, at in ((22, 33), (2, 29)):
         theirs.cut(cut)
-        wrong = apart(found, formula.row(theirs, at, embedding, before))
-        assert wrong > 2 * CLOSE or (at == 33 and config.rope.scaling == "linear"), "which hardly turns"
+        assert apart(found, formula.row(theirs, at, embedding, before)) > 100 * CLOSE
 
 
 def test_a_path_has_the_bits_of_a_chain(engine: Engine, backend: Backend, rng: np.random.Generator) -> None:
@@ -199,8 +208,53 @@ def test_what_does_not_fit_is_refused(engine: Engine, backend: Backend, rng: np.
         drafter.row(column, position, state, state)
     with pytest.raises(CapacityError, match="a drafter's column of 2 positions is full"):
         drafter.row(column, 3, state, state)
-    drafter._free = lambda: 1000  # type: ignore[attr-defined]
+    free = backend._free  # type: ignore[attr-defined]
+    backend._free = lambda: 1000  # type: ignore[attr-defined]
     with pytest.raises(OutOfMemoryError, match=r"column of 20 positions.*shorter context"):
         drafter.column(20, "bf16")
+    with pytest.raises(OutOfMemoryError, match=r"fuse of a drafter block.*draft without it"):
+        backend.drafter(parts)
+    backend._free = free  # type: ignore[attr-defined]
     with pytest.raises(ConfigurationError, match="layers"):
         backend.drafter(replace(parts, layers=(1, 99)))
+    other = ReferenceDrafter(backend.config, parts, "Q8_0", torch.device("cpu"))
+    sequence = begun(backend, text(rng, 5))
+    call = ChainCall(sequence, other.column(20, "bf16"), 2, 0.0, Sampling())
+    with pytest.raises(ConfigurationError, match="a ReferenceDrafter of another backend"):
+        backend.draft_chains(other, [call])
+
+
+class Failing:
+    """A launcher that fails at one launch."""
+
+    def __init__(self, launcher: Launcher, at: int) -> None:
+        self._launcher, self._left = launcher, at
+
+    def launch(self, *launch: Any) -> None:
+        self._left -= 1
+        if self._left == 0:
+            raise DeviceError("scripted")
+        self._launcher.launch(*launch)
+
+
+def test_a_launch_that_fails_leaves_nothing_behind(
+    engine: Engine, backend: Backend, rng: np.random.Generator
+) -> None:
+    drafter = backend.drafter(random_parts(TILES, LAYERS, rng))
+    assert isinstance(drafter, CudaDrafter)
+    sequence, launcher = begun(backend, text(rng, 7)), drafter._launcher
+
+    def tree(column: FittedColumn) -> DraftedTree:
+        call = TreeCall(sequence, column, nodes=6, depth=3, width=2, children=2, stop_below=0.0,
+                        deepen_from=0.0, sampling=Sampling())  # fmt: skip
+        return backend.draft_trees(drafter, [call])[0]
+
+    wanted = tree(drafter.column(60, "bf16", poison=True))
+    column = drafter.column(60, "bf16", poison=True)
+    for at in rng.integers(1, 100, 12).tolist():
+        drafter._launcher = Failing(launcher, at)
+        with pytest.raises(DeviceError, match="scripted"):
+            tree(column)
+        drafter._launcher = launcher
+        assert tree(column) == wanted
+        column.cut(int(rng.integers(0, 6)))
