@@ -19,7 +19,6 @@ from tests.exactness.test_conformance import (
     test_equal_logits_give_the_lowest_id,
     test_hidden_of_pending_and_speculative_rows_stays,
     test_hidden_of_rows_named_last,
-    test_incomplete_or_misfitting_weights_are_refused,
     test_prune_takes_descendants,
     test_results_follow_the_order_of_work,
     test_rollback_drops_positions_and_branches,
@@ -28,6 +27,7 @@ from tests.exactness.test_conformance import (
     test_sampling_is_the_shared_function,
     test_wrong_calls_raise_and_change_nothing,
 )
+from tests.exactness.test_slabs import test_incomplete_or_misfitting_weights_are_refused
 
 pytestmark = pytest.mark.parametrize("engine", cuda_engines())
 
