@@ -97,7 +97,7 @@ def blank_block(config: ModelConfig) -> DrafterParts:
 def drafted(
     backend: Backend, lengths: Seq[int], contexts: Seq[int], repeats: int = REPEATS
 ) -> dict[str, Any]:
-    """Median and range of chains, one row of the column made anew with each."""
+    """Median and range of chains, each of which makes the newest row of the column anew."""
     drafter, last = backend.drafter(blank_block(backend.config)), backend.config.num_layers
     found: dict[str, Any] = {"block_bytes": drafter.bytes}
     for context in contexts:
@@ -113,7 +113,6 @@ def drafted(
                 begin = time.perf_counter()
                 backend.draft_chains(drafter, [call])
                 times.append((time.perf_counter() - begin) * 1000)
-                column.cut(context - 2)
             name = f"{length} drafts behind {context} positions"
             found[name] = summary(times[1:])
             print(f"{name:<32} {found[name]['median']:9.3f} ms", flush=True)

@@ -131,12 +131,12 @@ bool Attention::run(Team& team, const PassRow* rows, int count, int layer, const
 }
 
 bool Attention::by_text(const Team& team, const PassRow* rows, int count, int layer) const {
-  if (team.size() == 1 || config_.num_kv_heads % team.size() == 0) return false;
+  if (config_.num_kv_heads % team.size() == 0) return false;
   return even_texts(rows, count, config_.windows[static_cast<size_t>(layer)], team.size());
 }
 
 bool Attention::by_position(const Team& team, const PassRow* rows, int count) const {
-  if (team.size() == 1 || count > kMostCalls || config_.num_kv_heads % team.size() == 0) return false;
+  if (count > kMostCalls || config_.num_kv_heads % team.size() == 0) return false;
   int longest = 0;
   for (int r = 0; r < count; ++r) longest = std::max(longest, rows[r].position + 1);
   return longest >= kLongContext;

@@ -147,9 +147,8 @@ class CudaDrafter(ReferenceDrafter):
         slot, end = column.take(), len(column.memory)
         tail = column.tail()
         numbers = [position - column.first, slot, end - len(tail), end, *(tail or [0])]
-        sent = torch.tensor(numbers, dtype=torch.int32).to(
-            self._device
-        )  # first: it waits for what is under way
+        # Before any launch of the row: a transfer waits for what is under way.
+        sent = torch.tensor(numbers, dtype=torch.int32).to(self._device)
         self._enter("embed_norm", embedding[None], _columns(room.both, 0, hidden))
         self._enter("fused_norm", before[None], _columns(room.both, hidden, hidden))
         x = self._times("fc", room.both)

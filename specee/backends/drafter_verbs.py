@@ -36,8 +36,8 @@ from specee.backends.protocol import (
 )
 from specee.backends.reference_ask import ReferenceExitRows, ask
 from specee.backends.reference_chain import ReferenceChain
-from specee.backends.reference_drafter import ReferenceDrafter
-from specee.backends.reference_exits import ExitRow, ReferenceExits, behind_row, checked_block, leave
+from specee.backends.reference_drafter import ReferenceDrafter, checked_block, foreign
+from specee.backends.reference_exits import ExitRow, ReferenceExits, behind_row, leave
 from specee.backends.reference_sequence import ReferenceSequence
 from specee.backends.reference_tree import ReferenceTree
 from specee.errors import ConfigurationError, RowError
@@ -104,10 +104,7 @@ class DrafterVerbs(HeadVerbs):
     ) -> list[ReferenceSequence]:
         """The sequences. Raises RowError where two share a column, ConfigurationError."""
         if type(drafter) is not self._blocks:
-            raise ConfigurationError(
-                f"a {type(drafter).__name__} of another backend or model: make drafters with this backend's "
-                "drafter()"
-            )
+            raise foreign(drafter)
         if any(one is other for (_, one), (_, other) in combinations(pairs, 2)):
             raise RowError("a drafter's column appears twice in one call: give each sequence one of its own")
         return [sequence for sequence, _ in self._named([(sequence, ()) for sequence, _ in pairs])]

@@ -8,9 +8,9 @@ from collections.abc import Sequence as Seq
 from torch import Tensor
 
 from specee.backends.protocol import ChainCall, FittedDrafter
-from specee.backends.reference_drafter import ReferenceColumn, ReferenceDrafter
+from specee.backends.reference_drafter import ReferenceColumn, ReferenceDrafter, checked_block
 from specee.backends.reference_sequence import ReferenceSequence
-from specee.errors import ConfigurationError, RowError
+from specee.errors import RowError
 from specee.types import ModelConfig, Sampling
 
 Embed = Callable[[int], Tensor]
@@ -23,14 +23,8 @@ class ReferenceChain:
     def __init__(
         self, drafter: FittedDrafter, sequence: ReferenceSequence, call: ChainCall, config: ModelConfig
     ) -> None:
-        if not isinstance(drafter, ReferenceDrafter) or drafter.config is not config:
-            raise ConfigurationError(
-                f"a {type(drafter).__name__} of another backend or model: make drafters with this backend's "
-                "drafter()"
-            )
-        if not isinstance(call.column, ReferenceColumn) or call.column.drafter is not drafter:
-            raise ConfigurationError("a column of another drafter: make columns with this one's column()")
-        self._drafter, self._column, self._sequence, self._call = drafter, call.column, sequence, call
+        self._drafter, self._column = checked_block(drafter, call.column, config)
+        self._sequence, self._call = sequence, call
         self._last = sequence.length - 1
         self._check(config.num_layers)
 

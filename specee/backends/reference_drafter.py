@@ -20,7 +20,7 @@ from specee.backends.reference_math import (
     rotate,
     swiglu,
 )
-from specee.errors import CapacityError
+from specee.errors import CapacityError, ConfigurationError
 from specee.models.blocks import row_bytes, widen
 from specee.models.drafter_parts import DrafterParts
 from specee.types import KVDtype, ModelConfig
@@ -121,3 +121,21 @@ class ReferenceDrafter:
         if self._plain:
             return x
         return rms_norm(x, self._vectors[name], self.config.norm_eps)
+
+
+def foreign(drafter: object) -> ConfigurationError:
+    """What to raise for a block that a backend did not make."""
+    return ConfigurationError(
+        f"a {type(drafter).__name__} of another backend or model: make drafters with this backend's drafter()"
+    )
+
+
+def checked_block(
+    drafter: object, column: object, config: ModelConfig
+) -> tuple[ReferenceDrafter, ReferenceColumn]:
+    """Both, if they are of this model. Raises ConfigurationError."""
+    if not isinstance(drafter, ReferenceDrafter) or drafter.config is not config:
+        raise foreign(drafter)
+    if not isinstance(column, ReferenceColumn) or column.drafter is not drafter:
+        raise ConfigurationError("a column of another drafter: make columns with this one's column()")
+    return drafter, column

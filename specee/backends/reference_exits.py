@@ -17,7 +17,7 @@ from specee.backends.protocol import Exit, ExitCall, Floats, Ints, SequenceState
 from specee.backends.reference_chain import catch_up
 from specee.backends.reference_drafter import ReferenceColumn, ReferenceDrafter
 from specee.backends.reference_sequence import ReferenceSequence
-from specee.errors import ConfigurationError, RowError
+from specee.errors import RowError
 from specee.models.exit_parts import MOST_CANDIDATES, ExitParts
 from specee.sampling import sample
 from specee.types import ModelConfig, Sampling
@@ -126,20 +126,6 @@ def check_behind(
             f"a drafter's column of {column.capacity} positions has no room for position {row.position}: "
             "make it as long as the sequence"
         )
-
-
-def checked_block(
-    drafter: object, column: object, config: ModelConfig
-) -> tuple[ReferenceDrafter, ReferenceColumn]:
-    """Both, if they are this backend's. Raises ConfigurationError."""
-    if not isinstance(drafter, ReferenceDrafter) or drafter.config is not config:
-        raise ConfigurationError(
-            f"a {type(drafter).__name__} of another backend or model: make drafters with this backend's "
-            "drafter()"
-        )
-    if not isinstance(column, ReferenceColumn) or column.drafter is not drafter:
-        raise ConfigurationError("a column of another drafter: make columns with this one's column()")
-    return drafter, column
 
 
 def checked_candidates(candidates: npt.ArrayLike, rows: int, config: ModelConfig) -> Ints:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from specee.backends.protocol import DraftedTree, FittedDrafter, TreeCall
 from specee.backends.reference_chain import Embed
-from specee.backends.reference_drafter import ReferenceColumn
-from specee.backends.reference_exits import behind_row, check_behind, checked_block
+from specee.backends.reference_drafter import ReferenceColumn, checked_block
+from specee.backends.reference_exits import behind_row, check_behind
 from specee.backends.reference_sequence import ReferenceSequence
 from specee.errors import RowError
 from specee.types import ModelConfig, Sampling
