@@ -4,7 +4,8 @@
 
 A step is one call of ``verify``: rows through all layers and the head, from Python and back. Beside it: what
 reading the weights takes at the speed of a plain copy, the least that a step can take; and chains of drafts
-of a drafter block with matrices of that shape, full of zeros.
+of a drafter block with matrices of that shape, full of zeros. Passes that come again are one launch of a
+graph each, and beside that all is measured with kernels launched one by one.
 """
 
 from __future__ import annotations
@@ -47,9 +48,20 @@ LLAMA_3_8B = ModelConfig(
 
 def random_backend(config: ModelConfig, device: str, **arguments: Any) -> Backend:
     """A backend with random bf16 weights, made where they stay."""
+    return backend_with(random_weights(config, device), config, device, **arguments)
+
+
+def backend_with(weights: dict[Any, Any], config: ModelConfig, device: str, **arguments: Any) -> Backend:
+    """A backend with bf16 weights that are there, without a copy."""
+    from specee.backends.cuda import CudaBackend
+
+    return CudaBackend(config, iter(()), "bf16", device=device, given=weights, **arguments)
+
+
+def random_weights(config: ModelConfig, device: str) -> dict[Any, Any]:
+    """Of every matrix and vector, by what they are."""
     import torch
 
-    from specee.backends.cuda import CudaBackend
     from specee.models import table
 
     given = {}
@@ -57,21 +69,28 @@ def random_backend(config: ModelConfig, device: str, **arguments: Any) -> Backen
         matrix = len(shape) == 2
         values = torch.empty(shape, dtype=torch.bfloat16 if matrix else torch.float32, device=device)
         given[key] = values.normal_(0, shape[1] ** -0.5) if matrix else values.fill_(1)
-    return CudaBackend(config, iter(()), "bf16", device=device, given=given, **arguments)
+    return given
+
+
+def first_ones() -> int:
+    """How many calls find out what to launch, and make a graph of it: they are not counted."""
+    from specee.backends.cuda_repeats import ONE_BY_ONE
+
+    return ONE_BY_ONE + 2
 
 
 def milliseconds(backend: Backend, context: int, rows: int, repeats: int = REPEATS) -> list[float]:
     """Of steps that take ``rows`` new rows behind ``context`` positions through layers and head."""
     sequence = backend.sequence(context + rows)
     backend.advance([(sequence, sequence.append([1] * context))], backend.config.num_layers)
-    found = []
-    for _ in range(repeats + 2):  # the first ones find out what to launch
+    found, first = [], first_ones()
+    for _ in range(repeats + first):
         slots = sequence.append(range(rows))
         begin = time.perf_counter()
         backend.verify([(sequence, slots)], None)
         found.append((time.perf_counter() - begin) * 1000)
         sequence.rollback(rows)
-    return found[2:]
+    return found[first:]
 
 
 def measured(backend: Backend, rows: Seq[int], contexts: Seq[int], repeats: int = REPEATS) -> dict[str, Any]:
@@ -99,6 +118,7 @@ def drafted(
 ) -> dict[str, Any]:
     """Median and range of chains, each of which makes the newest row of the column anew."""
     drafter, last = backend.drafter(blank_block(backend.config)), backend.config.num_layers
+    first = first_ones()
     found: dict[str, Any] = {"block_bytes": drafter.bytes}
     for context in contexts:
         sequence = backend.sequence(context + max(lengths) + 1)
@@ -108,13 +128,13 @@ def drafted(
         column = drafter.column(sequence.capacity, "bf16")
         for length in lengths:
             times = []
-            for _ in range(repeats + 1):  # the first one of a column goes through the whole text
+            for _ in range(repeats + first):  # the first one of a column goes through the whole text
                 call = ChainCall(sequence, column, length, 0.0, Sampling())
                 begin = time.perf_counter()
                 backend.draft_chains(drafter, [call])
                 times.append((time.perf_counter() - begin) * 1000)
             name = f"{length} drafts behind {context} positions"
-            found[name] = summary(times[1:])
+            found[name] = summary(times[first:])
             print(f"{name:<32} {found[name]['median']:9.3f} ms", flush=True)
     return found
 
@@ -127,6 +147,7 @@ def summary(times: Seq[float]) -> dict[str, float]:
 def run(config: ModelConfig) -> dict[str, Any]:
     """Measure everything. Raises BackendUnavailableError without kernels or a device."""
     from specee.cuda import choose
+    from specee.cuda.graph import Means
 
     chosen = choose()
     import torch
@@ -134,7 +155,10 @@ def run(config: ModelConfig) -> dict[str, Any]:
     from .cuda_kernels import copy_bandwidth
 
     bandwidth = copy_bandwidth()
-    backend = random_backend(config, "cuda", launcher=chosen.launcher)
+    launcher, weights = chosen.launcher, random_weights(config, "cuda")
+    backend = backend_with(weights, config, "cuda", launcher=launcher)
+    means = Means(launcher, launcher.function, one_by_one=True)
+    one_by_one = backend_with(weights, config, "cuda", launcher=launcher, means=means)
     size = backend.weight_bytes  # type: ignore[attr-defined]
     least = size / bandwidth / 1e6
     print(f"{'weights at the speed of a copy':<32} {least:9.3f} ms", flush=True)
@@ -148,6 +172,11 @@ def run(config: ModelConfig) -> dict[str, Any]:
         "weights_ms": least,
         "steps_ms": measured(backend, ROWS, CONTEXTS),
         "drafts_ms": drafted(backend, DRAFTS, CONTEXTS[:1]),
+        "graphs_missing": backend.graphs_missing,  # type: ignore[attr-defined]
+        "one_by_one": {
+            "steps_ms": measured(one_by_one, ROWS, CONTEXTS[:1]),
+            "drafts_ms": drafted(one_by_one, DRAFTS, CONTEXTS[:1]),
+        },
     }
 
 

@@ -43,7 +43,7 @@ stage build 120 "$python" -m pip install -q --no-deps --no-build-isolation -e .
 # skipped are in tests.xml.
 mapfile -t tests < <(present tests/triton tests/cuda tests/graph/test_model_round.py \
     tests/graph/test_backend_rounds.py tests/graph/test_backend_rounds_kept.py tests/graph/test_exit_round.py \
-    tests/graph/test_backend_exits.py tests/graph/test_backend_exits_kept.py)
+    tests/graph/test_backend_exits.py tests/graph/test_backend_exits_kept.py tests/graph/test_backend_repeats.py)
 stage tests 150 "$python" -m pytest "${tests[@]}" -m "not slow" -k "not emulated" -q -p no:cacheprovider --junitxml="$out/tests.xml"
 
 # torch's allocator would hide reads beside a tensor.
@@ -61,7 +61,7 @@ mapfile -t benches < <(present bench/kernels/triton)
 stage benches 180 "$python" -m pytest "${benches[@]}" --quick -q -p no:cacheprovider \
     --benchmark-json="$out/benches.json"
 stage cuda-benches 90 "$python" -m bench.cuda_kernels --out "$out/cuda.json"
-stage cuda-steps 60 "$python" -m bench.cuda_steps --out "$out/cuda_steps.json"
+stage cuda-steps 75 "$python" -m bench.cuda_steps --out "$out/cuda_steps.json"
 stage cuda-rounds 60 "$python" -m bench.cuda_rounds --out "$out/rounds.json"
 
 "$python" -m bench.gpu_summary "$out" "${stages[@]}"

@@ -19,6 +19,7 @@ from specee.backends.cuda_head import CudaHead
 from specee.backends.cuda_layers import CudaLayers, Placed
 from specee.backends.cuda_memory import Free, check_room, free_on
 from specee.backends.cuda_recorded import KeptRounds, Parts, means_on
+from specee.backends.cuda_repeats import Graphs
 from specee.backends.cuda_weights import CudaWeights, bytes_of, check_model, quantises
 from specee.backends.cuda_workspace import Workspace
 from specee.backends.drafter_verbs import DrafterVerbs
@@ -98,8 +99,9 @@ class CudaBackend(DrafterVerbs):
         self._table = CudaWeights(config, slabs, stored, self._device, given)
         self._workspace.fit(1)
         parts = (config, self._table, self._workspace, self._launcher, self._device)
-        self._layers, self._head = CudaLayers(*parts), CudaHead(*parts)
-        self._kept = KeptRounds(means_on(self._device, self._launcher) if means is None else means)
+        means = means_on(self._device, self._launcher) if means is None else means
+        self._graphs, self._kept = Graphs(means), KeptRounds(means)
+        self._layers, self._head = CudaLayers(*parts, self._graphs), CudaHead(*parts)
         rounds = Parts(config, self._table, self._layers, self._workspace, self._free, self._device)
         self._rounds, self._exits = GraphRounds(rounds, self._kept), ExitRounds(rounds, self._kept)
         head = self._table.matrix(*self._table.head_key)
@@ -112,8 +114,8 @@ class CudaBackend(DrafterVerbs):
 
     @property
     def graphs_missing(self) -> str | None:
-        """Why rounds are not one launch each, None where they are as far as they can be."""
-        return self._kept.reasons()
+        """Why rounds and what comes again are not one launch each, None where they are as far as can be."""
+        return self._kept.reasons() or self._graphs.failed
 
     @torch.no_grad()
     def _whole_round(self, calls: Seq[RoundCall]) -> RoundTurn | None:
@@ -155,13 +157,13 @@ class CudaBackend(DrafterVerbs):
         self._make_room(needed, f"a {kv_dtype} KV cache of {capacity} positions", "ask for a shorter context")
 
     def _make_room(self, needed: int, what: str, advice: str) -> None:
-        """Rounds that are kept make way. Raises OutOfMemoryError."""
+        """Rounds that are kept make way, and graphs of passes. Raises OutOfMemoryError."""
         try:
             check_room(self._free, needed, what, advice)
         except OutOfMemoryError:
             with self._lock:
-                dropped = self._kept.drop()
-            if not dropped:
+                dropped = [one.drop() for one in (self._kept, self._layers)]
+            if not any(dropped):
                 raise
             check_room(self._free, needed, what, advice)
 
@@ -245,7 +247,11 @@ class CudaBackend(DrafterVerbs):
 
     def drafter(self, parts: DrafterParts, stored: DraftFormat = "Q8_0") -> CudaDrafter:
         """A drafter block. Raises ConfigurationError, OutOfMemoryError."""
-        return CudaDrafter(self.config, parts, stored, self._device, self._launcher, self._make_room)
+        return CudaDrafter(
+            *(self.config, parts, stored, self._device, self._launcher),
+            graphs=self._graphs,
+            check_room=self._make_room,
+        )
 
 
 def _on_device(predictors: ReferenceExits) -> CudaExits:

@@ -1,18 +1,16 @@
-"""Launches of passes that have been before, to be repeated without checking them again.
+"""Launches of passes that have been before, to be repeated.
 
-Checking shapes takes Python longer than small kernels take a device. What a pass launches depends on its
-course alone, and its arrays stand where they stood; so a course is checked once.
+What a pass launches depends on its course alone, and its arrays stand where they stood.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from collections.abc import Sequence as Seq
 from typing import Any, NamedTuple
 
 from specee.backends.cuda_kept import OfSequences
+from specee.backends.cuda_repeats import Recording
 from specee.backends.reference_sequence import ReferenceSequence
-from specee.cuda.launcher import Argument, Grid, Launcher
 
 MOST = 32
 
@@ -29,25 +27,6 @@ class Course(NamedTuple):
     to_layer: int
     depth: int
     kept: frozenset[int]
-
-
-class Recording:
-    """Launches, and remembers what it has launched."""
-
-    def __init__(self, launcher: Launcher) -> None:
-        self._launcher = launcher
-        self.launches: list[tuple[str, Grid, int, Seq[Argument]]] = []
-
-    def launch(self, kernel: str, grid: Grid, threads: int, arguments: Seq[Argument]) -> None:
-        """See :class:`specee.cuda.launcher.Launcher`."""
-        self._launcher.launch(kernel, grid, threads, arguments)
-        self.launches.append((kernel, grid, threads, arguments))
-
-    def repeat(self) -> None:
-        """Launch all of it again."""
-        launch = self._launcher.launch
-        for kernel, grid, threads, arguments in self.launches:
-            launch(kernel, grid, threads, arguments)
 
 
 class Courses(OfSequences[Recording]):

@@ -3,6 +3,7 @@
 The formula is the reference's (:mod:`specee.backends.reference_drafter`); rows that enter products are
 quantised, as for packed weights (docs/numerics.md). Keys and values of a column are in slots of a cache,
 which ``memory`` names: rows may be put into any order, as trees do, and attend to a path through them.
+Rows of a column are the same launches over the same arrays, but for numbers that kernels read.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from specee.backends.cuda_repeats import Graphs, Recording
 from specee.backends.cuda_weights import on_device, packed_blocks
+from specee.backends.cuda_workspace import padded_depth
 from specee.backends.drafter_parts import stored_rows
 from specee.backends.protocol import DraftFormat, Floats
 from specee.backends.reference_drafter import ReferenceColumn, ReferenceDrafter
@@ -35,14 +38,22 @@ from specee.models.drafter_parts import DrafterParts
 from specee.types import KVDtype, ModelConfig
 
 _FEED_FORWARD = ("gate", "up")
+_NUMBERS = 4  # of a row, before the slots of its path
 CheckRoom = Callable[[int, str, str], None]
 """(bytes, what for, advice): raises OutOfMemoryError where there are not so many."""
 
 
 @dataclass(frozen=True)
 class _Room:
-    """What one row needs between kernels. Each column has its own: two threads may draft at once."""
+    """What one row needs, and between kernels. Each column has its own: two threads may draft at once.
 
+    ``numbers`` int32: position, slot, length and end of the path, then its slots from that length on.
+    """
+
+    numbers: Tensor
+    embedding: Tensor
+    before: Tensor
+    x: Tensor
     both: QuantisedRows
     normed: QuantisedRows
     queries: Tensor
@@ -65,6 +76,7 @@ class CudaColumn(ReferenceColumn):
     cache: Cache = field(kw_only=True)
     room: _Room = field(kw_only=True)
     used: int = 0
+    rows: dict[int, Recording] = field(default_factory=dict)  # launches of one, by how many slots are sent
 
     def cut(self, length: int) -> None:
         """Forget all but the first ``length``, which are in the first slots."""
@@ -96,9 +108,11 @@ class CudaDrafter(ReferenceDrafter):
         stored: DraftFormat,
         device: torch.device,
         launcher: Launcher,
+        *,
+        graphs: Graphs,
         check_room: CheckRoom,
     ) -> None:
-        self._launcher, self._check_room = launcher, check_room
+        self._launcher, self._graphs, self._check_room = launcher, graphs, check_room
         super().__init__(config, parts, stored, device)
 
     def _matrix(self, name: str, array: Floats, stored: DraftFormat) -> PackedWeights:
@@ -121,7 +135,8 @@ class CudaDrafter(ReferenceDrafter):
         shape = (capacity, config.num_kv_heads, config.head_dim)
         splits = 4 * attention_splits(capacity) * config.num_heads * (config.head_dim + 2)
         what, advice = f"a drafter's column of {capacity} positions", "ask for a shorter context"
-        self._check_room(4 * math.prod(shape) + 4 * capacity + splits, what, advice)
+        paths = 4 * (capacity + padded_depth(capacity))
+        self._check_room(4 * math.prod(shape) + paths + splits, what, advice)
         fill = math.nan if poison else 0.0
         try:
             keys, values = (torch.full(shape, fill, dtype=plain.dtype, device=self._device) for _ in range(2))
@@ -138,42 +153,55 @@ class CudaDrafter(ReferenceDrafter):
         joined = self._inputs(len(states) * hidden)
         for at, (state, norm) in enumerate(zip(states, self._vectors["state_norms"], strict=True)):
             norm_rows(self._launcher, state[None], norm, _columns(joined, at * hidden, hidden), eps=eps)
-        return self._times("fuse", joined)[0]
+        out = self._floats(hidden)
+        multiply(self._launcher, joined, self._matrices["fuse"], out)
+        return out[0]
 
     def row(self, column: ReferenceColumn, position: int, embedding: Tensor, before: Tensor) -> Tensor:
         """What the block gives at ``position``. Raises CapacityError."""
         assert isinstance(column, CudaColumn)
-        launcher, room, hidden = self._launcher, column.room, self.config.hidden_size
+        room = column.room
         slot, end = column.take(), len(column.memory)
         tail = column.tail()
-        numbers = [position - column.first, slot, end - len(tail), end, *(tail or [0])]
+        sent = padded_depth(len(tail))
+        numbers = [position - column.first, slot, end - len(tail), end, *tail, *[0] * (sent - len(tail))]
         # Before any launch of the row: a transfer waits for what is under way.
-        sent = torch.tensor(numbers, dtype=torch.int32).to(self._device)
-        self._enter("embed_norm", embedding[None], _columns(room.both, 0, hidden))
-        self._enter("fused_norm", before[None], _columns(room.both, hidden, hidden))
-        x = self._times("fc", room.both)
+        room.numbers[: len(numbers)].copy_(torch.tensor(numbers, dtype=torch.int32))
+        room.embedding.copy_(embedding[None])
+        room.before.copy_(before[None])
+        known = column.rows.get(sent)
+        if known is not None:
+            known.repeat()
+        else:
+            recording = Recording(self._launcher, self._graphs)
+            self._launch(recording, column, sent)
+            column.rows[sent] = recording
+        return room.x[0].clone()
+
+    def _launch(self, launcher: Launcher, column: CudaColumn, sent: int) -> None:
+        """Every launch of a row, and nothing else, on arrays that stand still; ``sent``: slots of a path."""
+        room, hidden, eps = column.room, self.config.hidden_size, self.config.norm_eps
+        self._enter(launcher, "embed_norm", room.embedding, _columns(room.both, 0, hidden))
+        self._enter(launcher, "fused_norm", room.before, _columns(room.both, hidden, hidden))
+        multiply(launcher, room.both, self._matrices["fc"], room.x)
         if "fc_bias" in self._vectors:
-            add_bias(launcher, x, self._vectors["fc_bias"])
-        self._enter("attn_norm", x, room.normed)
-        self._attend(column, sent)
+            add_bias(launcher, room.x, self._vectors["fc_bias"])
+        self._enter(launcher, "attn_norm", room.x, room.normed)
+        self._attend(launcher, column, sent)
         prepare_rows(launcher, room.mixed.flatten(1), room.attended)
-        multiply(launcher, room.attended, self._matrices["o"], x, add=True)
-        norm_rows(launcher, x, self._vectors["mlp_norm"], room.normed, eps=self.config.norm_eps)
+        multiply(launcher, room.attended, self._matrices["o"], room.x, add=True)
+        norm_rows(launcher, room.x, self._vectors["mlp_norm"], room.normed, eps=eps)
         multiply(launcher, room.normed, self._matrices["gate"], room.gate)
         multiply(launcher, room.normed, self._matrices["up"], room.up)
         swiglu_rows(launcher, room.gate, room.up, room.gated)
-        multiply(launcher, room.gated, self._matrices["down"], x, add=True)
-        return x[0]
+        multiply(launcher, room.gated, self._matrices["down"], room.x, add=True)
 
-    def _attend(self, column: CudaColumn, sent: Tensor) -> None:
-        """Attention of the row in ``normed`` over the column and itself, into ``mixed``.
-
-        ``sent``: position, slot, length and end of the path, and its slots from that length on.
-        """
-        launcher, room, config = self._launcher, column.room, self.config
+    def _attend(self, launcher: Launcher, column: CudaColumn, sent: int) -> None:
+        """Attention of the row in ``normed`` over the column and itself, into ``mixed``."""
+        room, config = column.room, self.config
         for name, out in (("q", room.queries), ("k", room.keys), ("v", room.values)):
             multiply(launcher, room.normed, self._matrices[name], out.flatten(1))
-        at, slots, lengths, ends = (sent[i : i + 1] for i in range(4))
+        at, slots, lengths, ends = (room.numbers[i : i + 1] for i in range(_NUMBERS))
         turn_angles(launcher, at, self._speeds, room.turns)
         turn_heads(
             launcher,
@@ -185,30 +213,30 @@ class CudaDrafter(ReferenceDrafter):
             column.cache,
             eps=config.norm_eps,
         )
-        fill_paths(launcher, room.table, lengths, ends, sent[None, 4:])
+        fill_paths(launcher, room.table, lengths, ends, room.numbers[None, _NUMBERS : _NUMBERS + sent])
         cache, paths = column.cache, Paths(room.table, ends)
         scale = 1 / math.sqrt(config.head_dim)
         attention(
             launcher, room.queries, cache.keys, cache.values, paths, room.mixed, room.splits, scale=scale
         )
 
-    def _enter(self, norm: str, x: Tensor, out: QuantisedRows) -> None:
+    def _enter(self, launcher: Launcher, norm: str, x: Tensor, out: QuantisedRows) -> None:
         """As products take it; a plain block has no norms here."""
         if self._plain:
-            prepare_rows(self._launcher, x, out)
+            prepare_rows(launcher, x, out)
         else:
-            norm_rows(self._launcher, x, self._vectors[norm], out, eps=self.config.norm_eps)
-
-    def _times(self, name: str, inputs: QuantisedRows) -> Tensor:
-        out = self._floats(self.config.hidden_size)
-        multiply(self._launcher, inputs, self._matrices[name], out)
-        return out
+            norm_rows(launcher, x, self._vectors[norm], out, eps=self.config.norm_eps)
 
     def _room(self, capacity: int) -> _Room:
         config = self.config
         hidden, dim, inner = config.hidden_size, config.head_dim, self._matrices["gate"].outputs
         heads, key_heads, splits = config.num_heads, config.num_kv_heads, attention_splits(capacity)
+        numbers = _NUMBERS + padded_depth(capacity)
         return _Room(
+            numbers=torch.zeros(numbers, dtype=torch.int32, device=self._device),
+            embedding=self._floats(hidden),
+            before=self._floats(hidden),
+            x=self._floats(hidden),
             both=self._inputs(2 * hidden),
             normed=self._inputs(hidden),
             queries=self._floats(heads, dim),

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specee.backends.cuda_courses import Course, Courses, Recording
+from specee.backends.cuda_courses import Course, Courses
+from specee.backends.cuda_repeats import Graphs, Recording
 from specee.backends.cuda_weights import CudaWeights, Matrix
-from specee.backends.cuda_workspace import FIELDS, Span, Workspace
+from specee.backends.cuda_workspace import FIELDS, Span, Workspace, padded_depth
 from specee.backends.reference_math import inverse_frequencies
 from specee.backends.reference_sequence import ReferenceSequence, Row
 from specee.cuda.attention import attention
@@ -89,8 +90,10 @@ class CudaLayers:
         workspace: Workspace,
         launcher: Launcher,
         device: torch.device,
+        graphs: Graphs,
     ) -> None:
         self._config, self._workspace, self._launcher, self._device = config, workspace, launcher, device
+        self._graphs = graphs
         self._embedding = table.matrix("embed")
         self._layers = [_layer(table, layer) for layer in range(config.num_layers)]
         self._courses = Courses()
@@ -124,10 +127,16 @@ class CudaLayers:
         if known is not None:
             known.repeat()
         else:
-            recording = Recording(self._launcher)
+            recording = Recording(self._launcher, self._graphs)
             self.on(recording).launch(course)
             self._courses.add(course, room, recording)
         outputs.hand_over()
+
+    def drop(self) -> bool:
+        """Give back the memory of graphs of passes; whether there are any passes to come again."""
+        there = len(self._courses) > 0
+        self._courses.clear()
+        return there
 
     def launch(self, course: Course) -> None:
         """Every launch of a pass, and nothing else: ``course`` decides it, on arrays that stand still."""
@@ -177,7 +186,7 @@ class CudaLayers:
         """What kernels have to know of the rows, in one transfer; the depth of the tails."""
         workspace = self._workspace
         tails = [_tail(one) for one in placed]
-        depth = 1 << (max(1, *map(len, tails)) - 1).bit_length()  # few sizes
+        depth = padded_depth(max(map(len, tails)))
         begin = workspace.tails_begin
         numbers = np.zeros(begin + len(placed) * depth, np.int32)
         fields = numbers[:begin].reshape(-1, MAX_LINEAR_ROWS)

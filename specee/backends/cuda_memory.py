@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 
 from specee.backends import memory
-from specee.errors import OutOfMemoryError
+from specee.cuda.graph import out_of_memory
+from specee.errors import DeviceError, OutOfMemoryError
 
 Free = Callable[[], int | None]
 """Bytes that can still be had, None if unknown."""
@@ -33,3 +34,10 @@ def check_room(free: Free, needed: int, what: str, advice: str) -> None:
             f"{what}: {needed >> 20} MiB are needed and {room >> 20} MiB available on the device; {advice}, "
             "or free memory"
         )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the device had no memory left, by the words of whoever asked for it."""
+    if isinstance(error, DeviceError):
+        return out_of_memory(error)
+    return isinstance(error, OutOfMemoryError | torch.cuda.OutOfMemoryError)

@@ -15,14 +15,14 @@ from specee import env
 from specee.backends.cuda_exit_round import ExitShape, ModelExits
 from specee.backends.cuda_kept import OfSequences
 from specee.backends.cuda_layers import CudaLayers
-from specee.backends.cuda_memory import Free, check_room
+from specee.backends.cuda_memory import Free, check_room, is_out_of_memory
 from specee.backends.cuda_round import ModelRound, Shape
 from specee.backends.cuda_weights import CudaWeights
 from specee.backends.cuda_workspace import Workspace
 from specee.backends.reference_sequence import ReferenceSequence
-from specee.cuda.graph import Means, out_of_memory
+from specee.cuda.graph import Means
 from specee.cuda.launcher import Launcher
-from specee.errors import DeviceError, NumericalError, OutOfMemoryError, SpeceeError
+from specee.errors import NumericalError, SpeceeError
 from specee.types import ModelConfig
 
 # Rounds have arrays of their own: how many sets of sequences keep some, and how many of each. Those of some
@@ -129,7 +129,7 @@ class KeptRounds:
         try:
             made = make(self._means)
         except (SpeceeError, RuntimeError) as error:  # the driver's, or torch's own
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 self.drop()  # what was short may be short for texts too
                 self._too_large.remember(sequences, shape, True)
             else:
@@ -143,12 +143,6 @@ class KeptRounds:
         there = len(self._rounds) > 0
         self._rounds.clear()
         return there
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, DeviceError):
-        return out_of_memory(error)
-    return isinstance(error, OutOfMemoryError | torch.cuda.OutOfMemoryError)
 
 
 def check_tokens(tokens: Seq[int]) -> None:

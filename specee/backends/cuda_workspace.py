@@ -191,3 +191,8 @@ def _cut(value: Any, begin: int, end: int) -> Any:
 def _padded(positions: int) -> int:
     """A few sizes only, so that longer texts do not ask for a table each."""
     return max(256, 1 << (positions - 1).bit_length())
+
+
+def padded_depth(count: int) -> int:
+    """How many slots are sent of a path with ``count``: a few sizes, since each has launches of its own."""
+    return 1 << (max(1, count) - 1).bit_length()

@@ -69,7 +69,7 @@ class _Lowering:
                     lowered.append(_set((number, _condition(steps[j])) for j, number in behind.items()))
                     known |= set(behind)
                 lowered.append(self._conditional(step, numbers[i]))
-            ranges = _ranges(step)
+            ranges = _ranges(step) if known else []
             known -= {j for j in known if _inside(place(_condition(steps[j])), ranges)}
         return lowered
 

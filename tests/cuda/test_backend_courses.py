@@ -12,8 +12,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from specee.backends.cuda import CudaBackend  # noqa: E402
-from specee.backends.cuda_courses import MOST, Course, Courses, Recording  # noqa: E402
+from specee.backends.cuda_courses import MOST, Course, Courses  # noqa: E402
 from specee.backends.cuda_kept import OfSequences  # noqa: E402
+from specee.backends.cuda_repeats import Graphs, Recording  # noqa: E402
 from specee.cuda import arrays  # noqa: E402
 from tests.cuda.recorder import CONFIG, Recorder, recorded, small  # noqa: E402
 from tests.random_model import random_model  # noqa: E402
@@ -76,7 +77,7 @@ def test_room_for_longer_texts_makes_other_courses() -> None:
 def storages(backend: CudaBackend) -> set[int]:
     """Where the arrays are that known courses hold."""
     known = backend._layers._courses._known.values()
-    given = [argument for course in known for launch in course.launches for argument in launch[3]]
+    given = [argument for course in known for launch in course.launches for argument in launch.arguments]
     return {a.untyped_storage().data_ptr() for a in given if isinstance(a, torch.Tensor)}
 
 
@@ -130,7 +131,7 @@ def test_a_sequence_that_goes_during_a_lookup_leaves_nothing_to_one_with_its_id(
     stays, goes = Text(), [Text()]
     mark = id(goes[0])
     for text in (stays, goes[0]):
-        courses.add(alone(text), 9, Recording(Recorder()))
+        courses.add(alone(text), 9, Recording(Recorder(), Graphs(None)))
     del text
     room = Dropping(9)
     room.texts, room.others = goes, []
@@ -139,7 +140,7 @@ def test_a_sequence_that_goes_during_a_lookup_leaves_nothing_to_one_with_its_id(
     assert id(goes[0]) == mark
     assert len(courses) == 1
     assert courses.find(alone(goes[0]), 9) is None
-    recording = Recording(Recorder())
+    recording = Recording(Recorder(), Graphs(None))
     courses.add(alone(goes[0]), 9, recording)
     assert courses.find(alone(goes[0]), 9) is recording
     goes.clear()
@@ -150,7 +151,7 @@ def test_a_sequence_that_another_thread_drops_waits_for_the_call_at_work() -> No
     courses = Courses()
     texts = [Text(), Text()]
     for text in texts:
-        courses.add(alone(text), 9, Recording(Recorder()))
+        courses.add(alone(text), 9, Recording(Recorder(), Graphs(None)))
     del text
     with courses._lock:  # a call is at work
         dropping = threading.Thread(target=texts.pop)

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from specee.backends.cuda_drafter import CudaColumn, CudaDrafter
+from specee.backends.cuda_repeats import Graphs
 from specee.backends.protocol import (
     Backend,
     ChainCall,
@@ -225,14 +226,14 @@ def test_what_does_not_fit_is_refused(engine: Engine, backend: Backend, rng: np.
 
 
 class Failing:
-    """A launcher that fails at one launch."""
+    """A launcher that fails at the launch when none are ``left``."""
 
-    def __init__(self, launcher: Launcher, at: int) -> None:
-        self._launcher, self._left = launcher, at
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher, self.left = launcher, 0
 
     def launch(self, *launch: Any) -> None:
-        self._left -= 1
-        if self._left == 0:
+        self.left -= 1
+        if self.left == 0:
             raise DeviceError("scripted")
         self._launcher.launch(*launch)
 
@@ -242,7 +243,9 @@ def test_a_launch_that_fails_leaves_nothing_behind(
 ) -> None:
     drafter = backend.drafter(random_parts(TILES, LAYERS, rng))
     assert isinstance(drafter, CudaDrafter)
-    sequence, launcher = begun(backend, text(rng, 7)), drafter._launcher
+    sequence = begun(backend, text(rng, 7))
+    drafter._launcher = failing = Failing(drafter._launcher)
+    drafter._graphs = Graphs(None)  # kernel by kernel, on a device too
 
     def tree(column: FittedColumn) -> DraftedTree:
         call = TreeCall(sequence, column, nodes=6, depth=3, width=2, children=2, stop_below=0.0,
@@ -252,14 +255,13 @@ def test_a_launch_that_fails_leaves_nothing_behind(
     wanted = tree(drafter.column(60, "bf16", poison=True))
     column = drafter.column(60, "bf16", poison=True)
     tree(column)
-    drafter._launcher = counting = Failing(launcher, 0)
+    failing.left = 0
     tree(column)
-    launches = -counting._left  # of a column that has caught up: others take more
+    launches = -failing.left  # of a column that has caught up: others take more
     assert launches > 40
     for at in rng.integers(1, launches + 1, 12).tolist():
-        drafter._launcher = Failing(launcher, at)
+        failing.left = at
         with pytest.raises(DeviceError, match="scripted"):
             tree(column)
-        drafter._launcher = launcher
         assert tree(column) == wanted
         column.cut(int(rng.integers(0, 6)))

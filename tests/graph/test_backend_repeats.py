@@ -1,0 +1,244 @@
+"""Passes and rows of drafter blocks that come again: one launch each, with the bits of many."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from specee.backends.cuda import CudaBackend  # noqa: E402
+from specee.backends.cuda_drafter import CudaDrafter  # noqa: E402
+from specee.backends.cuda_repeats import ONE_BY_ONE, Graphs  # noqa: E402
+from specee.backends.protocol import ChainCall, TreeCall  # noqa: E402
+from specee.cuda.graph import Means  # noqa: E402
+from specee.errors import OutOfMemoryError  # noqa: E402
+from specee.types import Sampling  # noqa: E402
+from tests.graph.fake_driver import OUT_OF_MEMORY, FakeDriver  # noqa: E402
+from tests.graph.place import Place, emulated  # noqa: E402
+from tests.graph.round_pair import Pair, contents  # noqa: E402
+from tests.random_drafter import random_parts  # noqa: E402
+
+REFUSED = 1  # CUDA_ERROR_INVALID_VALUE
+ENOUGH = ONE_BY_ONE + 1  # times, until a pass is a graph
+
+
+def begun(backend: CudaBackend, pair: Pair, keep: tuple[int, ...] = ()) -> Any:
+    """A sequence whose first text is computed."""
+    sequence = backend.sequence(64, poison=True)
+    sequence.keep(keep, 64)
+    slots = sequence.append(pair.texts[0])
+    backend.advance([(sequence, slots)], pair.config.num_layers)
+    return sequence
+
+
+def again(backend: CudaBackend, sequence: Any, rows: int = 2) -> None:
+    """The same pass, over other rows of the same number."""
+    slots = sequence.append(range(rows))
+    backend.advance([(sequence, slots)], backend.config.num_layers)
+    sequence.rollback(rows)
+
+
+def test_emulated_passes_are_one_launch_each(fake: FakeDriver, rng: np.random.Generator) -> None:
+    pair = Pair(emulated(fake), rng)
+    sequence, launched = begun(pair.whole, pair), pair.place.launcher.launched
+    counts = []
+    for _ in range(ENOUGH + 2):
+        before, kernels = len(fake.log()), len(launched)
+        again(pair.whole, sequence)
+        calls = fake.called(before)
+        counts.append((len(launched) - kernels, calls.count("cuGraphInstantiateWithFlags")))
+        if len(counts) > ENOUGH:
+            assert calls == ["cuGraphLaunch"]
+    one_by_one = counts[0][0]
+    assert one_by_one > 10 * pair.config.num_layers
+    # The first one is written down, and some are repeated before there is a graph.
+    assert counts == [(one_by_one, 0)] * ONE_BY_ONE + [(0, 1)] + [(0, 0)] * 2
+    kernels = len(launched)
+    again(pair.whole, sequence, rows=3)
+    assert len(launched) - kernels == one_by_one, "another pass is not the same"
+    for _ in range(ENOUGH + 1):
+        kernels = len(launched)
+        again(pair.steps, sequence_of(pair.steps, pair), rows=2)
+        assert len(launched) - kernels >= one_by_one, "the negative control: a backend without graphs"
+
+
+def sequence_of(backend: CudaBackend, pair: Pair) -> Any:
+    """One that stays, or its passes would go with it."""
+    known = pair.__dict__.setdefault("stays", {})
+    if id(backend) not in known:
+        known[id(backend)] = begun(backend, pair)
+    return known[id(backend)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "weights"), [("tiles-window", "bf16"), ("tiles-biases", "int8"), ("tiles-qk-norm", "int4")]
+)
+def test_rows_of_every_kind_have_the_bits_of_launches_one_by_one(
+    place: Place, rng: np.random.Generator, shape: str, weights: str
+) -> None:
+    """Trees and chains of few shapes, so that they come again, with states kept, and rows that wait."""
+    pair = Pair(place, rng, shape, weights)
+    last, layers = pair.config.num_layers, (1, pair.config.num_layers)
+    moves = rng.choice(["chain", "tree", "wait", "text"], 36).tolist()
+    tokens = rng.integers(0, pair.config.vocab_size, (36, 4)).tolist()
+
+    def run(backend: CudaBackend) -> list[Any]:
+        sequence, said = begun(backend, pair, layers), []
+        for move, own in zip(moves, tokens, strict=True):
+            if sequence.length > 40:
+                sequence.rollback(sequence.length - 4)
+            if move == "text":
+                sequence.append(own[:1])
+                work = [(sequence, [sequence.length - 1])]
+                backend.advance(work, last)
+            else:
+                rows = sequence.branch(own, None if move != "tree" else [-1, 0, 0, 1])
+                work = [(sequence, rows)]
+                if move == "wait":
+                    backend.advance([(sequence, rows[:2])], 1)
+                backend.advance(work, last)
+            said.append((backend.argmax(work).tolist(), backend.hidden(work).tobytes()))
+            if move != "text":
+                path = rows[:2] if move == "tree" else rows[:3]
+                sequence.commit(path)
+                states = [sequence.kept_state(sequence.length - 1, layer) for layer in layers]
+                said.append([state.cpu().numpy().tobytes() for state in states])
+        return [*said, contents(sequence, last)]
+
+    assert run(pair.whole) == run(pair.steps)
+    assert pair.whole.graphs_missing is None
+
+
+def test_emulated_passes_read_what_is_there_now(fake: FakeDriver, rng: np.random.Generator) -> None:
+    """The negative control: a graph is of addresses, so other weights make other states."""
+    pair = Pair(emulated(fake), rng)
+    sequence = begun(pair.whole, pair)
+
+    def state() -> bytes:
+        slots = sequence.append([1, 2])
+        pair.whole.advance([(sequence, slots)], pair.config.num_layers)
+        found = pair.whole.hidden([(sequence, slots)]).tobytes()
+        sequence.rollback(2)
+        return found
+
+    first = [state() for _ in range(ENOUGH + 1)]
+    assert len(set(first)) == 1
+    pair.whole._table.matrix("o", 0).zero_()
+    assert state() != first[0]
+
+
+def test_emulated_passes_that_cannot_be_graphs(fake: FakeDriver, rng: np.random.Generator) -> None:
+    """What fails while one is made is told, and the pass goes kernel by kernel as before."""
+    pair = Pair(emulated(fake), rng)
+    sequence = begun(pair.whole, pair)
+    for _ in range(ONE_BY_ONE):
+        again(pair.whole, sequence)
+    [recording] = [one for one in pair.whole._layers._courses._known.values() if one._times == ONE_BY_ONE - 1]
+    graphs = recording._graphs
+    for at in range(1, 4000):
+        fake.fail(at, REFUSED)
+        made = graphs.make(recording.launches)
+        fake.fail(0)
+        if made is not None:
+            break
+        assert "could not be made a graph" in (pair.whole.graphs_missing or "")
+        assert graphs.make(recording.launches) is None, "nor is another"
+        graphs.failed = None
+    assert at > len(recording.launches), "there is a lot that can fail"
+    graphs.failed = "scripted"
+    before, launched = len(fake.log()), len(pair.place.launcher.launched)
+    again(pair.whole, sequence)
+    assert "cuGraphLaunch" not in fake.called(before)
+    assert len(pair.place.launcher.launched) > launched
+    assert pair.whole.graphs_missing == "scripted"
+
+
+def test_emulated_passes_that_the_driver_has_no_memory_for(
+    fake: FakeDriver, rng: np.random.Generator
+) -> None:
+    """That one goes kernel by kernel for good; others may fit."""
+    pair = Pair(emulated(fake), rng)
+    sequence = begun(pair.whole, pair)
+    for _ in range(ONE_BY_ONE):
+        again(pair.whole, sequence)
+    # The pass has its numbers by torch: the driver's first call is one for the graph.
+    fake.fail(int(rng.integers(2, 50)), OUT_OF_MEMORY)
+    before = len(fake.log())
+    again(pair.whole, sequence)
+    fake.fail(0)
+    again(pair.whole, sequence)
+    assert "cuGraphLaunch" not in fake.called(before)
+    assert pair.whole.graphs_missing is None
+    for _ in range(ENOUGH):
+        before = len(fake.log())
+        again(pair.whole, sequence, rows=1)
+    assert fake.called(before)[-1] == "cuGraphLaunch"
+
+
+def test_emulated_graphs_go_with_their_sequence_or_make_way(
+    fake: FakeDriver, rng: np.random.Generator
+) -> None:
+    pair = Pair(emulated(fake), rng)
+    stays, goes = (begun(pair.whole, pair) for _ in range(2))
+    for sequence in (stays, goes):
+        for _ in range(ENOUGH):
+            again(pair.whole, sequence)
+    assert fake.live()["executables"] == 2
+    del goes, sequence
+    gc.collect()
+    assert fake.live()["executables"] == 1
+    free = pair.whole._free
+    pair.whole._free = lambda: 0
+    with pytest.raises(OutOfMemoryError):
+        pair.whole.sequence(64)
+    pair.whole._free = free
+    assert fake.live()["executables"] == 0
+    again(pair.whole, stays)
+
+
+def test_drivers_without_conditional_nodes_get_no_graphs(fake: FakeDriver) -> None:
+    fake.reset(version=12030)
+    launcher = emulated(fake).launcher
+    graphs = Graphs(Means(launcher, launcher.function, fake.path))
+    assert graphs.make([]) is None
+    assert graphs.failed is None
+
+
+@pytest.mark.parametrize("tree", [False, True])
+def test_drafts_of_blocks(place: Place, rng: np.random.Generator, tree: bool) -> None:
+    """Chains or trees behind a text that grows; rows of a column are one launch from some on."""
+    pair = Pair(place, rng, "tiles", "int8")
+    layers = (1, pair.config.num_layers)
+    parts = random_parts(pair.config, layers, rng)
+    more = rng.integers(0, pair.config.vocab_size, (8, 3)).tolist()
+
+    def run(backend: CudaBackend) -> tuple[list[Any], int]:
+        drafter = backend.drafter(parts, "Q4_1")
+        assert isinstance(drafter, CudaDrafter)
+        sequence, column, said = begun(backend, pair, layers), drafter.column(64, "fp16", poison=True), []
+        for own in more:
+            slots = sequence.append(own)
+            backend.advance([(sequence, slots[:-1])], pair.config.num_layers)
+            if tree:
+                call = TreeCall(sequence, column, nodes=5, depth=3, width=2, children=2, stop_below=0.0,
+                                deepen_from=0.0, sampling=Sampling())  # fmt: skip
+                said.append(backend.draft_trees(drafter, [call])[0])
+            else:
+                wanted = ChainCall(sequence, column, 4, 0.0, Sampling())
+                said.append(backend.draft_chains(drafter, [wanted])[0])
+        bits = column.cache.keys[: len(column.memory)].float().cpu().numpy().tobytes()
+        return [*said, column.memory, bits], len(column.rows) + len(backend._layers._courses)
+
+    launched: list[str] = getattr(place.launcher, "launched", [])
+    whole, kinds = run(pair.whole)
+    one_by_one = launched.count("fill_paths")  # one of every pass and every row of a block
+    steps, _ = run(pair.steps)
+    assert whole == steps
+    assert len({str(one) for one in whole[:-2]}) > 1
+    if place.device == "cpu":
+        assert one_by_one <= ONE_BY_ONE * kinds
+        assert launched.count("fill_paths") - one_by_one > ONE_BY_ONE * kinds, "the negative control"
