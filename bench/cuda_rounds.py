@@ -3,7 +3,7 @@
     python -m bench.cuda_rounds [--save NAME] [--out FILE]
 
 Weights are random, of the shape of a small Llama. Rounds start again at the same position each time, so that
-all of them do the same work. Needs torch with CUDA.
+all of them do the same work. Passes of steps are graphs, as they come again. Needs torch with CUDA.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def force_isa() -> str:
 
 
 def cuda_graphs() -> bool:
-    """Whether rounds may be graphs: SPECEE_CUDA_GRAPHS, or True when unset. Raises ConfigurationError."""
+    """Whether launches may be graphs: SPECEE_CUDA_GRAPHS, or True when unset. Raises ConfigurationError."""
     text = _read("SPECEE_CUDA_GRAPHS")
     if text not in (None, "0", "1"):
         raise ConfigurationError(f"SPECEE_CUDA_GRAPHS={text!r}: allowed are 0 and 1")

@@ -113,7 +113,7 @@ class RoundDrafting {
       const RoundDrafts& drafts = call.drafts;
       if (drafts.kind == DraftKind::layer) {
         engine_.check(drafts.head);
-        engine_.check_layer(drafts.layers.at(0));
+        check_exit_layer(drafts.layers.at(0));
       } else if (drafts.kind != DraftKind::none && parts_.drafter == nullptr) {
         throw ConfigurationError("a round with drafts needs a drafter: give one");
       }
@@ -122,6 +122,14 @@ class RoundDrafting {
         throw ConfigurationError("a round with predicted exits needs exit predictors: give some");
       for (const int layer : drafts.layers) parts_.exits->of(layer);
     }
+  }
+
+  // Behind the last one there is nothing to verify.
+  void check_exit_layer(int layer) const {
+    const int layers = engine_.config().num_layers;
+    if (layer < 1 || layer >= layers)
+      throw RowError("cannot draft at layer " + std::to_string(layer) + " of " + std::to_string(layers) +
+                     ": allowed are 1.." + std::to_string(layers - 1));
   }
 
   // Calls that want drafts of that kind, and have not got copies.

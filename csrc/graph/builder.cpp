@@ -148,9 +148,11 @@ const SharedDriver& able(const SharedDriver& driver) {
 }  // namespace
 
 RoundGraph::RoundGraph(SharedDriver driver, const Program& program)
-    : driver_(able(driver)), conditions_(driver_, kConditionPtx) {
+    : driver_(able(driver)), context_(driver_->context()) {
+  if (program.conditionals > 0) conditions_.emplace(driver_, kConditionPtx);
+  const Function set_conditions = conditions_ ? conditions_->function("set_conditions") : nullptr;
   const OwnedGraph graph(*driver_);
-  Builder builder(*driver_, conditions_.function("set_conditions"), program.conditionals);
+  Builder builder(*driver_, set_conditions, program.conditionals);
   builder.fill(graph.get(), program.steps);
   builder.finish();
   driver_->check((*driver_)->instantiate(&executable_, graph.get(), 0), "instantiating a graph");
@@ -159,12 +161,12 @@ RoundGraph::RoundGraph(SharedDriver driver, const Program& program)
 RoundGraph::~RoundGraph() { (*driver_)->executable_destroy(executable_); }
 
 void RoundGraph::upload(Stream stream) const {
-  const InContext in(*driver_, conditions_.context());
+  const InContext in(*driver_, context_);
   driver_->check((*driver_)->graph_upload(executable_, stream), "uploading a graph");
 }
 
 void RoundGraph::launch(Stream stream) const {
-  const InContext in(*driver_, conditions_.context());
+  const InContext in(*driver_, context_);
   driver_->check((*driver_)->graph_launch(executable_, stream), "launching a graph");
 }
 

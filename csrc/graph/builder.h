@@ -1,6 +1,7 @@
 // A program as a graph of the driver: one launch runs all of it, conditions and loops included.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "graph/driver.h"
@@ -25,7 +26,8 @@ class RoundGraph {
 
  private:
   SharedDriver driver_;
-  LoadedModule conditions_;
+  Context context_;
+  std::optional<LoadedModule> conditions_;  // where there are any
   Executable executable_ = nullptr;
 };
 

@@ -33,7 +33,7 @@ class LayerChainCall(NamedTuple):
     """A chain of drafts from a shallow layer, in rows that wait there to be verified.
 
     At most ``length`` tokens (1 or more), each :meth:`.Backend.draft`'s behind ``layer`` layers (1 to
-    num_layers) with ``head``, None for the model's own; none after one whose confidence is under
+    num_layers - 1) with ``head``, None for the model's own; none after one whose confidence is under
     ``stop_below``.
     """
 

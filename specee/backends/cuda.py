@@ -100,7 +100,7 @@ class CudaBackend(DrafterVerbs):
         self._workspace.fit(1)
         parts = (config, self._table, self._workspace, self._launcher, self._device)
         means = means_on(self._device, self._launcher) if means is None else means
-        self._graphs, self._kept = Graphs(means), KeptRounds(means)
+        self._graphs, self._kept = Graphs(means, self._device), KeptRounds(means)
         self._layers, self._head = CudaLayers(*parts, self._graphs), CudaHead(*parts)
         rounds = Parts(config, self._table, self._layers, self._workspace, self._free, self._device)
         self._rounds, self._exits = GraphRounds(rounds, self._kept), ExitRounds(rounds, self._kept)
@@ -115,7 +115,7 @@ class CudaBackend(DrafterVerbs):
     @property
     def graphs_missing(self) -> str | None:
         """Why rounds and what comes again are not one launch each, None where they are as far as can be."""
-        return self._kept.reasons() or self._graphs.failed
+        return "; ".join(reason for reason in (self._kept.reasons(), self._graphs.failed) if reason) or None
 
     @torch.no_grad()
     def _whole_round(self, calls: Seq[RoundCall]) -> RoundTurn | None:
@@ -157,12 +157,12 @@ class CudaBackend(DrafterVerbs):
         self._make_room(needed, f"a {kv_dtype} KV cache of {capacity} positions", "ask for a shorter context")
 
     def _make_room(self, needed: int, what: str, advice: str) -> None:
-        """Rounds that are kept make way, and graphs of passes. Raises OutOfMemoryError."""
+        """Rounds that are kept make way, and all other graphs. Raises OutOfMemoryError."""
         try:
             check_room(self._free, needed, what, advice)
         except OutOfMemoryError:
             with self._lock:
-                dropped = [one.drop() for one in (self._kept, self._layers)]
+                dropped = [one.drop() for one in (self._kept, self._graphs)]
             if not any(dropped):
                 raise
             check_room(self._free, needed, what, advice)

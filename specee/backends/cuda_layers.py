@@ -132,12 +132,6 @@ class CudaLayers:
             self._courses.add(course, room, recording)
         outputs.hand_over()
 
-    def drop(self) -> bool:
-        """Give back the memory of graphs of passes; whether there are any passes to come again."""
-        there = len(self._courses) > 0
-        self._courses.clear()
-        return there
-
     def launch(self, course: Course) -> None:
         """Every launch of a pass, and nothing else: ``course`` decides it, on arrays that stand still."""
         launcher, done, count = self._launcher, course.done, len(course.done)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 
@@ -37,7 +39,12 @@ def check_room(free: Free, needed: int, what: str, advice: str) -> None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the device had no memory left, by the words of whoever asked for it."""
-    if isinstance(error, DeviceError):
-        return out_of_memory(error)
-    return isinstance(error, OutOfMemoryError | torch.cuda.OutOfMemoryError)
+    """Whether the device had no memory left: by the driver's words, or those of CUDA's runtime."""
+    if isinstance(error, OutOfMemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    return (isinstance(error, DeviceError) and out_of_memory(error)) or str(error).endswith("out of memory")
+
+
+def current(device: torch.device) -> AbstractContextManager[Any]:
+    """The device is torch's current one inside, and the driver's."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

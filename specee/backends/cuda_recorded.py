@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -15,7 +15,7 @@ from specee import env
 from specee.backends.cuda_exit_round import ExitShape, ModelExits
 from specee.backends.cuda_kept import OfSequences
 from specee.backends.cuda_layers import CudaLayers
-from specee.backends.cuda_memory import Free, check_room, is_out_of_memory
+from specee.backends.cuda_memory import Free, check_room, current, is_out_of_memory
 from specee.backends.cuda_round import ModelRound, Shape
 from specee.backends.cuda_weights import CudaWeights
 from specee.backends.cuda_workspace import Workspace
@@ -70,7 +70,7 @@ class Parts:
 
     def current(self) -> AbstractContextManager[Any]:
         """The device is torch's current one inside."""
-        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+        return current(self.device)
 
 
 def means_on(device: torch.device, launcher: Launcher) -> Means | None:

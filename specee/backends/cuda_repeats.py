@@ -6,40 +6,62 @@ one by one takes longer than they do, too.
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Sequence as Seq
 
-import numpy as np
+import torch
 
-from specee.backends.cuda_memory import is_out_of_memory
+from specee.backends.cuda_memory import current, is_out_of_memory
 from specee.cuda.arrays import stream_of
 from specee.cuda.graph import Graph, Means
-from specee.cuda.launcher import Argument, Grid, Launcher
+from specee.cuda.launcher import Argument, Grid, Launcher, first_array
 from specee.cuda.program import Launch
 from specee.errors import SpeceeError
 
-# To make a graph takes Python about as long as to launch its kernels so often: who comes less often does not
-# pay for one, and nobody pays more than twice what he had to.
+# Making a graph takes Python about as long as launching its kernels one by one so often. Launches that come
+# less often do not pay for one, and none pay more than twice what they had to.
 ONE_BY_ONE = 3
 
 
 class Graphs:
-    """Makes graphs where the driver can; ``failed`` is why one could not be made, and none is after that."""
+    """Makes graphs of recordings where the driver can, and takes them back where memory is short.
 
-    def __init__(self, means: Means | None) -> None:
+    ``failed``: why one could not be made; none is after that.
+    """
+
+    def __init__(self, means: Means | None, device: torch.device) -> None:
         self._means = None if means is None or means.missing() is not None else means
+        self._device = device
         self.failed: str | None = None
+        self._lock = threading.Lock()  # columns are of any thread
+        self._made: weakref.WeakSet[Recording] = weakref.WeakSet()
 
-    def make(self, launches: Seq[Launch]) -> Graph | None:
+    def make(self, recording: Recording) -> Graph | None:
         """One launch of all of them; None where there is no such way, or no memory for it."""
         means = self._means
         if means is None or self.failed is not None:
             return None
         try:
-            return Graph(tuple(launches), means.function, library=means.library)
+            with current(self._device):  # a graph is of the context that it is made in
+                graph = Graph(tuple(recording.launches), means.function, library=means.library)
+                graph.upload(recording.stream())  # what there is no memory for is to fail here
         except (SpeceeError, RuntimeError) as error:  # the driver's, or torch's own
             if not is_out_of_memory(error):
                 self.failed = f"launches that come again could not be made a graph: {error}"
             return None
+        with self._lock:
+            self._made.add(recording)
+        return graph
+
+    def drop(self) -> bool:
+        """Give back the memory of all graphs; whether there are any."""
+        with self._lock:
+            made = list(self._made)
+            self._made.clear()
+        for recording in made:
+            recording.forget_graph()
+        return bool(made)
 
 
 class Recording:
@@ -48,8 +70,8 @@ class Recording:
     def __init__(self, launcher: Launcher, graphs: Graphs) -> None:
         self._launcher, self._graphs = launcher, graphs
         self.launches: list[Launch] = []
-        self._times = 0
-        self._graph: Graph | None = None
+        self._one_by_one = 1  # how often; this is the first time
+        self.graph: Graph | None = None
 
     def launch(self, kernel: str, grid: Grid, threads: int, arguments: Seq[Argument]) -> None:
         """See :class:`specee.cuda.launcher.Launcher`."""
@@ -58,16 +80,20 @@ class Recording:
 
     def repeat(self) -> None:
         """Launch all of it again. Raises DeviceError."""
-        self._times += 1
-        if self._times == ONE_BY_ONE:
-            self._graph = self._graphs.make(self.launches)
-        if self._graph is not None:
-            self._graph.launch(self._stream())
+        graph = self.graph
+        if graph is None and self._one_by_one == ONE_BY_ONE:
+            graph = self.graph = self._graphs.make(self)
+        if graph is not None:
+            graph.launch(self.stream())
             return
+        self._one_by_one += 1
         for one in self.launches:
             self._launcher.launch(one.kernel, one.grid, one.threads, one.arguments)
 
-    def _stream(self) -> int:
+    def forget_graph(self) -> None:
+        """Until it has come as often again."""
+        self.graph, self._one_by_one = None, 0
+
+    def stream(self) -> int:
         """Where launchers put the first of them, and so all."""
-        given = self.launches[0].arguments
-        return stream_of(next(a for a in given if a is not None and not isinstance(a, np.generic)))
+        return stream_of(first_array(self.launches[0].arguments))

@@ -135,8 +135,10 @@ class Drafting:
             return
         if isinstance(drafts, LayerChainCall):
             layers = self._backend.config.num_layers
-            if not 1 <= drafts.layer <= layers:
-                raise RowError(f"cannot draft at layer {drafts.layer}: 1 to {layers} layers can be done")
+            if not 1 <= drafts.layer < layers:  # behind the last one there is nothing to verify
+                raise RowError(
+                    f"cannot draft at layer {drafts.layer} of {layers}: allowed are 1..{layers - 1}"
+                )
             return
         if self._parts.drafter is None:
             raise ConfigurationError("a round with drafts needs a drafter: give one")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 
-import numpy as np
-
 from specee import _cuda
 from specee.cuda.arrays import device_of, stream_of
-from specee.cuda.launcher import Argument, Grid
+from specee.cuda.launcher import Argument, Grid, first_array
 
 
 class CompiledLauncher:
@@ -16,7 +14,7 @@ class CompiledLauncher:
 
     def launch(self, kernel: str, grid: Grid, threads: int, arguments: Seq[Argument]) -> None:
         """See :class:`specee.cuda.launcher.Launcher`. Raises ConfigurationError for what is no argument."""
-        first = next(a for a in arguments if a is not None and not isinstance(a, np.generic))
+        first = first_array(arguments)
         given = [_as_taken(argument) for argument in arguments]
         _cuda.launch(kernel, grid, threads, given, device_of(first), stream_of(first))
 

@@ -19,6 +19,11 @@ class Launcher(Protocol):
         """Put one kernel on the current stream of the arrays' device, and do not wait for it."""
 
 
+def first_array(arguments: Seq[Argument]) -> Argument:
+    """The array that says where a kernel is launched: the first one there is."""
+    return next(a for a in arguments if a is not None and not isinstance(a, np.generic))
+
+
 def i32(value: int) -> np.int32:
     """An ``int`` of a kernel. Raises OverflowError beyond 32 bits."""
     return np.int32(value)

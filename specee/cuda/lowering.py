@@ -53,7 +53,7 @@ def argument_bytes(argument: Argument) -> bytes:
 
 class _Lowering:
     def __init__(self, function: Callable[[str], int]) -> None:
-        self._function = function
+        self._function, self._handles = function, dict[str, int]()
         self.conditionals = 0
 
     def body(self, steps: Program) -> list[Lowered]:
@@ -79,7 +79,9 @@ class _Lowering:
 
     def _launch(self, step: Launch) -> Lowered:
         arguments = [argument_bytes(argument) for argument in step.arguments]
-        return ("launch", self._function(step.kernel), step.grid, step.threads, 0, arguments)
+        if step.kernel not in self._handles:
+            self._handles[step.kernel] = self._function(step.kernel)
+        return ("launch", self._handles[step.kernel], step.grid, step.threads, 0, arguments)
 
     def _conditional(self, step: If | While, number: int) -> Lowered:
         body = self.body(step.body)

@@ -8,7 +8,7 @@ import cupy
 import numpy as np
 
 from specee.cuda.arrays import address, device_of, stream_of
-from specee.cuda.launcher import Argument, Grid
+from specee.cuda.launcher import Argument, Grid, first_array
 from specee.cuda.sources import OPTIONS, PROGRAM, include_options
 
 
@@ -20,7 +20,7 @@ class NvrtcLauncher:
 
     def launch(self, kernel: str, grid: Grid, threads: int, arguments: Seq[Argument]) -> None:
         """See :class:`specee.cuda.launcher.Launcher`."""
-        first = next(a for a in arguments if a is not None and not isinstance(a, np.generic))
+        first = first_array(arguments)
         with cupy.cuda.Device(device_of(first)), cupy.cuda.ExternalStream(stream_of(first)):
             values = [self._value(argument) for argument in arguments]
             self._module.get_function(kernel)(grid, (threads,), tuple(values))

@@ -96,6 +96,9 @@ def test_a_sequence_takes_its_courses_and_its_cache_along() -> None:
     assert places[1] not in storages(backend)
 
 
+NO_GRAPHS = Graphs(None, torch.device("cpu"))
+
+
 class Text:
     """What a course asks of a sequence: to be there."""
 
@@ -131,7 +134,7 @@ def test_a_sequence_that_goes_during_a_lookup_leaves_nothing_to_one_with_its_id(
     stays, goes = Text(), [Text()]
     mark = id(goes[0])
     for text in (stays, goes[0]):
-        courses.add(alone(text), 9, Recording(Recorder(), Graphs(None)))
+        courses.add(alone(text), 9, Recording(Recorder(), NO_GRAPHS))
     del text
     room = Dropping(9)
     room.texts, room.others = goes, []
@@ -140,7 +143,7 @@ def test_a_sequence_that_goes_during_a_lookup_leaves_nothing_to_one_with_its_id(
     assert id(goes[0]) == mark
     assert len(courses) == 1
     assert courses.find(alone(goes[0]), 9) is None
-    recording = Recording(Recorder(), Graphs(None))
+    recording = Recording(Recorder(), NO_GRAPHS)
     courses.add(alone(goes[0]), 9, recording)
     assert courses.find(alone(goes[0]), 9) is recording
     goes.clear()
@@ -151,7 +154,7 @@ def test_a_sequence_that_another_thread_drops_waits_for_the_call_at_work() -> No
     courses = Courses()
     texts = [Text(), Text()]
     for text in texts:
-        courses.add(alone(text), 9, Recording(Recorder(), Graphs(None)))
+        courses.add(alone(text), 9, Recording(Recorder(), NO_GRAPHS))
     del text
     with courses._lock:  # a call is at work
         dropping = threading.Thread(target=texts.pop)

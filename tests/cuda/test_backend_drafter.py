@@ -226,7 +226,7 @@ def test_what_does_not_fit_is_refused(engine: Engine, backend: Backend, rng: np.
 
 
 class Failing:
-    """A launcher that fails at the launch when none are ``left``."""
+    """A launcher that fails at the ``left``-th launch from now on, or never."""
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher, self.left = launcher, 0
@@ -245,7 +245,7 @@ def test_a_launch_that_fails_leaves_nothing_behind(
     assert isinstance(drafter, CudaDrafter)
     sequence = begun(backend, text(rng, 7))
     drafter._launcher = failing = Failing(drafter._launcher)
-    drafter._graphs = Graphs(None)  # kernel by kernel, on a device too
+    drafter._graphs = Graphs(None, device_of(engine))  # kernel by kernel, on a device too
 
     def tree(column: FittedColumn) -> DraftedTree:
         call = TreeCall(sequence, column, nodes=6, depth=3, width=2, children=2, stop_below=0.0,
@@ -261,6 +261,8 @@ def test_a_launch_that_fails_leaves_nothing_behind(
     assert launches > 40
     for at in rng.integers(1, launches + 1, 12).tolist():
         failing.left = at
+        if at % 2:
+            column.rows.clear()  # as the first time
         with pytest.raises(DeviceError, match="scripted"):
             tree(column)
         assert tree(column) == wanted

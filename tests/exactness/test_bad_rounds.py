@@ -37,6 +37,7 @@ BAD: dict[str, tuple[type[SpeceeError], Callable[[World, Text], Sequence[RoundCa
     "drafts without a drafter": (ConfigurationError, lambda w, t: [_call(t, _chain(t, 1))]),
     "no drafts of a layer": (RowError, lambda w, t: [_call(t, _layer(t, 1, length=0))]),
     "a layer too deep": (RowError, lambda w, t: [_call(t, _layer(t, LAYERS + 1))]),
+    "the last layer": (RowError, lambda w, t: [_call(t, _layer(t, LAYERS))]),
     "no layer at all": (RowError, lambda w, t: [_call(t, _layer(t, 0))]),
     "a head of another backend": (
         ConfigurationError,

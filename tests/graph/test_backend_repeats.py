@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,12 +12,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from specee.backends import cuda_repeats  # noqa: E402
 from specee.backends.cuda import CudaBackend  # noqa: E402
 from specee.backends.cuda_drafter import CudaDrafter  # noqa: E402
-from specee.backends.cuda_repeats import ONE_BY_ONE, Graphs  # noqa: E402
+from specee.backends.cuda_repeats import ONE_BY_ONE  # noqa: E402
 from specee.backends.protocol import ChainCall, TreeCall  # noqa: E402
-from specee.cuda.graph import Means  # noqa: E402
-from specee.errors import OutOfMemoryError  # noqa: E402
+from specee.errors import DeviceError, OutOfMemoryError  # noqa: E402
 from specee.types import Sampling  # noqa: E402
 from tests.graph.fake_driver import OUT_OF_MEMORY, FakeDriver  # noqa: E402
 from tests.graph.place import Place, emulated  # noqa: E402
@@ -51,6 +53,7 @@ def test_emulated_passes_are_one_launch_each(fake: FakeDriver, rng: np.random.Ge
         again(pair.whole, sequence)
         calls = fake.called(before)
         counts.append((len(launched) - kernels, calls.count("cuGraphInstantiateWithFlags")))
+        assert "cuModuleLoadData" not in calls, "a graph without conditions needs no kernel for them"
         if len(counts) > ENOUGH:
             assert calls == ["cuGraphLaunch"]
     one_by_one = counts[0][0]
@@ -60,18 +63,16 @@ def test_emulated_passes_are_one_launch_each(fake: FakeDriver, rng: np.random.Ge
     kernels = len(launched)
     again(pair.whole, sequence, rows=3)
     assert len(launched) - kernels == one_by_one, "another pass is not the same"
+    sequence = begun(pair.steps, pair)
     for _ in range(ENOUGH + 1):
         kernels = len(launched)
-        again(pair.steps, sequence_of(pair.steps, pair), rows=2)
-        assert len(launched) - kernels >= one_by_one, "the negative control: a backend without graphs"
+        again(pair.steps, sequence)
+        assert len(launched) - kernels == one_by_one, "the negative control: a backend without graphs"
 
 
-def sequence_of(backend: CudaBackend, pair: Pair) -> Any:
-    """One that stays, or its passes would go with it."""
-    known = pair.__dict__.setdefault("stays", {})
-    if id(backend) not in known:
-        known[id(backend)] = begun(backend, pair)
-    return known[id(backend)]
+def graphs_of(backend: CudaBackend) -> int:
+    """Of passes."""
+    return sum(one.graph is not None for one in backend._layers._courses._known.values())
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_rows_of_every_kind_have_the_bits_of_launches_one_by_one(
     moves = rng.choice(["chain", "tree", "wait", "text"], 36).tolist()
     tokens = rng.integers(0, pair.config.vocab_size, (36, 4)).tolist()
 
-    def run(backend: CudaBackend) -> list[Any]:
+    def run(backend: CudaBackend) -> tuple[list[Any], int]:
         sequence, said = begun(backend, pair, layers), []
         for move, own in zip(moves, tokens, strict=True):
             if sequence.length > 40:
@@ -107,9 +108,12 @@ def test_rows_of_every_kind_have_the_bits_of_launches_one_by_one(
                 sequence.commit(path)
                 states = [sequence.kept_state(sequence.length - 1, layer) for layer in layers]
                 said.append([state.cpu().numpy().tobytes() for state in states])
-        return [*said, contents(sequence, last)]
+        return [*said, contents(sequence, last)], graphs_of(backend)
 
-    assert run(pair.whole) == run(pair.steps)
+    (whole, graphs), (steps, none) = run(pair.whole), run(pair.steps)
+    assert whole == steps
+    assert graphs > 1
+    assert none == 0
     assert pair.whole.graphs_missing is None
 
 
@@ -128,7 +132,9 @@ def test_emulated_passes_read_what_is_there_now(fake: FakeDriver, rng: np.random
     first = [state() for _ in range(ENOUGH + 1)]
     assert len(set(first)) == 1
     pair.whole._table.matrix("o", 0).zero_()
+    before = len(fake.log())
     assert state() != first[0]
+    assert "cuGraphLaunch" in fake.called(before)
 
 
 def test_emulated_passes_that_cannot_be_graphs(fake: FakeDriver, rng: np.random.Generator) -> None:
@@ -137,16 +143,18 @@ def test_emulated_passes_that_cannot_be_graphs(fake: FakeDriver, rng: np.random.
     sequence = begun(pair.whole, pair)
     for _ in range(ONE_BY_ONE):
         again(pair.whole, sequence)
-    [recording] = [one for one in pair.whole._layers._courses._known.values() if one._times == ONE_BY_ONE - 1]
-    graphs = recording._graphs
+    recordings = pair.whole._layers._courses._known.values()
+    [recording] = [one for one in recordings if one._one_by_one == ONE_BY_ONE]
+    graphs, live = pair.whole._graphs, fake.live()
     for at in range(1, 4000):
         fake.fail(at, REFUSED)
-        made = graphs.make(recording.launches)
+        made = graphs.make(recording)
         fake.fail(0)
         if made is not None:
             break
         assert "could not be made a graph" in (pair.whole.graphs_missing or "")
-        assert graphs.make(recording.launches) is None, "nor is another"
+        assert graphs.make(recording) is None, "nor is another"
+        assert fake.live() == live
         graphs.failed = None
     assert at > len(recording.launches), "there is a lot that can fail"
     graphs.failed = "scripted"
@@ -157,19 +165,27 @@ def test_emulated_passes_that_cannot_be_graphs(fake: FakeDriver, rng: np.random.
     assert pair.whole.graphs_missing == "scripted"
 
 
+@pytest.mark.parametrize(
+    "call", ["cuGraphCreate", "cuGraphAddKernelNode_v2", "cuGraphInstantiateWithFlags", "cuGraphUpload"]
+)
 def test_emulated_passes_that_the_driver_has_no_memory_for(
-    fake: FakeDriver, rng: np.random.Generator
+    fake: FakeDriver, rng: np.random.Generator, call: str
 ) -> None:
     """That one goes kernel by kernel for good; others may fit."""
     pair = Pair(emulated(fake), rng)
     sequence = begun(pair.whole, pair)
+    for _ in range(ENOUGH):
+        before = len(fake.log())
+        again(pair.whole, sequence, rows=3)
+    names = [line.split()[0] for line in fake.log()[before:]]
     for _ in range(ONE_BY_ONE):
         again(pair.whole, sequence)
-    # The pass has its numbers by torch: the driver's first call is one for the graph.
-    fake.fail(int(rng.integers(2, 50)), OUT_OF_MEMORY)
-    before = len(fake.log())
+    # The pass has its numbers by torch: the driver's calls are those for the graph, as they were before.
+    before, at = len(fake.log()), names.index(call)
+    fake.fail(at + 1, OUT_OF_MEMORY)
     again(pair.whole, sequence)
     fake.fail(0)
+    assert fake.log()[before + at].startswith(call)
     again(pair.whole, sequence)
     assert "cuGraphLaunch" not in fake.called(before)
     assert pair.whole.graphs_missing is None
@@ -191,21 +207,72 @@ def test_emulated_graphs_go_with_their_sequence_or_make_way(
     del goes, sequence
     gc.collect()
     assert fake.live()["executables"] == 1
+    drafter = pair.whole.drafter(random_parts(pair.config, (1, pair.config.num_layers), rng))
+    assert isinstance(drafter, CudaDrafter)
+    column, state = drafter.column(64, "bf16"), torch.zeros(pair.config.hidden_size)
+    for position in range(ENOUGH):
+        drafter.row(column, position, state, state)
+    assert fake.live()["executables"] == 2
     free = pair.whole._free
     pair.whole._free = lambda: 0
     with pytest.raises(OutOfMemoryError):
         pair.whole.sequence(64)
     pair.whole._free = free
     assert fake.live()["executables"] == 0
-    again(pair.whole, stays)
+    for _ in range(ENOUGH):
+        again(pair.whole, stays)
+    assert fake.live()["executables"] == 1, "it has come as often again"
 
 
-def test_drivers_without_conditional_nodes_get_no_graphs(fake: FakeDriver) -> None:
+def test_emulated_launches_of_graphs_that_fail(fake: FakeDriver, rng: np.random.Generator) -> None:
+    """Rows are where they were, and go on when it works again."""
+    pair = Pair(emulated(fake), rng)
+    found = []
+    for backend in (pair.whole, pair.steps):
+        sequence = begun(backend, pair)
+        for _ in range(ENOUGH):
+            again(backend, sequence)
+        slots = sequence.append([1, 2])
+        if backend is pair.whole:
+            fake.fail(2)  # the first call asks for the context
+            with pytest.raises(DeviceError, match="launching a graph failed"):
+                backend.advance([(sequence, slots)], pair.config.num_layers)
+            fake.fail(0)
+            assert [sequence.row(slot).done for slot in slots] == [0, 0]
+        backend.advance([(sequence, slots)], pair.config.num_layers)
+        found.append(contents(sequence, pair.config.num_layers))
+    assert found[0] == found[1]
+
+
+def test_graphs_are_made_on_the_backends_device(
+    fake: FakeDriver, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever is torch's current one: a graph is of the context that it is made in."""
+    pair = Pair(emulated(fake), rng)
+    entered: list[Any] = []
+
+    @contextmanager
+    def watched(device: Any) -> Iterator[None]:
+        before = len(fake.log())
+        yield
+        entered.append((device, "cuGraphCreate" in fake.called(before)))
+
+    monkeypatch.setattr(cuda_repeats, "current", watched)
+    sequence = begun(pair.whole, pair)
+    for _ in range(ENOUGH):
+        again(pair.whole, sequence)
+    assert entered == [(torch.device("cpu"), True)]
+
+
+def test_emulated_drivers_without_conditional_nodes(fake: FakeDriver, rng: np.random.Generator) -> None:
     fake.reset(version=12030)
-    launcher = emulated(fake).launcher
-    graphs = Graphs(Means(launcher, launcher.function, fake.path))
-    assert graphs.make([]) is None
-    assert graphs.failed is None
+    pair = Pair(emulated(fake), rng)
+    assert "conditional" in (pair.whole.graphs_missing or "")
+    sequence = begun(pair.whole, pair)
+    for _ in range(ENOUGH + 1):
+        again(pair.whole, sequence)
+    assert graphs_of(pair.whole) == 0
+    assert "cuGraphCreate" not in fake.called()
 
 
 @pytest.mark.parametrize("tree", [False, True])
@@ -216,7 +283,7 @@ def test_drafts_of_blocks(place: Place, rng: np.random.Generator, tree: bool) ->
     parts = random_parts(pair.config, layers, rng)
     more = rng.integers(0, pair.config.vocab_size, (8, 3)).tolist()
 
-    def run(backend: CudaBackend) -> tuple[list[Any], int]:
+    def run(backend: CudaBackend) -> tuple[list[Any], dict[int, Any], int]:
         drafter = backend.drafter(parts, "Q4_1")
         assert isinstance(drafter, CudaDrafter)
         sequence, column, said = begun(backend, pair, layers), drafter.column(64, "fp16", poison=True), []
@@ -224,19 +291,22 @@ def test_drafts_of_blocks(place: Place, rng: np.random.Generator, tree: bool) ->
             slots = sequence.append(own)
             backend.advance([(sequence, slots[:-1])], pair.config.num_layers)
             if tree:
-                call = TreeCall(sequence, column, nodes=5, depth=3, width=2, children=2, stop_below=0.0,
+                call = TreeCall(sequence, column, nodes=64, depth=6, width=3, children=3, stop_below=0.0,
                                 deepen_from=0.0, sampling=Sampling())  # fmt: skip
                 said.append(backend.draft_trees(drafter, [call])[0])
             else:
                 wanted = ChainCall(sequence, column, 4, 0.0, Sampling())
                 said.append(backend.draft_chains(drafter, [wanted])[0])
         bits = column.cache.keys[: len(column.memory)].float().cpu().numpy().tobytes()
-        return [*said, column.memory, bits], len(column.rows) + len(backend._layers._courses)
+        return [*said, column.memory, bits], column.rows, len(backend._layers._courses)
 
     launched: list[str] = getattr(place.launcher, "launched", [])
-    whole, kinds = run(pair.whole)
+    whole, rows, passes = run(pair.whole)
+    kinds = len(rows) + passes
     one_by_one = launched.count("fill_paths")  # one of every pass and every row of a block
-    steps, _ = run(pair.steps)
+    assert max(sent for sent, one in rows.items() if one.graph is not None) >= (4 if tree else 1)
+    steps, rows, _ = run(pair.steps)
+    assert all(one.graph is None for one in rows.values())
     assert whole == steps
     assert len({str(one) for one in whole[:-2]}) > 1
     if place.device == "cpu":
