@@ -101,11 +101,13 @@ class CudaBackend(DrafterVerbs):
         parts = (config, self._table, self._workspace, self._launcher, self._device)
         means = means_on(self._device, self._launcher) if means is None else means
         self._graphs, self._kept = Graphs(means, self._device), KeptRounds(means)
-        self._layers, self._head = CudaLayers(*parts, self._graphs), CudaHead(*parts)
+        self._layers, self._head = CudaLayers(*parts, self._graphs), CudaHead(*parts, self._graphs)
         rounds = Parts(config, self._table, self._layers, self._workspace, self._free, self._device)
         self._rounds, self._exits = GraphRounds(rounds, self._kept), ExitRounds(rounds, self._kept)
         head = self._table.matrix(*self._table.head_key)
-        self._draft_heads = DraftHeadMaker(config, head, self._workspace, self._device)
+        self._draft_heads = DraftHeadMaker(
+            *(config, head, self._workspace, self._launcher, self._device), self._graphs
+        )
 
     @property
     def weight_bytes(self) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from specee.backends.cuda_repeats import Graphs, Repeats
 from specee.backends.cuda_weights import Matrix, on_device, on_host, packed_blocks
 from specee.backends.cuda_workspace import Workspace, cut_inputs
 from specee.backends.draft_parts import checked_adapter, checked_vocabulary
@@ -58,7 +59,7 @@ class _Adapter:
 class CudaDraftHead:
     """See :meth:`.Backend.draft_head`. ``ids``: kept tokens, ascending, None for all.
 
-    ``inputs``: room for rows as the product takes them.
+    ``inputs``: room for rows as the product takes them. ``launcher`` and ``repeats`` are the backend's.
     """
 
     config: ModelConfig
@@ -69,32 +70,44 @@ class CudaDraftHead:
     kept: Tensor
     bytes: int
     normed: bool
+    launcher: Launcher
+    repeats: Repeats
 
-    def logits(self, launcher: Launcher, states: Tensor, norm: Tensor, out: Tensor) -> None:
-        """Of at most 64 states (rows, hidden) into ``out`` (rows, vocab).
+    def logits(self, states: Tensor, norm: Tensor, out: Tensor) -> None:
+        """Of at most 64 states (rows, hidden) into ``out`` (rows, vocab): the same arrays each time.
 
         What is not kept has minus infinity. Raises NumericalError.
         """
-        eps, count = self.config.norm_eps, len(states)
-        x = states if self.adapter is None else self.adapter.adapt(launcher, states, eps)
-        inputs = cut_inputs(self.inputs, 0, count)
+        count, adapter = len(states), self.adapter
+        x = states if adapter is None else adapter.adapt(self.launcher, states, self.config.norm_eps)
+        to = out if self.ids is None else self.kept[:count]
+        self.repeats.run(count, lambda launcher: self._multiply(launcher, x, norm, to))
+        if self.ids is not None:
+            out.fill_(-torch.inf).index_copy_(1, self.ids, to)
+
+    def _multiply(self, launcher: Launcher, x: Tensor, norm: Tensor, out: Tensor) -> None:
+        inputs = cut_inputs(self.inputs, 0, len(x))
         if self.normed:
             prepare_rows(launcher, x, inputs)
         else:
-            norm_rows(launcher, x, norm, inputs, eps=eps)
-        if self.ids is None:
-            multiply(launcher, inputs, self.matrix, out)
-            return
-        kept = self.kept[:count]
-        multiply(launcher, inputs, self.matrix, kept)
-        out.fill_(-torch.inf).index_copy_(1, self.ids, kept)
+            norm_rows(launcher, x, norm, inputs, eps=self.config.norm_eps)
+        multiply(launcher, inputs, self.matrix, out)
 
 
 class DraftHeadMaker:
     """Makes draft heads of one model's head."""
 
-    def __init__(self, config: ModelConfig, head: Matrix, workspace: Workspace, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        head: Matrix,
+        workspace: Workspace,
+        launcher: Launcher,
+        device: torch.device,
+        graphs: Graphs,
+    ) -> None:
         self._config, self._head, self._workspace, self._device = config, head, workspace, device
+        self._launcher, self._graphs = launcher, graphs
 
     def make(
         self,
@@ -118,7 +131,10 @@ class DraftHeadMaker:
         inputs = self._workspace.inputs(config.hidden_size, quantised=form != "BF16")
         kept = self._floats(0 if ids is None else count)
         on = None if ids is None else torch.from_numpy(ids).to(self._device)
-        return CudaDraftHead(config, matrix, on, parts, inputs, kept, size, normed)
+        repeats = Repeats(self._launcher, self._graphs)
+        return CudaDraftHead(
+            *(config, matrix, on, parts, inputs, kept, size, normed), self._launcher, repeats
+        )
 
     def _rows(self, ids: Ints | None, stored: DraftFormat | None) -> Matrix:
         """The rows of the head that are kept, as they are or quantised."""

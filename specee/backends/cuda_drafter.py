@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specee.backends.cuda_repeats import Graphs, Recording
+from specee.backends.cuda_repeats import Graphs, Repeats
 from specee.backends.cuda_weights import on_device, packed_blocks
 from specee.backends.cuda_workspace import padded_depth
 from specee.backends.drafter_parts import stored_rows
@@ -76,7 +76,7 @@ class CudaColumn(ReferenceColumn):
     cache: Cache = field(kw_only=True)
     room: _Room = field(kw_only=True)
     used: int = 0
-    rows: dict[int, Recording] = field(default_factory=dict)  # launches of one, by how many slots are sent
+    rows: Repeats = field(kw_only=True)  # by how many slots are sent
 
     def cut(self, length: int) -> None:
         """Forget all but the first ``length``, which are in the first slots."""
@@ -143,7 +143,8 @@ class CudaDrafter(ReferenceDrafter):
             room = self._room(capacity)
         except RuntimeError as error:
             raise OutOfMemoryError(f"{what} does not fit in memory ({error}); {advice}") from error
-        return CudaColumn(self, capacity, plain.dtype, cache=Cache(keys, values), room=room)
+        rows = Repeats(self._launcher, self._graphs)
+        return CudaColumn(self, capacity, plain.dtype, cache=Cache(keys, values), room=room, rows=rows)
 
     def fused(self, states: Seq[Tensor]) -> Tensor:
         """States of the layers, in order -> (hidden,)."""
@@ -169,13 +170,7 @@ class CudaDrafter(ReferenceDrafter):
         room.numbers[: len(numbers)].copy_(torch.tensor(numbers, dtype=torch.int32))
         room.embedding.copy_(embedding[None])
         room.before.copy_(before[None])
-        known = column.rows.get(sent)
-        if known is not None:
-            known.repeat()
-        else:
-            recording = Recording(self._launcher, self._graphs)
-            self._launch(recording, column, sent)
-            column.rows[sent] = recording
+        column.rows.run(sent, lambda launcher: self._launch(launcher, column, sent))
         return room.x[0].clone()
 
     def _launch(self, launcher: Launcher, column: CudaColumn, sent: int) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from specee.backends.cuda_draft import CudaDraftHead
+from specee.backends.cuda_repeats import Graphs, Repeats
 from specee.backends.cuda_weights import CudaWeights
 from specee.backends.cuda_workspace import Workspace, cut_inputs
 from specee.backends.head_verbs import Draw, drawn, on_host
@@ -39,8 +40,11 @@ class CudaHead:
         workspace: Workspace,
         launcher: Launcher,
         device: torch.device,
+        graphs: Graphs,
     ) -> None:
         self._config, self._launcher, self._device = config, launcher, device
+        self._repeats = Repeats(launcher, graphs)
+        self._states = self._empty(torch.float32, MAX_LINEAR_ROWS, config.hidden_size)
         self._norm, self._matrix = table.vector("final_norm"), table.matrix(*table.head_key)
         quantised = not isinstance(self._matrix, Tensor)
         self._normed = workspace.inputs(config.hidden_size, quantised=quantised)
@@ -52,14 +56,13 @@ class CudaHead:
         self._drafts = Drafts(none, none, firsts.to(torch.int32).to(device))
         self._accepted = Accepted(*(self._empty(torch.int32, MAX_LINEAR_ROWS) for _ in range(4)))
         self._shares = self._empty(torch.float32, MAX_LINEAR_ROWS)
-        zeros = Draws(
-            self._empty(torch.float64, MAX_LINEAR_ROWS).zero_(),
-            *(self._empty(torch.int64, MAX_LINEAR_ROWS).zero_() for _ in range(2)),
+        self._greedy, self._drawn = (
+            Draws(
+                self._empty(torch.float64, MAX_LINEAR_ROWS).zero_(),
+                *(self._empty(torch.int64, MAX_LINEAR_ROWS).zero_() for _ in range(2)),
+            )
+            for _ in range(2)
         )
-        self._greedy = {
-            count: Draws(zeros.temperatures[:count], zeros.seeds[:count], zeros.positions[:count])
-            for count in range(1, MAX_LINEAR_ROWS + 1)
-        }
 
     def _empty(self, dtype: torch.dtype, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self._device)
@@ -82,7 +85,7 @@ class CudaHead:
             logits = self._chunk(part, head)
             chosen = self._chosen(logits, None if draws is None else draws[begin:end])
             if shares:
-                token_shares(self._launcher, logits, chosen, self._shares[: len(part)])
+                self._share(logits, chosen)
             tokens.append(_checked(chosen.cpu().numpy().astype(np.int64)))
             if shares:
                 found.append(on_host(self._shares[: len(part)]))
@@ -132,12 +135,19 @@ class CudaHead:
 
     def _chunk(self, states: Tensor, head: CudaDraftHead | None) -> Tensor:
         """Logits of at most 64 states, on the device; they stand until the next ones."""
-        out = self._logits[: len(states)]
+        count = len(states)
+        own, out = self._states[:count], self._logits[:count]
+        own.copy_(states)
         if head is not None:
-            head.logits(self._launcher, states, self._norm, out)
-            return out
-        multiply(self._launcher, self._normed_rows(states), self._matrix, out)
+            head.logits(own, self._norm, out)
+        else:
+            self._repeats.run(("logits", count), lambda launcher: self._multiply(launcher, own, out))
         return out
+
+    def _multiply(self, launcher: Launcher, states: Tensor, out: Tensor) -> None:
+        normed = cut_inputs(self._normed, 0, len(states))
+        norm_rows(launcher, states, self._norm, normed, eps=self._config.norm_eps)
+        multiply(launcher, normed, self._matrix, out)
 
     def _chosen(self, logits: Tensor, draws: Seq[Draw] | None) -> Tensor:
         """The token of each row, (rows,) int32 on the device; from the host where there are filters."""
@@ -145,36 +155,45 @@ class CudaHead:
         own = [] if draws is None else [at for at, draw in enumerate(draws) if not is_plain(draw.sampling)]
         chosen: Tensor = self._accepted.targets[:count]
         if len(own) < count:
-            self._draw(logits, draws)
+            drawn_from = self._as_drawn(count, draws)
+            key = ("draw", count, drawn_from is self._greedy)
+            self._repeats.run(key, lambda launcher: self._draw(launcher, logits, drawn_from))
         if own and draws is not None:
             rows = zip(own, on_host(logits[own]), strict=True)
             tokens = [drawn(row, draws[at]) for at, row in rows]
             chosen[own] = torch.tensor(tokens, dtype=torch.int32, device=self._device)
         return chosen
 
-    def _draw(self, logits: Tensor, draws: Seq[Draw] | None) -> None:
+    def _draw(self, launcher: Launcher, logits: Tensor, draws: Draws) -> None:
         """Every row's token by temperature and noise alone, into ``accepted.targets``."""
         count = len(logits)
         pieces = Pieces(self._pieces.scores[:count], self._pieces.tokens[:count])
-        target_pieces(self._launcher, logits, self._as_drawn(count, draws), pieces)
+        own = Draws(draws.temperatures[:count], draws.seeds[:count], draws.positions[:count])
+        target_pieces(launcher, logits, own, pieces)
         none, out = self._drafts.tokens[:count], self._accepted
         accept(
-            self._launcher,
+            launcher,
             pieces,
             Drafts(none, none, self._drafts.firsts[: count + 1]),
             Accepted(out.targets[:count], out.path[:count], out.counts[:count], out.next_tokens[:count]),
         )
 
+    def _share(self, logits: Tensor, chosen: Tensor) -> None:
+        """How likely the chosen tokens are, into ``shares``."""
+        out = self._shares[: len(logits)]
+        key = ("shares", len(logits))
+        self._repeats.run(key, lambda launcher: token_shares(launcher, logits, chosen, out))
+
     def _as_drawn(self, count: int, draws: Seq[Draw] | None) -> Draws:
+        """What the first ``count`` rows are drawn with, in arrays that stand still."""
         if draws is None or all(draw.sampling.temperature == 0 for draw in draws):
-            return self._greedy[count]
-        return Draws(
-            torch.tensor([d.sampling.temperature for d in draws], dtype=torch.float64, device=self._device),
-            torch.from_numpy(np.array([d.sampling.seed & WORD for d in draws], np.uint64).view(np.int64)).to(
-                self._device
-            ),
-            torch.tensor([d.position for d in draws], dtype=torch.int64, device=self._device),
-        )
+            return self._greedy
+        seeds = np.array([draw.sampling.seed & WORD for draw in draws], np.uint64).view(np.int64)
+        temperatures = torch.tensor([draw.sampling.temperature for draw in draws], dtype=torch.float64)
+        self._drawn.temperatures[:count].copy_(temperatures)
+        self._drawn.seeds[:count].copy_(torch.from_numpy(seeds))
+        self._drawn.positions[:count].copy_(torch.tensor([draw.position for draw in draws]))
+        return self._drawn
 
 
 def _checked(tokens: Ints) -> Ints:

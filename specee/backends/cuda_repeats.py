@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable, Hashable
 from collections.abc import Sequence as Seq
 
 import torch
@@ -97,3 +98,21 @@ class Recording:
     def stream(self) -> int:
         """Where launchers put the first of them, and so all."""
         return stream_of(first_array(self.launches[0].arguments))
+
+
+class Repeats:
+    """Recordings of what is launched over the same arrays, by what else it depends on."""
+
+    def __init__(self, launcher: Launcher, graphs: Graphs) -> None:
+        self._launcher, self._graphs = launcher, graphs
+        self.known: dict[Hashable, Recording] = {}
+
+    def run(self, key: Hashable, launch: Callable[[Launcher], None]) -> None:
+        """What ``launch`` launches, which is asked once for each ``key``. Raises what it raises."""
+        known = self.known.get(key)
+        if known is not None:
+            known.repeat()
+            return
+        recording = Recording(self._launcher, self._graphs)
+        launch(recording)
+        self.known[key] = recording

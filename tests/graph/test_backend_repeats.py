@@ -275,6 +275,35 @@ def test_emulated_drivers_without_conditional_nodes(fake: FakeDriver, rng: np.ra
     assert "cuGraphCreate" not in fake.called()
 
 
+def test_what_heads_make_of_states(place: Place, rng: np.random.Generator) -> None:
+    """Tokens, drawn and greedy, drafts and their shares, logits: of other states each time."""
+    pair = Pair(place, rng, "tiles", "int8")
+    vocabulary = np.sort(rng.permutation(pair.config.vocab_size)[: pair.config.vocab_size // 2])
+    texts = rng.integers(0, pair.config.vocab_size, (8, 3)).tolist()
+    options = [
+        [Sampling(temperature=float(rng.uniform(0.5, 9)), seed=int(rng.integers(2**62))) for _ in range(3)]
+        for _ in texts
+    ]
+
+    def run(backend: CudaBackend) -> tuple[list[list[Any]], list[bool]]:
+        head = backend.draft_head(None, vocabulary, "Q4_1")
+        sequence, said = begun(backend, pair), []
+        for text, sampling in zip(texts, options, strict=True):
+            work = [(sequence, sequence.append(text))]
+            backend.advance(work, pair.config.num_layers)
+            drafts = [backend.draft(work, [Sampling()] * 3, one) for one in (None, head)]
+            own = [backend.argmax(work), backend.sample(work, sampling), backend.logits(work)]
+            said.append([array.tobytes() for array in (*own, *drafts[0], *drafts[1])])
+        known = [*backend._head._repeats.known.values(), *head.repeats.known.values()]
+        return said, [one.graph is not None for one in known]
+
+    (whole, graphs), (steps, none) = run(pair.whole), run(pair.steps)
+    assert whole == steps
+    assert graphs == [True] * 5, "logits by either head, greedy and drawn tokens, shares"
+    assert none == [False] * 5
+    assert all(len(set(column)) > 1 for column in zip(*whole, strict=True))
+
+
 @pytest.mark.parametrize("tree", [False, True])
 def test_drafts_of_blocks(place: Place, rng: np.random.Generator, tree: bool) -> None:
     """Chains or trees behind a text that grows; rows of a column are one launch from some on."""
@@ -283,7 +312,7 @@ def test_drafts_of_blocks(place: Place, rng: np.random.Generator, tree: bool) ->
     parts = random_parts(pair.config, layers, rng)
     more = rng.integers(0, pair.config.vocab_size, (8, 3)).tolist()
 
-    def run(backend: CudaBackend) -> tuple[list[Any], dict[int, Any], int]:
+    def run(backend: CudaBackend) -> tuple[list[Any], Any, int]:
         drafter = backend.drafter(parts, "Q4_1")
         assert isinstance(drafter, CudaDrafter)
         sequence, column, said = begun(backend, pair, layers), drafter.column(64, "fp16", poison=True), []
@@ -302,11 +331,11 @@ def test_drafts_of_blocks(place: Place, rng: np.random.Generator, tree: bool) ->
 
     launched: list[str] = getattr(place.launcher, "launched", [])
     whole, rows, passes = run(pair.whole)
-    kinds = len(rows) + passes
+    kinds = len(rows.known) + passes
     one_by_one = launched.count("fill_paths")  # one of every pass and every row of a block
-    assert max(sent for sent, one in rows.items() if one.graph is not None) >= (4 if tree else 1)
+    assert max(sent for sent, one in rows.known.items() if one.graph is not None) >= (4 if tree else 1)
     steps, rows, _ = run(pair.steps)
-    assert all(one.graph is None for one in rows.values())
+    assert all(one.graph is None for one in rows.known.values())
     assert whole == steps
     assert len({str(one) for one in whole[:-2]}) > 1
     if place.device == "cpu":

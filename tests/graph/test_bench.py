@@ -6,6 +6,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from specee.backends import cuda_repeats
 from specee.bench import cuda_rounds
 from specee.cuda.graph import Means
 from specee.errors import SpeceeError
@@ -14,7 +15,8 @@ from tests.graph.fake_driver import FakeDriver, FakeLauncher
 from tests.random_model import SHAPES
 
 
-def test_every_case_runs(fake: FakeDriver) -> None:
+def test_every_case_runs(fake: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_repeats, "ONE_BY_ONE", 10**9)  # so that all graphs are rounds
     launcher = FakeLauncher(fake)
     means = Means(launcher, launcher.function, fake.path)
     setting = cuda_rounds.Setting(SHAPES["tiles-short"], "cpu", means, before=3, repeats=1, warm=0)
