@@ -52,6 +52,8 @@ class _Room:
 
     numbers: Tensor
     embedding: Tensor
+    states: Tensor
+    joined: QuantisedRows
     before: Tensor
     x: Tensor
     both: QuantisedRows
@@ -76,7 +78,7 @@ class CudaColumn(ReferenceColumn):
     cache: Cache = field(kw_only=True)
     room: _Room = field(kw_only=True)
     used: int = 0
-    rows: Repeats = field(kw_only=True)  # by how many slots are sent
+    rows: Repeats = field(kw_only=True)  # by how many slots are sent, and whether states are fused
 
     def cut(self, length: int) -> None:
         """Forget all but the first ``length``, which are in the first slots."""
@@ -146,35 +148,51 @@ class CudaDrafter(ReferenceDrafter):
         rows = Repeats(self._launcher, self._graphs)
         return CudaColumn(self, capacity, plain.dtype, cache=Cache(keys, values), room=room, rows=rows)
 
-    def fused(self, states: Seq[Tensor]) -> Tensor:
-        """States of the layers, in order -> (hidden,)."""
-        if self._plain:
-            return super().fused(states)
-        hidden, eps = self.config.hidden_size, self.config.norm_eps
-        joined = self._inputs(len(states) * hidden)
-        for at, (state, norm) in enumerate(zip(states, self._vectors["state_norms"], strict=True)):
-            norm_rows(self._launcher, state[None], norm, _columns(joined, at * hidden, hidden), eps=eps)
-        out = self._floats(hidden)
-        multiply(self._launcher, joined, self._matrices["fuse"], out)
-        return out[0]
-
     def row(self, column: ReferenceColumn, position: int, embedding: Tensor, before: Tensor) -> Tensor:
         """What the block gives at ``position``. Raises CapacityError."""
+        own, sent = self._send(column, position, embedding)
+        own.room.before.copy_(before[None])
+        return self._run(own, sent, fuses=False)
+
+    def text_row(
+        self, column: ReferenceColumn, position: int, embedding: Tensor, states: Seq[Tensor]
+    ) -> Tensor:
+        """The same behind text. Raises CapacityError."""
+        if self._plain:
+            return super().text_row(column, position, embedding, states)
+        own, sent = self._send(column, position, embedding)
+        torch.stack(list(states), out=own.room.states)
+        return self._run(own, sent, fuses=True)
+
+    def _send(self, column: ReferenceColumn, position: int, embedding: Tensor) -> tuple[CudaColumn, int]:
+        """Before any launch of the row, as a transfer waits for what is under way; how many slots it took."""
         assert isinstance(column, CudaColumn)
-        room = column.room
         slot, end = column.take(), len(column.memory)
         tail = column.tail()
         sent = padded_depth(len(tail))
         numbers = [position - column.first, slot, end - len(tail), end, *tail, *[0] * (sent - len(tail))]
-        # Before any launch of the row: a transfer waits for what is under way.
-        room.numbers[: len(numbers)].copy_(torch.tensor(numbers, dtype=torch.int32))
-        room.embedding.copy_(embedding[None])
-        room.before.copy_(before[None])
-        column.rows.run(sent, lambda launcher: self._launch(launcher, column, sent))
-        return room.x[0].clone()
+        column.room.numbers[: len(numbers)].copy_(torch.tensor(numbers, dtype=torch.int32))
+        column.room.embedding.copy_(embedding[None])
+        return column, sent
+
+    def _run(self, column: CudaColumn, sent: int, *, fuses: bool) -> Tensor:
+        def launch(launcher: Launcher) -> None:
+            if fuses:
+                self._fuse(launcher, column.room)
+            self._launch(launcher, column, sent)
+
+        column.rows.run((sent, fuses), launch)
+        return column.room.x[0].clone()
+
+    def _fuse(self, launcher: Launcher, room: _Room) -> None:
+        hidden, eps = self.config.hidden_size, self.config.norm_eps
+        for at, norm in enumerate(self._vectors["state_norms"]):
+            to = _columns(room.joined, at * hidden, hidden)
+            norm_rows(launcher, room.states[at : at + 1], norm, to, eps=eps)
+        multiply(launcher, room.joined, self._matrices["fuse"], room.before)
 
     def _launch(self, launcher: Launcher, column: CudaColumn, sent: int) -> None:
-        """Every launch of a row, and nothing else, on arrays that stand still; ``sent``: slots of a path."""
+        """Every launch of a row, on arrays that stand still; ``sent``: slots of its path."""
         room, hidden, eps = column.room, self.config.hidden_size, self.config.norm_eps
         self._enter(launcher, "embed_norm", room.embedding, _columns(room.both, 0, hidden))
         self._enter(launcher, "fused_norm", room.before, _columns(room.both, hidden, hidden))
@@ -230,6 +248,8 @@ class CudaDrafter(ReferenceDrafter):
         return _Room(
             numbers=torch.zeros(numbers, dtype=torch.int32, device=self._device),
             embedding=self._floats(hidden),
+            states=torch.empty(len(self.layers), hidden, device=self._device),
+            joined=self._inputs(len(self.layers) * hidden),
             before=self._floats(hidden),
             x=self._floats(hidden),
             both=self._inputs(2 * hidden),

@@ -85,6 +85,6 @@ def catch_up(
     for position in range(column.first + column.length, last + 1):
         states = [sequence.kept_state(position - 1, layer) for layer in drafter.layers]
         token = sequence.row(position).token
-        state = drafter.row(column, position, embed(token), drafter.fused(states))
+        state = drafter.text_row(column, position, embed(token), states)
         column.tokens.append(token)
     return state

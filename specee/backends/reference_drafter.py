@@ -91,8 +91,13 @@ class ReferenceDrafter:
             )
         return ReferenceColumn(self, capacity, _DTYPES[kv_dtype])
 
-    def fused(self, states: Seq[Tensor]) -> Tensor:
-        """States of the layers, in order -> (hidden,)."""
+    def text_row(
+        self, column: ReferenceColumn, position: int, embedding: Tensor, states: Seq[Tensor]
+    ) -> Tensor:
+        """:meth:`row` behind text: ``states`` of the position before, after each of the layers, in order."""
+        return self.row(column, position, embedding, self._fused(states))
+
+    def _fused(self, states: Seq[Tensor]) -> Tensor:
         pairs = zip(states, self._vectors["state_norms"], strict=True)
         normed = [rms_norm(state, norm, self.config.norm_eps) for state, norm in pairs]
         if self._plain:

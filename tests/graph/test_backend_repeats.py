@@ -333,7 +333,7 @@ def test_drafts_of_blocks(place: Place, rng: np.random.Generator, tree: bool) ->
     whole, rows, passes = run(pair.whole)
     kinds = len(rows.known) + passes
     one_by_one = launched.count("fill_paths")  # one of every pass and every row of a block
-    assert max(sent for sent, one in rows.known.items() if one.graph is not None) >= (4 if tree else 1)
+    assert max(sent for (sent, _), one in rows.known.items() if one.graph is not None) >= (4 if tree else 1)
     steps, rows, _ = run(pair.steps)
     assert all(one.graph is None for one in rows.known.values())
     assert whole == steps
