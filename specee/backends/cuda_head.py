@@ -125,12 +125,13 @@ class CudaHead:
         """Logits of ``ids`` (rows, k) by at most 64 states, on the device."""
         tokens = torch.from_numpy(ids.astype(np.int32)).to(self._device)
         logits = self._empty(torch.float32, *tokens.shape)
-        candidate_logits(self._launcher, self._normed_rows(states), self._matrix, tokens, logits)
+        normed = self._normed_rows(self._launcher, states)
+        candidate_logits(self._launcher, normed, self._matrix, tokens, logits)
         return logits
 
-    def _normed_rows(self, states: Tensor) -> Any:
+    def _normed_rows(self, launcher: Launcher, states: Tensor) -> Any:
         normed = cut_inputs(self._normed, 0, len(states))
-        norm_rows(self._launcher, states, self._norm, normed, eps=self._config.norm_eps)
+        norm_rows(launcher, states, self._norm, normed, eps=self._config.norm_eps)
         return normed
 
     def _chunk(self, states: Tensor, head: CudaDraftHead | None) -> Tensor:
@@ -145,9 +146,7 @@ class CudaHead:
         return out
 
     def _multiply(self, launcher: Launcher, states: Tensor, out: Tensor) -> None:
-        normed = cut_inputs(self._normed, 0, len(states))
-        norm_rows(launcher, states, self._norm, normed, eps=self._config.norm_eps)
-        multiply(launcher, normed, self._matrix, out)
+        multiply(launcher, self._normed_rows(launcher, states), self._matrix, out)
 
     def _chosen(self, logits: Tensor, draws: Seq[Draw] | None) -> Tensor:
         """The token of each row, (rows,) int32 on the device; from the host where there are filters."""
