@@ -23,7 +23,7 @@ from specee.backends.cuda_repeats import Graphs
 from specee.backends.cuda_weights import CudaWeights, bytes_of, check_model, quantises
 from specee.backends.cuda_workspace import Workspace
 from specee.backends.drafter_verbs import DrafterVerbs
-from specee.backends.head_verbs import Draw, kept_tokens, own_head
+from specee.backends.head_verbs import Draw, foreign_head, kept_tokens, own_head
 from specee.backends.protocol import (
     DraftFormat,
     DraftHead,
@@ -66,7 +66,6 @@ class CudaBackend(DrafterVerbs):
     """
 
     name = "cuda"
-    _blocks = CudaDrafter
 
     def __init__(  # noqa: PLR0913 - what is found out, tests give
         self,
@@ -231,7 +230,13 @@ class CudaBackend(DrafterVerbs):
         return CudaExits(parts, self.config, self._device)
 
     def _own_head(self, head: DraftHead | None) -> CudaDraftHead | None:
-        return own_head(CudaDraftHead, head, self.config)
+        own = own_head(CudaDraftHead, head, self.config)
+        if own is not None and own.repeats.graphs is not self._graphs:  # of another one for the same model
+            raise foreign_head(head)
+        return own
+
+    def _made_here(self, drafter: object) -> bool:
+        return isinstance(drafter, CudaDrafter) and drafter.graphs is self._graphs
 
     def _head_tokens(self, head: DraftHead | None) -> int:
         return kept_tokens(self._own_head(head), self.config)

@@ -114,7 +114,7 @@ class CudaDrafter(ReferenceDrafter):
         graphs: Graphs,
         check_room: CheckRoom,
     ) -> None:
-        self._launcher, self._graphs, self._check_room = launcher, graphs, check_room
+        self._launcher, self.graphs, self._check_room = launcher, graphs, check_room
         super().__init__(config, parts, stored, device)
 
     def _matrix(self, name: str, array: Floats, stored: DraftFormat) -> PackedWeights:
@@ -145,7 +145,7 @@ class CudaDrafter(ReferenceDrafter):
             room = self._room(capacity)
         except RuntimeError as error:
             raise OutOfMemoryError(f"{what} does not fit in memory ({error}); {advice}") from error
-        rows = Repeats(self._launcher, self._graphs)
+        rows = Repeats(self._launcher, self.graphs)
         return CudaColumn(self, capacity, plain.dtype, cache=Cache(keys, values), room=room, rows=rows)
 
     def row(self, column: ReferenceColumn, position: int, embedding: Tensor, before: Tensor) -> Tensor:
@@ -160,6 +160,7 @@ class CudaDrafter(ReferenceDrafter):
         """The same behind text. Raises CapacityError."""
         if self._plain:
             return super().text_row(column, position, embedding, states)
+        assert len(states) == len(self.layers)
         own, sent = self._send(column, position, embedding)
         torch.stack(list(states), out=own.room.states)
         return self._run(own, sent, fuses=True)

@@ -82,8 +82,10 @@ class CudaHead:
         tokens, found, begin = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)], 0
         for part in _chunks(states):
             end = begin + len(part)
+            own = None if draws is None else draws[begin:end]
+            drawn_from = self._as_drawn(len(part), own)  # before any launch, for which a transfer waits
             logits = self._chunk(part, head)
-            chosen = self._chosen(logits, None if draws is None else draws[begin:end])
+            chosen = self._chosen(logits, own, drawn_from)
             if shares:
                 self._share(logits, chosen)
             tokens.append(_checked(chosen.cpu().numpy().astype(np.int64)))
@@ -148,13 +150,12 @@ class CudaHead:
     def _multiply(self, launcher: Launcher, states: Tensor, out: Tensor) -> None:
         multiply(launcher, self._normed_rows(launcher, states), self._matrix, out)
 
-    def _chosen(self, logits: Tensor, draws: Seq[Draw] | None) -> Tensor:
+    def _chosen(self, logits: Tensor, draws: Seq[Draw] | None, drawn_from: Draws) -> Tensor:
         """The token of each row, (rows,) int32 on the device; from the host where there are filters."""
         count = len(logits)
         own = [] if draws is None else [at for at, draw in enumerate(draws) if not is_plain(draw.sampling)]
         chosen: Tensor = self._accepted.targets[:count]
         if len(own) < count:
-            drawn_from = self._as_drawn(count, draws)
             key = ("draw", count, drawn_from is self._greedy)
             self._repeats.run(key, lambda launcher: self._draw(launcher, logits, drawn_from))
         if own and draws is not None:

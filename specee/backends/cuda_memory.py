@@ -42,7 +42,7 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether the device had no memory left: by the driver's words, or those of CUDA's runtime."""
     if isinstance(error, OutOfMemoryError | torch.cuda.OutOfMemoryError):
         return True
-    return (isinstance(error, DeviceError) and out_of_memory(error)) or str(error).endswith("out of memory")
+    return (isinstance(error, DeviceError) and out_of_memory(error)) or "out of memory" in str(error)
 
 
 def current(device: torch.device) -> AbstractContextManager[Any]:

@@ -39,9 +39,9 @@ class Graphs:
         self._made: weakref.WeakSet[Recording] = weakref.WeakSet()
 
     def make(self, recording: Recording) -> Graph | None:
-        """One launch of all of them; None where there is no such way, or no memory for it."""
+        """Its ``graph`` from now on; None where there is no such way, no need, or no memory for it."""
         means = self._means
-        if means is None or self.failed is not None:
+        if means is None or self.failed is not None or len(recording.launches) < 2:
             return None
         try:
             with current(self._device):  # a graph is of the context that it is made in
@@ -52,6 +52,7 @@ class Graphs:
                 self.failed = f"launches that come again could not be made a graph: {error}"
             return None
         with self._lock:
+            recording.graph = graph
             self._made.add(recording)
         return graph
 
@@ -60,8 +61,8 @@ class Graphs:
         with self._lock:
             made = list(self._made)
             self._made.clear()
-        for recording in made:
-            recording.forget_graph()
+            for recording in made:
+                recording.forget_graph()
         return bool(made)
 
 
@@ -72,6 +73,7 @@ class Recording:
         self._launcher, self._graphs = launcher, graphs
         self.launches: list[Launch] = []
         self._one_by_one = 1  # how often; this is the first time
+        self._next = ONE_BY_ONE  # how often until a graph is tried
         self.graph: Graph | None = None
 
     def launch(self, kernel: str, grid: Grid, threads: int, arguments: Seq[Argument]) -> None:
@@ -82,8 +84,9 @@ class Recording:
     def repeat(self) -> None:
         """Launch all of it again. Raises DeviceError."""
         graph = self.graph
-        if graph is None and self._one_by_one == ONE_BY_ONE:
-            graph = self.graph = self._graphs.make(self)
+        if graph is None and self._one_by_one == self._next:
+            self._next *= 2  # where there is no memory for it, there may be later
+            graph = self._graphs.make(self)
         if graph is not None:
             graph.launch(self.stream())
             return
@@ -93,7 +96,7 @@ class Recording:
 
     def forget_graph(self) -> None:
         """Until it has come as often again."""
-        self.graph, self._one_by_one = None, 0
+        self.graph, self._one_by_one, self._next = None, 0, ONE_BY_ONE
 
     def stream(self) -> int:
         """Where launchers put the first of them, and so all."""
@@ -101,10 +104,13 @@ class Recording:
 
 
 class Repeats:
-    """Recordings of what is launched over the same arrays, by what else it depends on."""
+    """Recordings of what is launched over the same arrays, by what else it depends on.
+
+    ``graphs`` is the backend's own, and so says whose they are.
+    """
 
     def __init__(self, launcher: Launcher, graphs: Graphs) -> None:
-        self._launcher, self._graphs = launcher, graphs
+        self._launcher, self.graphs = launcher, graphs
         self.known: dict[Hashable, Recording] = {}
 
     def run(self, key: Hashable, launch: Callable[[Launcher], None]) -> None:
@@ -113,6 +119,6 @@ class Repeats:
         if known is not None:
             known.repeat()
             return
-        recording = Recording(self._launcher, self._graphs)
+        recording = Recording(self._launcher, self.graphs)
         launch(recording)
         self.known[key] = recording

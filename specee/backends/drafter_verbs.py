@@ -49,8 +49,6 @@ from specee.types import Sampling
 class DrafterVerbs(HeadVerbs):
     """See :class:`specee.backends.protocol.Backend`, which documents every verb."""
 
-    _blocks: type[ReferenceDrafter] = ReferenceDrafter  # what drafter() makes
-
     @abstractmethod
     def _embedding(self, token: int) -> Tensor:
         """The embedding of a token: (hidden_size,) fp32."""
@@ -103,11 +101,15 @@ class DrafterVerbs(HeadVerbs):
         self, drafter: FittedDrafter, pairs: Seq[tuple[SequenceState, FittedColumn]]
     ) -> list[ReferenceSequence]:
         """The sequences. Raises RowError where two share a column, ConfigurationError."""
-        if type(drafter) is not self._blocks:
+        if not self._made_here(drafter):
             raise foreign(drafter)
         if any(one is other for (_, one), (_, other) in combinations(pairs, 2)):
             raise RowError("a drafter's column appears twice in one call: give each sequence one of its own")
         return [sequence for sequence, _ in self._named([(sequence, ()) for sequence, _ in pairs])]
+
+    def _made_here(self, drafter: object) -> bool:
+        """Whether drafter() gave it."""
+        return type(drafter) is ReferenceDrafter
 
     def _tokens_after(
         self, head: DraftHead | None

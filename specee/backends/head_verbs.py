@@ -46,7 +46,12 @@ def own_head(kind: type[H], head: object, config: ModelConfig) -> H | None:
         return None
     if isinstance(head, kind) and head.config is config:
         return head
-    raise ConfigurationError(
+    raise foreign_head(head)
+
+
+def foreign_head(head: object) -> ConfigurationError:
+    """What to raise for a draft head that a backend did not make."""
+    return ConfigurationError(
         f"a {type(head).__name__} of another backend or model: make draft heads with this backend's "
         "draft_head()"
     )
