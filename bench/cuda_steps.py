@@ -46,11 +46,6 @@ LLAMA_3_8B = ModelConfig(
 )
 
 
-def random_backend(config: ModelConfig, device: str, **arguments: Any) -> Backend:
-    """A backend with random bf16 weights, made where they stay."""
-    return backend_with(random_weights(config, device), config, device, **arguments)
-
-
 def backend_with(weights: dict[Any, Any], config: ModelConfig, device: str, **arguments: Any) -> Backend:
     """A backend with bf16 weights that are there, without a copy."""
     from specee.backends.cuda import CudaBackend
@@ -59,7 +54,7 @@ def backend_with(weights: dict[Any, Any], config: ModelConfig, device: str, **ar
 
 
 def random_weights(config: ModelConfig, device: str) -> dict[Any, Any]:
-    """Of every matrix and vector, by what they are."""
+    """Of every matrix and vector, by what they are; made where they stay."""
     import torch
 
     from specee.models import table

@@ -20,8 +20,8 @@ from specee.cuda.launcher import Argument, Grid, Launcher, first_array
 from specee.cuda.program import Launch
 from specee.errors import SpeceeError
 
-# Making a graph takes Python about as long as launching its kernels one by one so often. Launches that come
-# less often do not pay for one, and none pay more than twice what they had to.
+# Making a graph is taken to cost as much as launching its kernels one by one so often (to be measured on a
+# device). Launches that come less often do not pay for one, and none pay more than twice what they had to.
 ONE_BY_ONE = 3
 
 

@@ -69,8 +69,9 @@ class _Lowering:
                     lowered.append(_set((number, _condition(steps[j])) for j, number in behind.items()))
                     known |= set(behind)
                 lowered.append(self._conditional(step, numbers[i]))
-            ranges = _ranges(step) if known else []
-            known -= {j for j in known if _inside(place(_condition(steps[j])), ranges)}
+            if known:
+                ranges = _ranges(step)
+                known -= {j for j in known if _inside(place(_condition(steps[j])), ranges)}
         return lowered
 
     def _number(self) -> int:

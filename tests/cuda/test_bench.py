@@ -45,7 +45,9 @@ def test_steps_are_measured() -> None:
     pytest.importorskip("torch")
     if compiler() is None:
         pytest.skip("no C++ compiler: the kernels' logic is not run on the host")
-    backend = cuda_steps.random_backend(SHAPES["tiles-short"], "cpu", launcher=LibraryLauncher())
+    config = SHAPES["tiles-short"]
+    weights = cuda_steps.random_weights(config, "cpu")
+    backend = cuda_steps.backend_with(weights, config, "cpu", launcher=LibraryLauncher())
     found = cuda_steps.measured(backend, [1, 3], [70], repeats=2)
     assert set(found) == {"1 rows behind 70 positions", "3 rows behind 70 positions"}
     assert all(0 < case["min"] <= case["median"] <= case["max"] for case in found.values())
