@@ -15,9 +15,9 @@ extern "C" __global__ void __launch_bounds__(kRoundThreads)
   if (i < count) narrow[i] = static_cast<uint16_t>(float_to_bf16(x[i]));
 }
 
-// A warp has a block of 32, a lane a number of it: q = round(value / scale), scale = largest magnitude / 127;
-// sums: scale * sum of the block's q. A NaN or an infinity ends up in scale and sum, and the block's integers
-// are zero (docs/numerics.md).
+// A warp has a block of 32, a lane a number of it: q[block] = round(value / scale), scale = largest magnitude
+// / 127; sums: scale * sum of the block's q. A NaN or an infinity ends up in scale and sum, and the block's
+// integers are zero (docs/numerics.md).
 __device__ inline void quantise_block(float value, int64_t block, int8_t* q, float* scales, float* sums) {
   const int lane = static_cast<int>(threadIdx.x % kLanes);
   // As integers, magnitudes are in order, infinity beyond them and NaN beyond that.
@@ -44,11 +44,14 @@ __device__ inline int warp_block() {
   return static_cast<int>((blockIdx.x * kQuantiseThreads + threadIdx.x) / kLanes);
 }
 
+// x (rows x each blocks), blocks of all rows; those of a row of the output are `stride` blocks behind those
+// of the row before.
 extern "C" __global__ void __launch_bounds__(kQuantiseThreads)
-    quantise_rows(const float* x, int8_t* q, float* scales, float* sums, int blocks) {
+    quantise_rows(const float* x, int8_t* q, float* scales, float* sums, int blocks, int each, int stride) {
   const int block = warp_block();
   if (block >= blocks) return;  // whole warps
-  quantise_block(x[static_cast<int64_t>(block) * kLanes + threadIdx.x % kLanes], block, q, scales, sums);
+  const int64_t at = static_cast<int64_t>(block / each) * stride + block % each;
+  quantise_block(x[static_cast<int64_t>(block) * kLanes + threadIdx.x % kLanes], at, q, scales, sums);
 }
 
 }  // namespace specee::cuda

@@ -41,6 +41,21 @@ def view(array: Array) -> View:
     return View(tuple(array.shape), dtype, bool(array.flags.c_contiguous))
 
 
+def checked_rows(name: str, array: Array, dtype: str, rows: int, width: int) -> int:
+    """Numbers from a row of ``array`` (rows, width) to the next: its rows may be parts of longer ones.
+
+    Raises ConfigurationError as :func:`checked` does.
+    """
+    if len(array.shape) != 2 or view(array).contiguous:
+        return checked(name, array, dtype, (rows, width))[1]
+    checked(name, array[:1], dtype, (1, width))
+    if array.shape[0] != rows:
+        raise ConfigurationError(f"{name} has {array.shape[0]} rows: allowed are {rows}")
+    if hasattr(array, "is_contiguous"):
+        return int(array.stride(0))
+    return int(array.strides[0] // array.itemsize)
+
+
 def checked(name: str, array: Array, dtype: str, shape: Shape) -> tuple[int, ...]:
     """The shape of ``array`` if it is C-contiguous, aligned and as said; None stands for any size.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from specee.cuda.arrays import Array, checked
+from specee.cuda.arrays import Array, checked, checked_rows
 from specee.cuda.launcher import Launcher, i32
 from specee.cuda.packing import PackedWeights
 from specee.cuda.tiles import (
@@ -29,6 +29,23 @@ class QuantisedRows:
     scales: Array
     sums: Array
 
+    def columns(self, begin: int, end: int) -> QuantisedRows:
+        """Numbers ``begin`` to ``end`` of each row, whole blocks of them, to be written."""
+        blocks = slice(begin // TILE_UNIT, end // TILE_UNIT)
+        return QuantisedRows(self.q[:, begin:end], self.scales[:, blocks], self.sums[:, blocks])
+
+    def stride(self, rows: int, k: int) -> int:
+        """Numbers from one row to the next, of which each has ``k``. Raises ConfigurationError."""
+        stride = checked_rows("out.q", self.q, "int8", rows, k)
+        for name, array in (("scales", self.scales), ("sums", self.sums)):
+            blocks = checked_rows(f"out.{name}", array, "float32", rows, k // TILE_UNIT)
+            if blocks * TILE_UNIT != stride:
+                raise ConfigurationError(
+                    f"out.{name}'s rows are {blocks} blocks apart, and out.q's {stride} numbers: allowed is "
+                    f"a block for each {TILE_UNIT}; cut all three alike"
+                )
+        return stride
+
 
 def round_rows(launcher: Launcher, x: Array, out: Array) -> None:
     """``out`` (rows, k) bf16 = ``x`` (rows, k) fp32, to nearest even. Raises ConfigurationError."""
@@ -39,13 +56,17 @@ def round_rows(launcher: Launcher, x: Array, out: Array) -> None:
 
 
 def quantise_rows(launcher: Launcher, x: Array, out: QuantisedRows) -> None:
-    """Quantise ``x`` (rows, k) fp32, k a multiple of 32 (docs/numerics.md). Raises ConfigurationError."""
+    """Quantise ``x`` (rows, k) fp32, k a multiple of 32 (docs/numerics.md).
+
+    ``out`` may be columns of longer rows. Raises ConfigurationError.
+    """
     rows, k = checked("x", x, "float32", (None, None))
     _check_k(k)
-    _check_quantised(out, rows, k)
-    blocks = rows * k // TILE_UNIT
+    each, stride = k // TILE_UNIT, out.stride(rows, k) // TILE_UNIT
+    blocks = rows * each
     grid = (ceil_div(blocks * LANES, _PREPARE_THREADS), 1, 1)
-    launcher.launch("quantise_rows", grid, _PREPARE_THREADS, [x, out.q, out.scales, out.sums, i32(blocks)])
+    numbers = [i32(blocks), i32(each), i32(stride)]
+    launcher.launch("quantise_rows", grid, _PREPARE_THREADS, [x, out.q, out.scales, out.sums, *numbers])
 
 
 def linear_bf16(launcher: Launcher, x: Array, weights: Array, out: Array, *, add: bool = False) -> None:

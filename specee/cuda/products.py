@@ -44,14 +44,14 @@ def norm_rows(
     """``x * weight / sqrt(mean(x^2) + eps)`` as products take it (csrc/cuda/rms_norm.cuh).
 
     ``x`` (rows, hidden) and ``weight`` (hidden,) fp32; with ``which`` (any,) int32 these rows of it alone.
-    Raises ConfigurationError.
+    Quantised, ``out`` may be columns of longer rows. Raises ConfigurationError.
     """
     rows, hidden = checked("x", x, "float32", (None, None))
     if which is not None:
         (rows,) = checked("which", which, "int32", (None,))
     checked("weight", weight, "float32", (hidden,))
-    kernel, written = _written("norm_rows", out, rows, hidden)
-    arguments = [x, which, weight, *written, i32(hidden), f32(eps)]
+    kernel, written, stride = _written("norm_rows", out, rows, hidden)
+    arguments = [x, which, weight, *written, i32(hidden), i32(stride), f32(eps)]
     launcher.launch(kernel, (rows, 1, 1), _NORM_THREADS, arguments)
 
 
@@ -75,7 +75,11 @@ def swiglu_rows(
     for name, bias in (("gate_bias", gate_bias), ("up_bias", up_bias)):
         if bias is not None:
             checked(name, bias, "float32", (width,))
-    kernel, written = _written("swiglu", out, rows, width)
+    kernel, written, stride = _written("swiglu", out, rows, width)
+    if stride != width:
+        raise ConfigurationError(
+            f"out's rows are {stride} numbers apart: allowed is {width}; give whole rows"
+        )
     numbers = rows * width
     threads = numbers
     if isinstance(out, QuantisedRows):
@@ -89,17 +93,14 @@ def swiglu_rows(
     )
 
 
-def _written(kernel: str, out: Inputs, rows: int, width: int) -> tuple[str, list[Argument]]:
-    """The kernel that writes ``out``, and its arrays."""
+def _written(kernel: str, out: Inputs, rows: int, width: int) -> tuple[str, list[Argument], int]:
+    """The kernel that writes ``out``, its arrays, and how many numbers its rows are apart."""
     if not isinstance(out, QuantisedRows):
         checked("out", out, "bfloat16", (rows, width))
-        return f"{kernel}_bf16", [out]
+        return f"{kernel}_bf16", [out], width
     if width % TILE_UNIT:
         raise ConfigurationError(f"rows of {width} numbers: allowed are multiples of {TILE_UNIT}")
-    checked("out.q", out.q, "int8", (rows, width))
-    for name, array in (("scales", out.scales), ("sums", out.sums)):
-        checked(f"out.{name}", array, "float32", (rows, width // TILE_UNIT))
-    return f"{kernel}_int8", [out.q, out.scales, out.sums]
+    return f"{kernel}_int8", [out.q, out.scales, out.sums], out.stride(rows, width)
 
 
 def _quantised(x: Inputs) -> QuantisedRows:

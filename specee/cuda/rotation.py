@@ -20,7 +20,7 @@ class Turns:
 
 @dataclass(frozen=True)
 class Projected:
-    """What a product gave, ``values`` (rows, heads, dim) fp32.
+    """What a product gave, ``values`` (rows, heads, dim) fp32, None for no rows at all.
 
     ``bias`` (heads * dim,) is added, then each head is normed with ``norm`` (dim,) (Qwen3); None for neither.
     """
@@ -58,7 +58,7 @@ def turn_angles(launcher: Launcher, positions: Array, speeds: Array, out: Turns)
 
 def turn_heads(
     launcher: Launcher,
-    queries: Projected,
+    queries: Projected | None,
     keys: Projected,
     values: Projected,
     turns: Turns,
@@ -67,13 +67,15 @@ def turn_heads(
     *,
     eps: float,
 ) -> None:
-    """Turn ``queries`` in place; put turned ``keys``, and ``values``, into ``cache``.
+    """Turn ``queries``, if there are some, in place; put turned ``keys``, and ``values``, into ``cache``.
 
     ``slots`` (rows,) int32, where each row's go, nowhere if it is below 0. ``eps`` is of the norms, if there
     are some. Raises ConfigurationError.
     """
-    rows, heads, dim = checked("queries.values", queries.values, "float32", (None, None, None))
-    _, key_heads, _ = checked("keys.values", keys.values, "float32", (rows, None, dim))
+    rows, key_heads, dim = checked("keys.values", keys.values, "float32", (None, None, None))
+    heads, queries = 0, queries or Projected(None)
+    if queries.values is not None:
+        _, heads, _ = checked("queries.values", queries.values, "float32", (rows, None, dim))
     checked("values.values", values.values, "float32", (rows, key_heads, dim))
     for name, part, count in (
         ("queries", queries, heads),

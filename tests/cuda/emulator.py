@@ -192,5 +192,15 @@ def _line(argument: Any, arrays: list[np.ndarray]) -> str:
     known = next((i for i, array in enumerate(arrays) if array is argument), None)
     if known is None:
         known = len(arrays)
-        arrays.append(argument)
+        arrays.append(argument if argument.flags.c_contiguous else _from_first_to_last(argument))
     return f"p {known}"
+
+
+def _from_first_to_last(columns: np.ndarray) -> np.ndarray:
+    """All numbers between the first and the last one of some columns of a matrix, where they are."""
+    whole = columns.base
+    assert whole is not None
+    assert whole.flags.c_contiguous
+    begin = (_place(columns) - _place(whole)) // whole.itemsize
+    (rows, width), stride = columns.shape, columns.strides[0] // whole.itemsize
+    return whole.reshape(-1)[begin : begin + (rows - 1) * stride + width]

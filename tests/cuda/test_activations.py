@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from specee.cuda.linear import QuantisedRows
+from specee.cuda.linear import QuantisedRows, quantise_rows
 from specee.cuda.products import norm_rows, swiglu_rows
 from specee.errors import ConfigurationError
 from tests.cuda.devices import Device
@@ -71,6 +72,43 @@ def test_some_rows_are_normed_as_all_are(device: Device, rng: np.random.Generato
     )
     for part, found in zip(whole, some, strict=True):
         assert np.array_equal(found, part[which])
+
+
+@pytest.mark.parametrize("normed", [True, False])
+def test_columns_of_longer_rows(device: Device, rng: np.random.Generator, normed: bool) -> None:
+    """To the bit what rows of their own have, and nothing beside them is written."""
+    x, weight = (rng.standard_normal(shape).astype(np.float32) for shape in ((5, 96), (96,)))
+    put = device.put
+
+    def write(out: QuantisedRows) -> None:
+        if normed:
+            norm_rows(device.launcher, put(x), put(weight), out, eps=EPS)
+        else:
+            quantise_rows(device.launcher, put(x), out)
+
+    alone = made(device, "int8", 5, 96, write)
+    among = made(device, "int8", 5, 224, lambda out: write(out.columns(64, 160)))
+    for part, found, blocks in zip(alone, among, (1, 32, 32), strict=True):
+        columns = slice(64 // blocks, 160 // blocks)
+        assert np.array_equal(found[:, columns], part)
+        rest = np.delete(found, columns, axis=1)
+        assert np.all((rest == -128) | np.isnan(rest))
+
+
+def test_columns_that_are_no_columns(device: Device) -> None:
+    put = device.put
+    x = put(np.zeros((3, 64), np.float32))
+    whole = poisoned(device, "int8", 3, 96)
+    assert isinstance(whole, QuantisedRows)
+    wrong = replace(whole.columns(0, 64), sums=put(np.zeros((3, 2), np.float32)))
+    with pytest.raises(ConfigurationError, match=r"out.sums's rows are 2 blocks apart, and out.q's 96"):
+        quantise_rows(device.launcher, x, wrong)
+    with pytest.raises(ConfigurationError, match=r"out.q is int8 of shape \(1, 32\)"):
+        quantise_rows(device.launcher, x, whole.columns(0, 32))
+    with pytest.raises(ConfigurationError, match=r"out.q has 3 rows: allowed are 2"):
+        quantise_rows(device.launcher, put(np.zeros((2, 64), np.float32)), whole.columns(0, 64))
+    with pytest.raises(ConfigurationError, match=r"out's rows are 96 numbers apart: allowed is 64"):
+        swiglu_rows(device.launcher, x, None, whole.columns(0, 64))
 
 
 @pytest.mark.parametrize("kind", ["bf16", "int8"])
