@@ -139,6 +139,7 @@ setup(
         "specee.bench.harness": ["*.jsonl", "*.yaml"],
         "specee.cuda.kernels": ["*.cuh"],
         "specee.cuda.include.specee": [
+            "block_record.h",
             "device.h",
             "exit_record.h",
             "philox.h",

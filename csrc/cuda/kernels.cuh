@@ -5,6 +5,7 @@
 #include "acceptance.cuh"
 #include "activations.cuh"
 #include "attention.cuh"
+#include "block_round.cuh"
 #include "candidates.cuh"
 #include "compaction.cuh"
 #include "embedding.cuh"
@@ -19,6 +20,7 @@
 #include "round.cuh"
 #include "scoring.cuh"
 #include "shares.cuh"
+#include "spread.cuh"
 #include "swiglu.cuh"
 #include "targets.cuh"
 
@@ -71,6 +73,10 @@
   X(window_begins)             \
   X(take_drafts)               \
   X(end_round)                 \
+  X(block_text_rows)           \
+  X(block_newest_rows)         \
+  X(draws_of)                  \
+  X(spread_logits)             \
   X(begin_exits)               \
   X(enter_rows)                \
   X(willing_exits)             \

@@ -24,6 +24,7 @@ from specee.backends.cuda_weights import CudaWeights, bytes_of, check_model, qua
 from specee.backends.cuda_workspace import Workspace
 from specee.backends.drafter_verbs import DrafterVerbs
 from specee.backends.head_verbs import Draw, foreign_head, kept_tokens, own_head
+from specee.backends.plain_drafts import Parts as Drafting
 from specee.backends.protocol import (
     DraftFormat,
     DraftHead,
@@ -102,7 +103,10 @@ class CudaBackend(DrafterVerbs):
         self._graphs, self._kept = Graphs(means, self._device), KeptRounds(means)
         self._layers, self._head = CudaLayers(*parts, self._graphs), CudaHead(*parts, self._graphs)
         rounds = Parts(config, self._table, self._layers, self._workspace, self._free, self._device)
-        self._rounds, self._exits = GraphRounds(rounds, self._kept), ExitRounds(rounds, self._kept)
+        self._rounds, self._exits = (
+            GraphRounds(rounds, self._kept, self._graphs),
+            ExitRounds(rounds, self._kept),
+        )
         head = self._table.matrix(*self._table.head_key)
         self._draft_heads = DraftHeadMaker(
             *(config, head, self._workspace, self._launcher, self._device), self._graphs
@@ -119,9 +123,9 @@ class CudaBackend(DrafterVerbs):
         return "; ".join(reason for reason in (self._kept.reasons(), self._graphs.failed) if reason) or None
 
     @torch.no_grad()
-    def _whole_round(self, calls: Seq[RoundCall]) -> RoundTurn | None:
+    def _whole_round(self, calls: Seq[RoundCall], drafting: Drafting) -> RoundTurn | None:
         with self._lock:
-            return self._rounds.turn(calls)
+            return self._rounds.turn(calls, drafting)
 
     @torch.no_grad()
     def _whole_exits(
@@ -256,6 +260,7 @@ class CudaBackend(DrafterVerbs):
         """A drafter block. Raises ConfigurationError, OutOfMemoryError."""
         return CudaDrafter(
             *(self.config, parts, stored, self._device, self._launcher),
+            embedding=self._table.matrix("embed"),
             graphs=self._graphs,
             check_room=self._make_room,
         )

@@ -18,6 +18,7 @@ from specee.cuda.launcher import Launcher
 from specee.cuda.packing import PackedWeights, pack_int8, unpack_int8
 from specee.cuda.products import Inputs, multiply, norm_rows, prepare_rows, swiglu_rows
 from specee.cuda.rows import copy_rows
+from specee.cuda.spread import spread_logits
 from specee.cuda.tiles import MAX_LINEAR_ROWS, TILE_UNIT
 from specee.errors import NumericalError
 from specee.models.blocks import row_bytes
@@ -55,16 +56,18 @@ class _Adapter:
         return x
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CudaDraftHead:
-    """See :meth:`.Backend.draft_head`. ``ids``: kept tokens, ascending, None for all.
+    """See :meth:`.Backend.draft_head`. ``ids``: kept tokens, ascending, None for all, on the host.
 
-    ``inputs``: room for rows as the product takes them. ``launcher`` and ``repeats`` are the backend's.
+    ``places`` (vocab,) int32: where each token's row is, below 0 for nowhere. ``inputs``: room for rows as
+    the product takes them. ``launcher`` and ``repeats`` are the backend's.
     """
 
     config: ModelConfig
     matrix: Matrix
     ids: Tensor | None
+    places: Tensor | None
     adapter: _Adapter | None
     inputs: Inputs
     kept: Tensor
@@ -78,20 +81,22 @@ class CudaDraftHead:
 
         What is not kept has minus infinity. Raises NumericalError.
         """
-        count, adapter = len(states), self.adapter
-        x = states if adapter is None else adapter.adapt(self.launcher, states, self.config.norm_eps)
-        to = out if self.ids is None else self.kept[:count]
-        self.repeats.run(count, lambda launcher: self._multiply(launcher, x, norm, to))
-        if self.ids is not None:
-            out.fill_(-torch.inf).index_copy_(1, self.ids, to)
+        x, adapter = states, self.adapter
+        if adapter is not None:
+            x = adapter.adapt(self.launcher, states, self.config.norm_eps)
+        self.repeats.run(len(states), lambda launcher: self.launch(launcher, x, norm, out))
 
-    def _multiply(self, launcher: Launcher, x: Tensor, norm: Tensor, out: Tensor) -> None:
-        inputs = cut_inputs(self.inputs, 0, len(x))
+    def launch(self, launcher: Launcher, x: Tensor, norm: Tensor, out: Tensor) -> None:
+        """The launches of :meth:`logits` behind the adapter, if there is one."""
+        count = len(x)
+        inputs, kept = cut_inputs(self.inputs, 0, count), out if self.places is None else self.kept[:count]
         if self.normed:
             prepare_rows(launcher, x, inputs)
         else:
             norm_rows(launcher, x, norm, inputs, eps=self.config.norm_eps)
-        multiply(launcher, inputs, self.matrix, out)
+        multiply(launcher, inputs, self.matrix, kept)
+        if self.places is not None:
+            spread_logits(launcher, kept, self.places, out)
 
 
 class DraftHeadMaker:
@@ -130,11 +135,18 @@ class DraftHeadMaker:
             size += 4 * parts.norm.numel() + 2 * (adapter.down.size + adapter.up.size)
         inputs = self._workspace.inputs(config.hidden_size, quantised=form != "BF16")
         kept = self._floats(0 if ids is None else count)
-        on = None if ids is None else torch.from_numpy(ids).to(self._device)
+        on = None if ids is None else torch.from_numpy(ids)
+        places = None if ids is None else self._places(ids)
         repeats = Repeats(self._launcher, self._graphs)
         return CudaDraftHead(
-            *(config, matrix, on, parts, inputs, kept, size, normed), self._launcher, repeats
+            *(config, matrix, on, places, parts, inputs, kept, size, normed), self._launcher, repeats
         )
+
+    def _places(self, ids: Ints) -> Tensor:
+        """Where each token's row is, -1 for those without one."""
+        places = torch.full((self._config.vocab_size,), -1, dtype=torch.int32)
+        places[torch.from_numpy(ids)] = torch.arange(len(ids), dtype=torch.int32)
+        return places.to(self._device)
 
     def _rows(self, ids: Ints | None, stored: DraftFormat | None) -> Matrix:
         """The rows of the head that are kept, as they are or quantised."""

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from specee import env
+from specee.backends.cuda_block_round import longest_unseen
 from specee.backends.cuda_exit_round import ExitShape, ModelExits
 from specee.backends.cuda_kept import OfSequences
 from specee.backends.cuda_layers import CudaLayers
@@ -46,7 +47,13 @@ class Parts:
 
     def make(self, sequences: Seq[ReferenceSequence], shape: Shape) -> ModelRound:
         """A round with arrays of its own. Raises OutOfMemoryError, ConfigurationError."""
-        self._check_room(sequences, 0)
+        rows = (shape.drafts + 1) * len(sequences)
+        more = 4 * len(shape.kept) * rows * self.config.hidden_size
+        if shape.block is not None:
+            block, longest = shape.block.drafter.block, max(one.capacity for one in shape.block.columns)
+            texts = longest_unseen(len(sequences)) * len(sequences)
+            more += block.text_bytes(texts) + block.new_bytes(len(sequences), longest)
+        self._check_room(sequences, more)
         return ModelRound(self.config, self.table, self.layers, sequences, shape, self.device)
 
     def make_exits(self, sequences: Seq[ReferenceSequence], shape: ExitShape) -> ModelExits:

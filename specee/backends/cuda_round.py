@@ -1,7 +1,8 @@
 """A decode round of the CUDA backend as a program: drafts, layers, head and acceptance in one launch.
 
-What is recorded is what :class:`CudaLayers` launches for a pass, over arrays that are the round's alone. Its
-sequences are those of the recording, all of them in each round; their rows are chains behind the text.
+What is recorded is what :class:`CudaLayers` launches for a pass, over arrays that are the round's alone, and
+what a drafter block and its head launch for a row. Its sequences are those of the recording, all of them in
+each round; their rows are chains behind the text.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from specee.backends.cuda_block_round import BlockDrafts, BlockPart, Unseen
+from specee.backends.cuda_draft import CudaDraftHead
 from specee.backends.cuda_layers import CudaLayers, Run
 from specee.backends.cuda_weights import CudaWeights
 from specee.backends.cuda_workspace import Span, Workspace, cut_inputs
 from specee.backends.reference_sequence import ReferenceSequence
 from specee.cuda.acceptance import Accepted, Drafts, Draws, Pieces, accept, target_pieces
+from specee.cuda.block_round import draws_of
 from specee.cuda.decode import DecodeRound, Model
 from specee.cuda.graph import Means
 from specee.cuda.launcher import Launcher
@@ -31,6 +35,7 @@ from specee.cuda.record import (
     SequencePlan,
 )
 from specee.cuda.round import ChainRows, Drafted, RoundState, chain_rows, window_begins
+from specee.cuda.rows import copy_rows
 from specee.cuda.shares import token_shares
 from specee.cuda.tiles import MAX_LINEAR_ROWS, vocab_splits
 from specee.errors import CapacityError, ConfigurationError
@@ -41,12 +46,16 @@ from specee.types import ModelConfig
 class Shape:
     """What a round has room for.
 
-    ``drafts`` of each sequence, made after ``draft_layer`` layers, from the head that all layers share
-    (Elhoushi et al., "LayerSkip", ACL 2024).
+    ``drafts`` of each sequence, made after ``draft_layer`` layers (Elhoushi et al., "LayerSkip", ACL 2024)
+    or by a ``block``, from ``head``, None for the one that the model has. States of rows are ``kept`` after
+    these layers, ascending.
     """
 
     drafts: int = 0
     draft_layer: int | None = None
+    block: BlockDrafts | None = None
+    head: CudaDraftHead | None = None
+    kept: tuple[int, ...] = ()
     WHAT: ClassVar[str] = "a round"
 
 
@@ -62,7 +71,8 @@ class Storage:
 class ModelRound:
     """Arrays of a round, and what a model does in it.
 
-    ``each``: rows of a sequence. Raises ConfigurationError for more rows than a pass has.
+    ``each``: rows of a sequence. ``states`` (kept layers, rows, hidden) fp32 of them, and ``block``, what a
+    drafter block does. Raises ConfigurationError for more rows than a pass has.
     """
 
     def __init__(
@@ -93,16 +103,26 @@ class ModelRound:
         self._normed = workspace.inputs(config.hidden_size, quantised=not isinstance(matrix, Tensor))
         self._logits = torch.empty(rows, config.vocab_size, device=device)
         self.state = self._state(count, rows)
+        self.states = torch.empty(len(shape.kept), rows, config.hidden_size, device=device)
+        self.block = None if shape.block is None else BlockPart(shape.block, self.state, device)
         self._accept_arrays(count, rows)
 
     def model(self) -> Model:
         """For :func:`specee.cuda.decode.decode_round`."""
+        shape, block = self._shape, self.block
         return Model(
-            layer=lambda launcher, layer: self._layers.on(launcher).through(layer, self._rows, self._runs),
+            layer=self._layer,
             head=self._head,
             enter=self._enter,
-            draft=None if self._shape.draft_layer is None else self._draft,
+            draft=None if shape.drafts == 0 else self._draft,
+            before_drafts=None if block is None else block.before_drafts,
+            behind_draft=None if block is None else block.behind_draft,
         )
+
+    def _layer(self, launcher: Launcher, layer: int) -> None:
+        self._layers.on(launcher).through(layer, self._rows, self._runs)
+        if layer + 1 in self._shape.kept:
+            copy_rows(launcher, self._rows.x, self.states[self._shape.kept.index(layer + 1)])
 
     def _enter(self, launcher: Launcher) -> None:
         self._place(launcher, self._rows, None)
@@ -116,18 +136,28 @@ class ModelRound:
         self._layers.on(launcher).enter(span, self._tails[: len(span.ends)])
 
     def _draft(self, launcher: Launcher) -> Drafted:
-        """Each sequence's newest row through the first layers, and what the head makes of it."""
+        """What the head makes of what drafts follow from, drawn as the text is."""
+        count = len(self.sequences)
+        x = self._draft_states(launcher) if self.block is None else self.block.x
+        logits = self._logits[:count]
+        if self._shape.head is None:
+            self._head_logits(launcher, x)
+        else:
+            self._shape.head.launch(launcher, x, self._norm, logits)
+        draws_of(launcher, self.state.newest, self.state.draws, self._draft_draws)
+        pieces = Pieces(self._pieces.scores[:count], self._pieces.tokens[:count])
+        target_pieces(launcher, logits, self._draft_draws, pieces)
+        accept(launcher, pieces, self._alone, self._drafted)
+        token_shares(launcher, logits, self._drafted.targets, self._shares)
+        return Drafted(self._drafted.targets, self._shares)
+
+    def _draft_states(self, launcher: Launcher) -> Tensor:
+        """Each sequence's newest row through the first layers."""
         span, layers = self._newest, self._layers.on(launcher)
         self._place(launcher, span, self.state.newest)
         for layer in range(self._shape.draft_layer or 0):
             layers.through(layer, span, self._newest_runs)
-        count = len(self.sequences)
-        logits = self._head_logits(launcher, span.x)
-        pieces = Pieces(self._pieces.scores[:count], self._pieces.tokens[:count])
-        target_pieces(launcher, logits, self._greedy, pieces)
-        accept(launcher, pieces, self._alone, self._drafted)
-        token_shares(launcher, logits, self._drafted.targets, self._shares)
-        return Drafted(self._drafted.targets, self._shares)
+        return span.x
 
     def _head(self, launcher: Launcher) -> Accepted:
         logits = self._head_logits(launcher, self._rows.x)
@@ -167,7 +197,7 @@ class ModelRound:
         parents = torch.arange(rows, dtype=torch.int32, device=self._device) - 1
         self._chains = Drafts(self.state.tokens, parents, self._firsts(rows, rows // count))
         # A draft is the target of a row that is alone.
-        self._greedy, self._shares = self._draws(count), self._zeros(count, dtype=torch.float32)
+        self._draft_draws, self._shares = self._draws(count), self._zeros(count, dtype=torch.float32)
         none = self._zeros(count) - 1
         self._alone, self._drafted = Drafts(none, none, self._firsts(count, 1)), self._written(count, count)
 
@@ -192,23 +222,45 @@ class CudaRound:
         self._round = DecodeRound(parts.state, parts.model(), means)
         self.how, self.reason = self._round.how, self._round.reason
 
-    def run(self, layers: Iterable[int], plans: Seq[SequencePlan]) -> tuple[int, tuple[SequenceOutcome, ...]]:
+    def run(
+        self, layers: Iterable[int], plans: Seq[SequencePlan], unseen: Seq[Unseen] = ()
+    ) -> tuple[int, tuple[SequenceOutcome, ...], Tensor]:
         """How many layers ran, and what came of each sequence (:class:`specee.cuda.decode.DecodeRound`).
 
-        Keys and values of all rows are stored; rows of sequences are for the caller to book. Raises
-        ConfigurationError unless there is a plan for each sequence, CapacityError where one has no room for
-        as many drafts as the round may make, and DeviceError.
+        Keys and values of all rows are stored; rows of sequences are for the caller to book. ``unseen``: what
+        the block has not seen of each text, in rounds with one. The last is a copy of the states that were
+        kept, (kept layers, rows, hidden). Raises ConfigurationError unless there is a plan for each sequence,
+        and text where there is a block; CapacityError where one has no room for as many drafts as the round
+        may make, DeviceError, and torch's own errors where there is no memory for states: nothing has been
+        launched then.
         """
+        parts = self._parts
+        self._check(plans, unseen)
+        states = torch.empty_like(parts.states)
+        records = [] if parts.block is None else [parts.block.put(unseen)]
+        ran, outcomes = self._round.run(layers, plans, records, lambda: _copy(parts.states, states))
+        return ran, outcomes, states
+
+    def _check(self, plans: Seq[SequencePlan], unseen: Seq[Unseen]) -> None:
         sequences, each = self._parts.sequences, self._parts.each
         if len(plans) != len(sequences):
             raise ConfigurationError(f"{len(plans)} plans for {len(sequences)} sequences: give one for each")
+        if len(unseen) != (0 if self._parts.block is None else len(sequences)):
+            raise ConfigurationError(
+                f"text of {len(unseen)} sequences for a block, in a round of {len(sequences)}: give what it "
+                "has not seen of each where it drafts, and nothing where none does"
+            )
         for plan, sequence in zip(plans, sequences, strict=True):
             if not 0 <= plan.position <= sequence.capacity - each:
                 raise CapacityError(
                     f"a round of {each} rows from position {plan.position} on, in a sequence of "
                     f"{sequence.capacity}: allowed are positions up to {sequence.capacity - each}"
                 )
-        return self._round.run(layers, plans)
+
+
+def _copy(states: Tensor, out: Tensor) -> None:
+    if len(states):
+        out.copy_(states)
 
 
 def _check(config: ModelConfig, sequences: Seq[ReferenceSequence], shape: Shape) -> None:
@@ -219,8 +271,9 @@ def _check(config: ModelConfig, sequences: Seq[ReferenceSequence], shape: Shape)
             f"drafts, and {MAX_LINEAR_ROWS} rows, two of each sequence and one for each draft"
         )
     layer, last = shape.draft_layer, config.num_layers - 1
-    if (layer is None) != (shape.drafts == 0) or (layer is not None and not 1 <= layer <= last):
+    ways = [layer is not None, shape.block is not None]
+    if sum(ways) != (0 if shape.drafts == 0 else 1) or (layer is not None and not 1 <= layer <= last):
         raise ConfigurationError(
-            f"{shape.drafts} drafts after {layer} layers: allowed are 1..{last} layers where there are "
-            "drafts, and None where there are none"
+            f"{shape.drafts} drafts after {layer} layers{' and by a block' if shape.block else ''}: allowed "
+            f"are 1..{last} layers or a block where there are drafts, and neither where there are none"
         )

@@ -58,7 +58,7 @@ class Span:
 
     def cut(self, begin: int, end: int) -> Span:
         """Rows ``begin`` to ``end``."""
-        return Span(**{field.name: _cut(getattr(self, field.name), begin, end) for field in fields(self)})
+        return Span(**{field.name: cut_rows(getattr(self, field.name), begin, end) for field in fields(self)})
 
 
 class Workspace:
@@ -176,16 +176,16 @@ class Workspace:
 
 def cut_inputs(inputs: Inputs, begin: int, end: int) -> Inputs:
     """Rows ``begin`` to ``end`` of what enters a product."""
-    return _cut(inputs, begin, end)
+    return cut_rows(inputs, begin, end)
 
 
-def _cut(value: Any, begin: int, end: int) -> Any:
-    """Rows of an array, or of each one in a record or a dictionary."""
+def cut_rows(value: Any, begin: int, end: int) -> Any:
+    """Rows ``begin`` to ``end`` of an array, or of each one in a record or a dictionary."""
     if isinstance(value, Tensor):
         return value[begin:end]
     if isinstance(value, dict):
-        return {key: _cut(one, begin, end) for key, one in value.items()}
-    return type(value)(*(_cut(getattr(value, field.name), begin, end) for field in fields(value)))
+        return {key: cut_rows(one, begin, end) for key, one in value.items()}
+    return type(value)(*(cut_rows(getattr(value, field.name), begin, end) for field in fields(value)))
 
 
 def _padded(positions: int) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from specee.backends.head_verbs import Draw, HeadVerbs, confidences
 from specee.backends.plain_copies import CopiedText
+from specee.backends.plain_drafts import Parts
 from specee.backends.plain_rounds import run_rounds
 from specee.backends.protocol import (
     Answer,
@@ -35,6 +36,7 @@ from specee.backends.protocol import (
     Work,
 )
 from specee.backends.reference_ask import ReferenceExitRows, ask
+from specee.backends.reference_chain import Draw as DrawAfter
 from specee.backends.reference_chain import ReferenceChain
 from specee.backends.reference_drafter import ReferenceDrafter, checked_block, foreign
 from specee.backends.reference_exits import ExitRow, ReferenceExits, behind_row, leave
@@ -69,7 +71,7 @@ class DrafterVerbs(HeadVerbs):
         self._named([(call.sequence, ()) for call in calls])
         return run_rounds(self, calls, drafter, head, turns, exits, self._whole_round)
 
-    def _whole_round(self, calls: Seq[RoundCall]) -> RoundTurn | None:
+    def _whole_round(self, calls: Seq[RoundCall], drafting: Parts) -> RoundTurn | None:
         """A turn in one piece, None where there is no such way."""
         return None
 
@@ -129,14 +131,13 @@ class DrafterVerbs(HeadVerbs):
 
         return branch
 
-    def _token_after(
-        self, head: DraftHead | None
-    ) -> Callable[[Tensor, Seq[int], Sampling], tuple[int, float]]:
+    def _token_after(self, head: DraftHead | None) -> DrawAfter:
         """What draws the token after a text from a state, and its confidence."""
 
-        def draw(state: Tensor, text: Seq[int], sampling: Sampling) -> tuple[int, float]:
-            draws = [Draw(sampling, len(text), lambda: text)]
-            tokens, shares = self._choose(state[None], draws, head, shares=True)
+        def draw(
+            state: Tensor, count: int, text: Callable[[], Seq[int]], sampling: Sampling
+        ) -> tuple[int, float]:
+            tokens, shares = self._choose(state[None], [Draw(sampling, count, text)], head, shares=True)
             return int(tokens[0]), float(shares[0])
 
         return draw

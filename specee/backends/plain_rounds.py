@@ -27,19 +27,19 @@ def run_rounds(
     head: DraftHead | None = None,
     turns: int = 1,
     exits: FittedExits | None = None,
-    whole: Callable[[Seq[RoundCall]], RoundTurn | None] = lambda _: None,
+    whole: Callable[[Seq[RoundCall], Parts], RoundTurn | None] = lambda *_: None,
 ) -> list[RoundTurn]:
     """See :meth:`.Backend.run_rounds`. ``whole`` makes those turns that it can, and None of others."""
     if turns < 1:
         raise RowError(f"rounds of {turns} turns: give 1 or more")
     parts = Parts(drafter, head, exits)
-    done = [whole(calls) or _turn(backend, calls, parts)]
+    done = [whole(calls, parts) or _turn(backend, calls, parts)]
     while len(done) < turns:
         pairs = zip(calls, done[-1].texts, strict=True)
         calls = [call._replace(remaining=call.remaining - len(text.tokens)) for call, text in pairs]
         if not all(_goes_on(*pair) for pair in zip(calls, done[-1].texts, strict=True)):
             break
-        done.append(whole(calls) or _turn(backend, calls, parts))
+        done.append(whole(calls, parts) or _turn(backend, calls, parts))
     return done
 
 

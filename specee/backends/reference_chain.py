@@ -14,7 +14,8 @@ from specee.errors import RowError
 from specee.types import ModelConfig, Sampling
 
 Embed = Callable[[int], Tensor]
-Draw = Callable[[Tensor, Seq[int], Sampling], tuple[int, float]]
+Draw = Callable[[Tensor, int, Callable[[], Seq[int]], Sampling], tuple[int, float]]
+"""(a state, how long the text is, that text, sampling): the token after it, and its confidence."""
 
 
 class ReferenceChain:
@@ -50,11 +51,12 @@ class ReferenceChain:
 
     def run(self, embed: Embed, draw: Draw) -> tuple[list[int], list[float]]:
         """Tokens and confidences."""
-        state, text = self.begin(embed)
+        state = catch_up(self._drafter, self._column, self._sequence, self._last, embed)
         tokens: list[int] = []
         confidences: list[float] = []
         while True:
-            token, confidence = draw(state, [*text, *tokens], self._call.sampling)
+            count = self._last + 1 + len(tokens)
+            token, confidence = draw(state, count, lambda: self._text(tokens), self._call.sampling)
             tokens.append(token)
             confidences.append(confidence)
             if len(tokens) == self._call.length or confidence < self._call.stop_below:
@@ -63,28 +65,31 @@ class ReferenceChain:
         self._column.cut(self._column.length)  # drafts left keys and values, and no tokens
         return tokens, confidences
 
-    def begin(self, embed: Embed) -> tuple[Tensor, list[int]]:
-        """What the block gives for the newest position, and the text up to it."""
-        text = [self._sequence.row(slot).token for slot in range(self._last + 1)]
-        return catch_up(self._drafter, self._column, self._sequence, self._last, embed), text
+    def _text(self, drafts: Seq[int]) -> list[int]:
+        return [*self._sequence.tokens(0, self._last + 1), *drafts]
 
 
 def catch_up(
     drafter: ReferenceDrafter, column: ReferenceColumn, sequence: ReferenceSequence, last: int, embed: Embed
 ) -> Tensor:
     """What the block gives for position ``last``, with all before it that can be had in the column."""
-    tokens = [sequence.row(slot).token for slot in range(column.first, last)]
-    same = 0
-    while same < min(len(tokens), column.length) and tokens[same] == column.tokens[same]:
-        same += 1
+    first = cut_to_text(column, sequence, last)
+
+    def states(position: int) -> list[Tensor]:
+        return [sequence.kept_state(position - 1, layer) for layer in drafter.layers]
+
+    return drafter.behind_text(column, first, sequence.tokens(first, last + 1), states, embed)
+
+
+def cut_to_text(column: ReferenceColumn, sequence: ReferenceSequence, last: int) -> int:
+    """The first position up to ``last`` that the column lacks; it begins where it has all that it can."""
+    text = sequence.tokens(column.first, last)
+    same = min(len(text), column.length)
+    if column.tokens[:same] != text[:same]:
+        same = next(at for at in range(same) if column.tokens[at] != text[at])
     column.cut(same)
     able = last - sequence.kept + 1
     if column.first + same < able or column.first > last:
         column.cut(0)
         column.first = able
-    for position in range(column.first + column.length, last + 1):
-        states = [sequence.kept_state(position - 1, layer) for layer in drafter.layers]
-        token = sequence.row(position).token
-        state = drafter.text_row(column, position, embed(token), states)
-        column.tokens.append(token)
-    return state
+    return column.first + column.length

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,7 +33,7 @@ _DTYPES: dict[KVDtype, torch.dtype] = {
 }
 
 
-@dataclass
+@dataclass(eq=False)
 class ReferenceColumn:
     """Keys, values and tokens of positions from ``first`` on, made from true states.
 
@@ -90,6 +91,23 @@ class ReferenceDrafter:
                 f"a column of {capacity} positions: allowed are 1..{self.config.max_position}, the context"
             )
         return ReferenceColumn(self, capacity, _DTYPES[kv_dtype])
+
+    def behind_text(
+        self,
+        column: ReferenceColumn,
+        position: int,
+        tokens: Seq[int],
+        states: Callable[[int], Seq[Tensor]],
+        embed: Callable[[int], Tensor],
+    ) -> Tensor:
+        """What the block gives at the last of the positions from ``position`` on.
+
+        Their ``tokens`` join the column's. ``states`` of the position before one, after each of the layers.
+        """
+        for at, token in enumerate(tokens, position):
+            state = self.text_row(column, at, embed(token), states(at))
+            column.tokens.append(token)
+        return state
 
     def text_row(
         self, column: ReferenceColumn, position: int, embedding: Tensor, states: Seq[Tensor]

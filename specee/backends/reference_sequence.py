@@ -6,7 +6,7 @@ The rules are those of :class:`specee.backends.protocol.SequenceState`, which do
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
@@ -153,6 +153,10 @@ class ReferenceSequence:
         parent = -1 if row.parent is None else row.parent.slot
         return RowInfo(slot=row.slot, token=row.token, parent=parent, position=row.position, done=row.done)
 
+    def tokens(self, begin: int, end: int) -> list[int]:
+        """Those of committed positions ``begin`` to ``end``."""
+        return [row.token for row in self._committed[begin:end]]
+
     def append(self, tokens: Seq[int]) -> range:
         """Add committed positions. Raises RowError, CapacityError."""
         tokens = self._checked(tokens)
@@ -254,15 +258,18 @@ class ReferenceSequence:
         self._live = {}
         self._clean()
 
-    def complete(self, drafts: Seq[int]) -> list[int]:
+    def complete(self, drafts: Seq[int], states: Mapping[int, Tensor] | None = None) -> list[int]:
         """The newest position and ``drafts``, which are text behind it now, have been through all layers.
 
         Their keys and values are in the cache already, at the slots that they get, which are returned for
-        ``drafts``; nobody has kept their states. Raises RowError, CapacityError.
+        ``drafts``. ``states`` (rows, hidden) of these rows after each layer whose states are kept.
+        Raises RowError, CapacityError.
         """
         slots = list(self.append(drafts))
-        for row in self._committed[self.length - len(drafts) - 1 :]:
+        for at, row in enumerate(self._committed[self.length - len(drafts) - 1 :]):
+            self.begin(row)
             row.done = self.config.num_layers
+            row.kept = {layer: (states or {})[layer][at] for layer in self.layers_kept}
         self.name(())
         return slots
 

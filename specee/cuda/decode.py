@@ -11,7 +11,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 from specee.cuda.acceptance import Accepted
-from specee.cuda.arrays import address, stream_of
+from specee.cuda.arrays import Array, address, stream_of
 from specee.cuda.graph import Means, Round, driver
 from specee.cuda.launcher import Launcher
 from specee.cuda.program import Program, Recorder
@@ -33,13 +33,16 @@ class Model:
     ``enter``: rows to where the first layer takes them from, if that is anything. ``layer``: all rows
     through one layer. ``head``: from all rows' last states to accepted drafts
     (:func:`specee.cuda.acceptance.target_pieces` and :func:`~specee.cuda.acceptance.accept`). ``draft``: a
-    draft after each sequence's newest row, for rounds that draft.
+    draft after each sequence's newest row, for rounds that draft; ``before_drafts``: what the first one
+    wants, and ``behind_draft``: what another one wants, where there is to be one.
     """
 
     layer: Callable[[Launcher, int], None]
     head: Callable[[Launcher], Accepted]
     draft: Callable[[Launcher], Drafted] | None = None
     enter: Callable[[Launcher], None] | None = None
+    before_drafts: Callable[[Recorder], None] | None = None
+    behind_draft: Callable[[Recorder], None] | None = None
 
 
 def decode_round(state: RoundState, model: Model) -> Program:
@@ -54,9 +57,14 @@ def decode_round(state: RoundState, model: Model) -> Program:
         )
     recorder = Recorder()
     begin_round(recorder, state)
+    if model.before_drafts is not None:
+        model.before_drafts(recorder)
     if model.draft is not None:
         with recorder.repeat(state.drafts_made()):
             take_drafts(recorder, state, model.draft(recorder))
+            if model.behind_draft is not None:
+                with recorder.when(state.drafts_made()):
+                    model.behind_draft(recorder)
     if model.enter is not None:
         model.enter(recorder)
     for layer in range(layers):
@@ -82,11 +90,16 @@ class DecodeRound:
         self.how, self.reason = self._round.how, self._round.reason
 
     def run(
-        self, layers: Iterable[int], sequences: Seq[SequencePlan]
+        self,
+        layers: Iterable[int],
+        sequences: Seq[SequencePlan],
+        records: Seq[tuple[Array, bytes]] = (),
+        behind: Callable[[], None] = lambda: None,
     ) -> tuple[int, tuple[SequenceOutcome, ...]]:
         """How many layers ran, and what each sequence has of it; on the current stream of the plan's library.
 
-        Raises ConfigurationError for a plan that the round has no rows for, and DeviceError.
+        ``records``: what else goes in, and where. ``behind`` may put more on the stream before it is waited
+        for. Raises ConfigurationError for a plan that the round has no rows for, and DeviceError.
         """
         most = max((plan.drafts for plan in sequences), default=0)
         if len(sequences) > self._sequences or most >= self._each:
@@ -95,9 +108,10 @@ class DecodeRound:
                 f"{self._sequences}, and {self._each - 1} drafts of each"
             )
         stream = stream_of(self._state.plan)
-        plan = encode(layers, sequences)
-        self._driver.copy_in(address(self._state.plan), plan, stream, self._context)
+        for array, record in ((self._state.plan, encode(layers, sequences)), *records):
+            self._driver.copy_in(address(array), record, stream, self._context)
         self._round.launch(stream)
+        behind()
         data = self._driver.copy_out(
             address(self._state.result), ROUND_RESULT.itemsize, stream, self._context
         )

@@ -147,6 +147,33 @@ def test_a_path_has_the_bits_of_a_chain(engine: Engine, backend: Backend, rng: n
     assert woven.memory == [0, 1]
 
 
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("length", [1, 2, 7, 70])
+def test_text_that_comes_together_has_the_bits_of_row_after_row(
+    engine: Engine, backend: Backend, length: int, plain: bool, rng: np.random.Generator
+) -> None:
+    drafter, device = backend.drafter(random_parts(TILES, LAYERS, rng, plain=plain)), device_of(engine)
+    assert isinstance(drafter, CudaDrafter)
+    tokens, count = text(rng, length + 3), len(drafter.layers)
+    states = random_states(rng, TILES, (length + 3) * count).view(length + 3, count, -1).to(device)
+    found = []
+    for way in (CudaDrafter, ReferenceDrafter):
+        column = drafter.column(80, "fp16", poison=True)
+        column.first = 5
+        for begin, end in ((0, 3), (3, 3 + length)):  # behind nothing, and behind some
+            own = tokens[begin:end]
+            args = (column, 5 + begin, own, lambda at: list(states[at - 5]), backend._embedding)  # type: ignore[attr-defined]
+            state = way.behind_text(drafter, *args)
+        assert column.tokens == tokens
+        assert column.memory == list(range(length + 3))
+        stored = [
+            one[: length + 3].view(torch.int16).cpu() for one in (column.cache.keys, column.cache.values)
+        ]
+        assert bool(torch.isnan(column.cache.keys[length + 3 :]).all()), "nothing is stored behind it"
+        found.append([state.cpu().view(torch.int32), *stored])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 def test_a_column_that_caught_up_is_like_a_new_one(
     engine: Engine, backend: Backend, rng: np.random.Generator
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from specee.backends.cuda import CudaBackend  # noqa: E402
+from specee.backends.plain_drafts import Parts  # noqa: E402
 from specee.backends.protocol import (  # noqa: E402
     LayerChainCall,
     RoundCall,
@@ -23,6 +24,7 @@ from tests.graph.place import Place  # noqa: E402
 from tests.random_model import SHAPES, random_model  # noqa: E402
 
 CAPACITY = 64
+NOBODY = Parts(None, None, None)  # drafts beside exit layers
 GREEDY = Sampling()
 
 

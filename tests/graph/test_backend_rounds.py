@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from specee.backends.cuda import CudaBackend  # noqa: E402
+from specee.backends.plain_copies import CopiedText  # noqa: E402
 from specee.backends.protocol import (  # noqa: E402
     CopyCall,
     LayerChainCall,
@@ -20,12 +21,13 @@ from specee.backends.protocol import (  # noqa: E402
 )
 from specee.engine import Generation, Request, reserve  # noqa: E402
 from specee.errors import NumericalError, RowError  # noqa: E402
+from specee.models.speculator import Adapter  # noqa: E402
 from specee.policies import Autoregressive, Policy  # noqa: E402
 from specee.policies.layerskip import LayerSkip  # noqa: E402
 from specee.types import Sampling  # noqa: E402
 from tests.graph.fake_driver import FakeDriver  # noqa: E402
 from tests.graph.place import Place, emulated  # noqa: E402
-from tests.graph.round_pair import CAPACITY, GREEDY, Pair, drafting, plain  # noqa: E402
+from tests.graph.round_pair import CAPACITY, GREEDY, NOBODY, Pair, drafting, plain  # noqa: E402
 
 ONCE = ["cuMemcpyHtoDAsync_v2", "cuGraphLaunch", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize"]
 
@@ -171,12 +173,67 @@ def test_the_end_of_a_cache_goes_step_by_step(place: Place, rng: np.random.Gener
         pair.whole.advance([(sequence, sequence.append([1] * (length - 1)))], pair.config.num_layers)
         sequence.append([1])
         call = RoundCall(sequence, GREEDY, (), 4, LayerChainCall(sequence, 1, None, 3, 0.0, GREEDY))
-        wanted = pair.whole._rounds._wanted([call])
+        wanted = pair.whole._rounds._wanted([call], NOBODY)
         assert (None if wanted is None else wanted.shape.drafts) == drafts
         if wanted is not None:
             round_ = [pair.whole._rounds._round(wanted) for _ in range(2)][-1]
             assert round_ is not None
             round_.run(range(pair.config.num_layers), wanted.plans)
+
+
+def chains(
+    backend: CudaBackend, sequences: list[Any], text: Sampling, drafts: Sampling, head: Any
+) -> list[RoundTurn]:
+    found = []
+    for _ in range(4):
+        calls = [
+            RoundCall(one, text, (), 30, LayerChainCall(one, 1, head, 2, 0.0, drafts)) for one in sequences
+        ]
+        found += backend.run_rounds(calls)
+    return found
+
+
+def test_kept_states(place: Place, rng: np.random.Generator) -> None:
+    """Of as many positions as are wanted, in chains and plain rounds, the last layer's too."""
+    pair = Pair(place, rng, "tiles")
+    last = zero_last(pair)
+    states: list[list[bytes]] = []
+
+    def run(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
+        sequences[0].keep([1, last + 1], 3)
+        sequences[1].keep([last], 2)
+        found = plain(4)(backend, sequences) + drafting(3, 2, last)(backend, sequences)
+        states.append([])
+        for one in sequences:
+            assert one.kept == (3 if one is sequences[0] else 2)
+            for slot in range(one.frontier[-1] - one.kept, one.frontier[-1]):
+                for layer in one.layers_kept:
+                    states[-1].append(one.kept_state(slot, layer).cpu().numpy().tobytes())
+        return found
+
+    pair.both(run)
+    assert pair.taken == 2 + 2
+    assert states[0] == states[1]
+    assert len(set(states[0])) == len(states[0]) == 8
+
+
+def test_sampled_drafts_of_heads_of_their_own(place: Place, rng: np.random.Generator) -> None:
+    pair = Pair(place, rng, "tiles")
+    vocabulary = np.sort(rng.permutation(pair.config.vocab_size)[: pair.config.vocab_size // 2])
+    sampled = Sampling(temperature=0.7, seed=int(rng.integers(2**62)))
+    for head in (None, (None, vocabulary), (None, vocabulary, "Q4_1")):
+        for text in (GREEDY, sampled):
+            before = pair.taken
+
+            def run(
+                backend: CudaBackend, sequences: list[Any], head: Any = head, text: Sampling = text
+            ) -> list[RoundTurn]:
+                own = None if head is None else backend.draft_head(*head)
+                return chains(backend, sequences, text, text, own)
+
+            said, _ = pair.both(run)
+            assert pair.taken == before + 2
+            assert {len(one.confidences) for turn in said for one in turn} == {2}
 
 
 def left_to_steps(pair: Pair) -> dict[str, Callable[[CudaBackend, list[Any]], list[RoundTurn]]]:
@@ -193,34 +250,19 @@ def left_to_steps(pair: Pair) -> dict[str, Callable[[CudaBackend, list[Any]], li
             found += backend.run_rounds(calls)
         return found
 
-    def kept(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
-        for one in sequences:
-            one.keep([1], 2)
-        return plain(4)(backend, sequences)
+    def adapted(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
+        hidden = pair.config.hidden_size
+        adapter = Adapter(np.ones(hidden), np.full((8, hidden), 0.1), np.full((hidden, 8), 0.1))
+        return chains(backend, sequences, GREEDY, GREEDY, backend.draft_head(adapter, None))
 
-    def chains(backend: CudaBackend, sequences: list[Any], options: Sampling, head: Any) -> list[RoundTurn]:
-        found = []
-        for _ in range(4):
-            calls = [
-                RoundCall(one, options, (), 30, LayerChainCall(one, 1, head, 2, 0.0, options))
-                for one in sequences
-            ]
-            found += backend.run_rounds(calls)
-        return found
-
-    def sampled(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
-        return chains(backend, sequences, Sampling(temperature=1.0, seed=4), None)
-
-    def trimmed(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
-        head = backend.draft_head(None, np.arange(0, pair.config.vocab_size, 2))
-        return chains(backend, sequences, GREEDY, head)
+    def otherwise(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
+        return chains(backend, sequences, Sampling(temperature=1.0, seed=4), GREEDY, None)
 
     penalty, filtered = Sampling(repetition_penalty=1.3), Sampling(temperature=1.0, top_k=5, seed=1)
     return {
         "copies": copying,
-        "kept states": kept,
-        "sampled drafts": sampled,
-        "heads for drafts": trimmed,
+        "adapters": adapted,
+        "drafts drawn otherwise": otherwise,
         "penalties": plain(4, [penalty, GREEDY]),
         "filters": plain(4, [GREEDY, filtered]),
         "long chains": drafting(4, 16, 1),
@@ -231,16 +273,18 @@ def left_to_steps(pair: Pair) -> dict[str, Callable[[CudaBackend, list[Any]], li
     "what",
     [
         "copies",
-        "kept states",
-        "sampled drafts",
-        "heads for drafts",
+        "adapters",
+        "drafts drawn otherwise",
         "penalties",
         "filters",
         "long chains",
     ],
 )
-def test_the_rest_goes_step_by_step(place: Place, rng: np.random.Generator, what: str) -> None:
+def test_the_rest_goes_step_by_step(
+    place: Place, rng: np.random.Generator, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pair = Pair(place, rng)
+    monkeypatch.setattr(CopiedText, "lookup", lambda _, most: ([3, 4][:most], 0.5))
     pair.both(left_to_steps(pair)[what])
     assert pair.taken == 0
     pair.both(plain(4))

@@ -17,7 +17,7 @@ from specee.errors import ConfigurationError, OutOfMemoryError  # noqa: E402
 from tests.cuda.recorder import Recorder  # noqa: E402
 from tests.graph.fake_driver import FakeDriver  # noqa: E402
 from tests.graph.place import Place, emulated  # noqa: E402
-from tests.graph.round_pair import GREEDY, Pair, drafting, plain  # noqa: E402
+from tests.graph.round_pair import GREEDY, NOBODY, Pair, drafting, plain  # noqa: E402
 
 REFUSED = 1  # CUDA_ERROR_INVALID_VALUE
 
@@ -58,7 +58,7 @@ def test_emulated_rounds_that_cannot_be_graphs(fake: FakeDriver, rng: np.random.
     found = [turn.texts for turn in plain(2)(pair.whole, sequences)]
     for at in range(1, 400):
         fake.fail(at, REFUSED)
-        wanted = pair.whole._rounds._wanted([RoundCall(one, GREEDY, (), 9) for one in sequences])
+        wanted = pair.whole._rounds._wanted([RoundCall(one, GREEDY, (), 9) for one in sequences], NOBODY)
         assert wanted is not None
         made = pair.whole._rounds._round(wanted)
         fake.fail(0)

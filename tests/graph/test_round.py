@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from specee.cuda import exit_record, record
+from specee.cuda import block_record, exit_record, record
 from specee.cuda.decode import DecodeRound, Model, decode_round
 from specee.cuda.graph import Means
 from specee.cuda.program import If, While
@@ -161,6 +161,7 @@ def test_rounds_that_do_not_fit_are_refused(fake: FakeDriver, rng: np.random.Gen
 OFFSETS = """
 #include <cstddef>
 #include <cstdio>
+#include "specee/block_record.h"
 #include "specee/exit_record.h"
 using namespace specee;
 #define AT(Type, member) std::printf("%s %zu\\n", #member, offsetof(Type, member));
@@ -182,6 +183,8 @@ def test_python_lays_records_out_as_the_header_does(tmp_path: Path) -> None:
         "ExitPlan": exit_record.EXIT_PLAN,
         "ExitOutcome": exit_record.EXIT_OUTCOME,
         "ExitResult": exit_record.EXIT_RESULT,
+        "SequenceBlock": block_record.SEQUENCE_BLOCK,
+        "BlockPlan": block_record.BLOCK_PLAN,
     }
     lines, expected = [], ["256 64 16", "17 16"]
     for name, dtype in dtypes.items():

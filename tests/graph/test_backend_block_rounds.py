@@ -1,0 +1,383 @@
+"""Rounds with chains of a drafter block in one launch: what steps say, states and columns included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from specee.backends.cuda import CudaBackend  # noqa: E402
+from specee.backends.cuda_drafter import CudaDrafter  # noqa: E402
+from specee.backends.cuda_round import CudaRound  # noqa: E402
+from specee.backends.protocol import ChainCall, CopyCall, RoundCall, RoundTurn  # noqa: E402
+from specee.errors import RowError  # noqa: E402
+from specee.models.drafter_parts import DrafterParts  # noqa: E402
+from specee.types import Sampling  # noqa: E402
+from tests.graph.fake_driver import FakeDriver  # noqa: E402
+from tests.graph.place import Place, emulated  # noqa: E402
+from tests.graph.round_pair import CAPACITY, GREEDY, Pair, contents  # noqa: E402
+from tests.random_drafter import random_parts  # noqa: E402
+
+COPY_IN, LAUNCH = "cuMemcpyHtoDAsync_v2", "cuGraphLaunch"
+ONCE = [COPY_IN, COPY_IN, LAUNCH, "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize"]
+Made = tuple[list[RoundTurn], list[Any]]
+
+
+@dataclass
+class Blocks:
+    """What drafts, on either backend of a pair; ``head`` are arguments of draft_head()."""
+
+    pair: Pair
+    parts: DrafterParts
+    stored: Any = "Q8_0"
+    head: tuple[Any, ...] | None = None
+    samplings: Seq[Sampling] = (GREEDY, GREEDY)
+    ends: Seq[int] = ()
+    columns: list[Any] = field(default_factory=list)
+    drafter: Any = None
+    draft_head: Any = None
+
+    def begin(self, backend: CudaBackend) -> list[Any]:
+        """Sequences with all but their newest position computed, and columns of their own."""
+        self.drafter = backend.drafter(self.parts, self.stored)
+        self.draft_head = None if self.head is None else backend.draft_head(*self.head)
+        sequences = []
+        for tokens in self.pair.texts:
+            sequence = backend.sequence(CAPACITY, poison=True)
+            sequence.keep(self.layers(), CAPACITY)
+            slots = list(sequence.append(tokens))
+            backend.advance([(sequence, slots[:-1])], self.pair.config.num_layers)
+            sequences.append(sequence)
+        self.columns = [self.drafter.column(CAPACITY, "fp16", poison=True) for _ in sequences]
+        return sequences
+
+    def layers(self) -> tuple[int, ...]:
+        return tuple(sorted({1, *self.parts.layers}))
+
+    def calls(self, sequences: list[Any], lengths: Seq[int], floor: float = 0.0) -> list[RoundCall]:
+        return [
+            RoundCall(
+                *(sequence, sampling, self.ends, 99),
+                ChainCall(sequence, column, length, floor, sampling) if length else None,
+            )
+            for sequence, sampling, column, length in zip(
+                sequences, self.samplings, self.columns, lengths, strict=True
+            )
+        ]
+
+    def round(self, backend: CudaBackend, calls: list[RoundCall]) -> RoundTurn:
+        [turn] = backend.run_rounds(calls, self.drafter, self.draft_head)
+        return turn
+
+    def rounds(
+        self,
+        backend: CudaBackend,
+        sequences: list[Any],
+        turns: int,
+        lengths: Seq[int] = (3, 3),
+        floor: float = 0.0,
+        remaining: int = 99,
+    ) -> list[RoundTurn]:
+        found: list[RoundTurn] = []
+        left = [remaining] * len(sequences)
+        for _ in range(turns):
+            calls = [
+                call._replace(remaining=more)
+                for call, more in zip(self.calls(sequences, lengths, floor), left, strict=True)
+            ]
+            found.append(self.round(backend, calls))
+            left = [more - len(text.tokens) for more, text in zip(left, found[-1].texts, strict=True)]
+            if 0 in left or any(text.tokens[-1] in self.ends for text in found[-1].texts):
+                break
+        return found
+
+    def both(self, rounds: Any) -> list[Any]:
+        """What rounds say, which is the same of both, and leave rows, states and columns alike."""
+        said = []
+        for backend in (self.pair.whole, self.pair.steps):
+            sequences = self.begin(backend)
+            texts = [turn.texts for turn in rounds(backend, sequences)]
+            said.append((texts, [self.left(*one) for one in zip(sequences, self.columns, strict=True)]))
+        assert said[0] == said[1]
+        return said[0][0]
+
+    def left(self, sequence: Any, column: Any) -> tuple[Any, ...]:
+        last = self.pair.config.num_layers
+        begin = sequence.frontier[-1] - sequence.kept
+        kept = [
+            sequence.kept_state(slot, layer).cpu().numpy().tobytes()
+            for slot in range(begin, sequence.frontier[-1])
+            for layer in self.layers()
+        ]
+        stored = [
+            part[: column.length].cpu().view(torch.int16).numpy().tobytes()
+            for part in (column.cache.keys, column.cache.values)
+        ]
+        assert column.memory == list(range(column.length))
+        return contents(sequence, last), kept, column.first, column.tokens, stored
+
+
+def nearly_right(pair: Pair, rng: np.random.Generator, noise: float) -> DrafterParts:
+    """Models say what follows from the newest token alone, and so does the block, but for some ``noise``."""
+    for backend in (pair.whole, pair.steps):
+        for layer in range(pair.config.num_layers):
+            for role in ("o", "down"):
+                backend._table.matrix(role, layer).zero_()
+    parts = random_parts(pair.config, (1, pair.config.num_layers), rng)
+    hidden = pair.config.hidden_size
+    parts.fc[:] = np.hstack([np.eye(hidden), np.zeros((hidden, hidden))])
+    parts.embed_norm[:] = 1
+    for matrix in (parts.fc, parts.o, parts.down):
+        scale = noise * float(rng.uniform(0.5, 1)) / np.sqrt(matrix.shape[1])
+        matrix[:] = (matrix if matrix is parts.fc else 0) + scale * rng.standard_normal(matrix.shape)
+    return parts
+
+
+@pytest.mark.parametrize(
+    ("shape", "weights", "stored", "plain"),
+    [
+        ("tiles", "bf16", "Q8_0", False),
+        ("tiles-window", "bf16", "Q4_1", True),
+        ("tiles-biases", "int8", "Q4_1", False),
+        ("tiles-qk-norm", "int4", "Q8_0", True),
+    ],
+)
+def test_random_blocks(
+    place: Place, rng: np.random.Generator, shape: str, weights: str, stored: str, plain: bool
+) -> None:
+    """Drafts that are wrong, mostly; one text is sampled."""
+    pair = Pair(place, rng, shape, weights)
+    parts = random_parts(pair.config, (1, pair.config.num_layers), rng, plain=plain)
+    sampled = Sampling(temperature=0.8, seed=int(rng.integers(2**63)) * 2 + 1)
+    blocks = Blocks(pair, parts, stored, samplings=[GREEDY, sampled])
+    said = blocks.both(lambda *one: blocks.rounds(*one, 6, (4, 2)))
+    assert [[len(text.confidences) for text in turn] for turn in said] == [[4, 2]] * 6
+    assert pair.taken == 5, "a round is recorded when it comes again"
+    assert pair.whole.graphs_missing is None
+
+
+def right(place: Place, rng: np.random.Generator) -> tuple[Blocks, list[tuple[int, ...]]]:
+    """Blocks whose first chains of three are right, and what they make of both texts in turn."""
+    for _ in range(50):
+        pair = Pair(place, rng, "tiles")
+        blocks = Blocks(pair, nearly_right(pair, rng, 0.0))
+        turns = blocks.rounds(pair.steps, blocks.begin(pair.steps), 5)
+        said = [text.tokens for turn in turns for text in turn.texts]
+        if {len(tokens) for tokens in said} == {4}:
+            return blocks, said
+    raise AssertionError("fifty blocks are wrong")
+
+
+@pytest.mark.parametrize("heads", ["whole", "some", "quantised"])
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_blocks_that_are_right(place: Place, rng: np.random.Generator, heads: str, noise: float) -> None:
+    """Accepted drafts are text that the block has not seen in the round behind them."""
+    pair = Pair(place, rng, "tiles", "bf16")
+    parts = nearly_right(pair, rng, noise)
+    vocabulary = np.sort(rng.permutation(pair.config.vocab_size)[: pair.config.vocab_size * 3 // 4])
+    head = {"whole": None, "some": (None, vocabulary), "quantised": (None, None, "Q8_0")}[heads]
+    blocks = Blocks(pair, parts, head=head)
+    said = blocks.both(lambda *one: blocks.rounds(*one, 7, (3, 2)))
+    assert pair.taken == 6
+    assert any(text.accepted for turn in said[:-1] for text in turn)
+
+
+def test_other_states_make_other_drafts(place: Place, rng: np.random.Generator) -> None:
+    """The negative control: what a round drafts comes from the states that were kept."""
+    pair = Pair(place, rng, "tiles")
+    blocks = Blocks(pair, random_parts(pair.config, (1, pair.config.num_layers), rng))
+    shares = []
+    for scale in (1.0, -3.0):
+        sequences = blocks.begin(pair.whole)
+        blocks.rounds(pair.whole, sequences, 3)
+        before = pair.taken
+        for one in sequences:
+            row = one.find(one.length - 2)
+            row.kept = {layer: scale * state for layer, state in row.kept.items()}
+        row = sequences[0].find(sequences[0].length - 2)
+        row.kept = {layer: state + (scale == 1.0) for layer, state in row.kept.items()}
+        shares.append(blocks.rounds(pair.whole, sequences, 1)[0].texts[0].confidences)
+        assert pair.taken == before + 1
+    assert shares[0] != shares[1]
+
+
+def test_emulated_rounds_are_launched_once(fake: FakeDriver, rng: np.random.Generator) -> None:
+    pair = Pair(emulated(fake), rng, "tiles")
+    blocks = Blocks(pair, nearly_right(pair, rng, 0.1))
+    sequences = blocks.begin(pair.whole)
+    blocks.rounds(pair.whole, sequences, 2)
+    assert pair.taken == 1
+    before, kernels = len(fake.log()), len(pair.place.launcher.launched)
+    blocks.rounds(pair.whole, sequences, 3, (2, 3))
+    assert [call for call in fake.called(before) if call != "cuCtxSetCurrent"] == ONCE * 3
+    assert pair.place.launcher.launched[kernels:] == []
+
+
+def test_chains_that_end(place: Place, rng: np.random.Generator) -> None:
+    """Behind a draft that is not sure, at tokens that end a text, and with as many as it may be given."""
+    blocks, _ = right(place, rng)
+    said = blocks.both(lambda *one: blocks.rounds(*one, 4, floor=2.0))
+    assert {len(text.confidences) for turn in said for text in turn} == {1}
+    said = blocks.both(lambda *one: blocks.rounds(*one, 9, remaining=14))
+    assert [len(text.tokens) for turn in said for text in turn] == [4, 4] * 3 + [2, 2]
+
+
+def test_chains_end_with_the_text(place: Place, rng: np.random.Generator) -> None:
+    """At an end that is a draft of the third chain for the first time."""
+    for _ in range(50):
+        blocks, said = right(place, rng)
+        seen = {token for tokens in said[:4] for token in tokens} | {tokens[0] for tokens in said[4:6]}
+        blocks.ends = [token for token in said[4][1:3] if token not in seen][:1]
+        if blocks.ends:
+            break
+    assert blocks.ends, "fifty models repeat themselves"
+    said = blocks.both(lambda *one: blocks.rounds(*one, 4))
+    assert blocks.pair.taken == 2
+    assert len(said) == 3
+    ended = next(text for text in said[-1] if text.tokens[-1] == blocks.ends[0])
+    assert len(ended.accepted) == len(ended.tokens) == len(ended.confidences) < 4
+
+
+def test_what_goes_step_by_step_in_between(place: Place, rng: np.random.Generator) -> None:
+    """Rounds go on behind it: with text that is too long for one, taken back, or drafted for some alone."""
+    pair = Pair(place, rng, "tiles")
+    blocks = Blocks(pair, nearly_right(pair, rng, 0.2))
+    counts: list[list[int]] = []
+
+    def rounds(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
+        found, taken = blocks.rounds(backend, sequences, 3), [backend._rounds.taken]
+
+        def further(turns: list[RoundTurn]) -> None:
+            found.extend(turns)
+            taken.append(backend._rounds.taken)
+
+        further(blocks.rounds(backend, sequences, 1, (0, 2)))
+        further(blocks.rounds(backend, sequences, 1))
+        for one in sequences:
+            slots = one.append(range(17))
+            backend.advance([(one, [slots[0] - 1, *slots[:-1]])], pair.config.num_layers)
+        further(blocks.rounds(backend, sequences, 1))
+        for one in sequences:
+            one.rollback(4)
+            one.append([2])
+        further(blocks.rounds(backend, sequences, 2))
+        for one in sequences:
+            one.keep(blocks.layers(), CAPACITY)
+        further(blocks.rounds(backend, sequences, 1))
+        further(blocks.rounds(backend, sequences, 1))
+        counts.append(np.diff(taken).tolist())
+        return found
+
+    blocks.both(rounds)
+    # Without states of the newest positions there is no draft at all; the text goes on.
+    assert counts == [[0, 1, 0, 2, 0, 1], [0] * 6]
+
+
+def test_copies_come_first(place: Place, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the text offers some; where not, the round is one launch."""
+    from specee.backends.plain_copies import CopiedText
+
+    blocks, _ = right(place, rng)
+    pair = blocks.pair
+    offers: list[list[int]] = []
+    monkeypatch.setattr(CopiedText, "lookup", lambda _, most: (offers[0][:most], 0.5))
+
+    def rounds(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
+        found, indices = [], [backend.copies(3, 1) for _ in sequences]
+        for own in ([], [], [], [5, 6], []):
+            offers[:] = [own]
+            calls = [
+                call._replace(copies=CopyCall(index, 2, 0.0))
+                for call, index in zip(blocks.calls(sequences, (2, 2)), indices, strict=True)
+            ]
+            found.append(blocks.round(backend, calls))
+        return found
+
+    said = blocks.both(rounds)
+    assert [[text.copied for text in turn] for turn in said] == [[copied] * 2 for copied in (0, 0, 0, 1, 0)]
+    assert pair.taken == 3
+
+
+def test_no_memory_for_states(
+    place: Place, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps go on, which need less at a time; nothing was launched."""
+    pair = Pair(place, rng, "tiles")
+    blocks = Blocks(pair, nearly_right(pair, rng, 0.2))
+    expected = blocks.both(lambda *one: blocks.rounds(*one, 5))
+    sequences, run = blocks.begin(pair.whole), CudaRound.run
+    found = blocks.rounds(pair.whole, sequences, 3)
+
+    def short(*_: Any) -> Any:
+        raise torch.cuda.OutOfMemoryError("scripted")
+
+    monkeypatch.setattr(CudaRound, "run", short)
+    before = pair.taken
+    found += blocks.rounds(pair.whole, sequences, 1)
+    assert pair.taken == before
+    monkeypatch.setattr(CudaRound, "run", run)
+    found += blocks.rounds(pair.whole, sequences, 1)
+    assert [turn.texts for turn in found] == expected
+
+
+def test_a_round_goes_with_its_sequences(place: Place, rng: np.random.Generator) -> None:
+    pair = Pair(place, rng, "tiles")
+    blocks = Blocks(pair, nearly_right(pair, rng, 0.2))
+    sequences = blocks.begin(pair.whole)
+    blocks.rounds(pair.whole, sequences, 3)
+    assert len(pair.whole._kept) == 1
+    del sequences
+    assert len(pair.whole._kept) == 0
+
+
+def test_mistakes_are_told_as_in_steps(place: Place, rng: np.random.Generator) -> None:
+    pair = Pair(place, rng, "tiles")
+    blocks = Blocks(pair, nearly_right(pair, rng, 0.2))
+    sequences = blocks.begin(pair.whole)
+    blocks.rounds(pair.whole, sequences, 3)
+    own, before = list(blocks.columns), pair.taken
+    blocks.columns = [own[0]] * 2
+    with pytest.raises(RowError, match="a drafter's column appears twice"):
+        blocks.rounds(pair.whole, sequences, 1)
+    short = blocks.drafter.column(8, "fp16")
+    blocks.columns = [short, own[1]]
+    with pytest.raises(RowError, match="column of 8 positions has no room"):
+        blocks.rounds(pair.whole, sequences, 1)
+    blocks.columns = own
+    assert pair.taken == before
+    blocks.rounds(pair.whole, sequences, 1)
+    assert pair.taken == before + 1
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+def test_rounds_and_steps_in_any_order(place: Place, rng: np.random.Generator, greedy: bool) -> None:
+    pair = Pair(place, rng, "tiles", "int8")
+    blocks = Blocks(pair, random_parts(pair.config, (1, pair.config.num_layers), rng), "Q4_1")
+    if not greedy:
+        blocks.samplings = [Sampling(temperature=0.5, seed=int(rng.integers(2**62))) for _ in range(2)]
+    moves = rng.choice(["chains", "longer", "plain", "rollback", "text", "forget"], 24).tolist()
+    tokens = rng.integers(0, pair.config.vocab_size, (24, 3)).tolist()
+
+    def rounds(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
+        found = []
+        for move, own in zip(moves, tokens, strict=True):
+            for one in sequences:
+                if move == "rollback" or one.length > CAPACITY - 20:
+                    one.rollback(min(one.length, 2 if move == "rollback" else one.length - 4))
+                    one.append(own[:1])
+                elif move == "text":
+                    one.append(own)
+                elif move == "forget":
+                    one.keep(blocks.layers(), CAPACITY)
+            lengths = {"plain": (0, 0), "longer": (6, 5)}.get(move, (2, 3))
+            found += blocks.rounds(backend, sequences, 2, lengths)
+        return found
+
+    blocks.both(rounds)
+    assert pair.taken > 0
+    assert isinstance(blocks.drafter, CudaDrafter)
