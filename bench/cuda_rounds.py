@@ -1,4 +1,6 @@
-"""Milliseconds of decode rounds on this machine's device: graphs, kernel by kernel, the backend's, and exits.
+"""Milliseconds of decode rounds on this machine's device: graphs, kernel by kernel, the backend's.
+
+With early exits and with a drafter block, too.
 
     python -m bench.cuda_rounds [--save NAME] [--out FILE]
 
@@ -22,6 +24,7 @@ from specee.models.table import Key, matrices, shapes
 from specee.types import ModelConfig, RopeConfig
 
 from . import cuda_task
+from .cuda_blocks import block_cases
 from .cuda_exits import exit_cases
 
 LLAMA = ModelConfig(
@@ -138,8 +141,9 @@ def run(setting: Setting) -> dict[str, Any]:
                 round_ = CudaRound(parts, means)
                 name = f"{round_.how}, {sequences} sequences, {len(running)} layers, {drafts} drafts"
                 found[name] = milliseconds(lambda r=round_, w=running, p=plans: r.run(w, p), setting)
-        for name, call in exit_cases(backend, own):
-            found[name] = milliseconds(call, setting)
+        for cases in (exit_cases, block_cases):
+            for name, call in cases(backend, own):
+                found[name] = milliseconds(call, setting)
     return found
 
 

@@ -17,13 +17,11 @@ from collections.abc import Sequence as Seq
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from specee.backends.protocol import Backend, ChainCall
-from specee.models.drafter_parts import DrafterParts, shapes
 from specee.types import ModelConfig, RopeConfig, Sampling
 
 from . import cuda_task
+from .cuda_blocks import blank_block
 
 ROWS = (1, 6, 64)
 CONTEXTS = (128, 2048)
@@ -98,14 +96,6 @@ def measured(backend: Backend, rows: Seq[int], contexts: Seq[int], repeats: int 
             found[name] = summary(times)
             print(f"{name:<32} {found[name]['median']:9.3f} ms", flush=True)
     return found
-
-
-def blank_block(config: ModelConfig) -> DrafterParts:
-    """A block that reads the last layer, a narrow one: what it is quantised by takes seconds."""
-    found = {}
-    for name, shape in shapes(config, 1, config.hidden_size // 4).items():
-        found[name] = (np.ones if name.endswith(("norm", "norms")) else np.zeros)(shape, np.float32)
-    return DrafterParts((config.num_layers,), **found)
 
 
 def drafted(

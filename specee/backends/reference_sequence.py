@@ -131,6 +131,11 @@ class ReferenceSequence:
         )
 
     @property
+    def _complete(self) -> int:
+        """The last number of :attr:`frontier`."""
+        return bisect_left(self._committed, 1 - self.config.num_layers, key=lambda row: -row.done)
+
+    @property
     def speculative(self) -> tuple[int, ...]:
         """Slots of the live speculative rows, parents before children."""
         return tuple(self._live)
@@ -300,7 +305,7 @@ class ReferenceSequence:
     @property
     def kept(self) -> int:
         """Latest complete committed positions, without a gap, whose states are kept."""
-        complete = self._committed[: self.frontier[-1]]
+        complete = self._committed[: self._complete]
         return next((i for i, row in enumerate(reversed(complete)) if not row.keeping), len(complete))
 
     def begin(self, row: Row) -> None:
@@ -346,8 +351,7 @@ class ReferenceSequence:
 
     def release(self, rows: Iterable[Row]) -> None:
         """Forget states of ``rows`` that are no longer promised, and kept ones beyond their number."""
-        committed, layers = self._committed, self.config.num_layers
-        complete = bisect_left(committed, -layers + 1, key=lambda row: -row.done)
+        committed, layers, complete = self._committed, self.config.num_layers, self._complete
         for row in rows:
             is_text = row.slot < len(committed) and committed[row.slot] is row
             if is_text and row.done == layers and row not in self._named:

@@ -15,8 +15,14 @@ from specee.backends.cuda import CudaBackend  # noqa: E402
 from specee.backends.cuda_drafter import CudaDrafter  # noqa: E402
 from specee.backends.cuda_round import CudaRound  # noqa: E402
 from specee.backends.protocol import ChainCall, CopyCall, RoundCall, RoundTurn  # noqa: E402
+from specee.drafting import DraftHeads  # noqa: E402
+from specee.engine import Generation, Request, reserve  # noqa: E402
 from specee.errors import RowError  # noqa: E402
 from specee.models.drafter_parts import DrafterParts  # noqa: E402
+from specee.models.speculator import Speculator  # noqa: E402
+from specee.policies import Policy  # noqa: E402
+from specee.policies.auto import Auto  # noqa: E402
+from specee.policies.drafter import Drafter as FittedBlock  # noqa: E402
 from specee.types import Sampling  # noqa: E402
 from tests.graph.fake_driver import FakeDriver  # noqa: E402
 from tests.graph.place import Place, emulated  # noqa: E402
@@ -381,3 +387,22 @@ def test_rounds_and_steps_in_any_order(place: Place, rng: np.random.Generator, g
     blocks.both(rounds)
     assert pair.taken > 0
     assert isinstance(blocks.drafter, CudaDrafter)
+
+
+@pytest.mark.parametrize("kind", ["drafter", "auto"])
+def test_the_engine_asks_for_them(place: Place, rng: np.random.Generator, kind: str) -> None:
+    """Two texts, of which one ends before the other."""
+    pair = Pair(place, rng, "tiles")
+    vocabulary = np.sort(rng.permutation(pair.config.vocab_size)[: pair.config.vocab_size * 3 // 4])
+    speculator = Speculator(vocabulary, drafter=nearly_right(pair, rng, 0.1))
+    texts = []
+    for backend in (pair.whole, pair.steps):
+        policy: Policy = FittedBlock() if kind == "drafter" else Auto()
+        requests = [Request(tuple(text), count) for text, count in zip(pair.texts, (36, 20), strict=True)]
+        running = reserve(backend, requests)
+        for _ in Generation(backend, running, policy, DraftHeads(backend, speculator)):
+            pass
+        texts.append([one.generated for one in running])
+    assert texts[0] == texts[1]
+    assert [len(text) for text in texts[0]] == [36, 20]
+    assert pair.taken > 4

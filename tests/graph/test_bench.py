@@ -22,13 +22,13 @@ def test_every_case_runs(fake: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> N
     setting = cuda_rounds.Setting(SHAPES["tiles-short"], "cpu", means, before=3, repeats=1, warm=0)
     found = cuda_rounds.run(setting)
     exits = 2  # rows leave after one layer, or after both
-    assert len(found) == 2 * (2 + 3 * 2 + 2 * exits)
-    for how in ("steps", "backend", "graph", "launches", "exits"):
+    assert len(found) == 2 * (2 + 3 * 2 + 2 * exits + 2)
+    for how in ("steps", "backend", "graph", "launches", "exits", "3 drafts"):
         assert [name for name in found if name.startswith(how)]
     assert all(line["min"] <= line["median"] <= line["max"] for line in found.values())
     # The first of the backend's rounds is taken step by step.
     turns = cuda_rounds.TURNS
-    assert fake.log().count("cuGraphLaunch 0") == 2 * (3 + turns - 1 + turns + exits)
+    assert fake.log().count("cuGraphLaunch 0") == 2 * (3 + turns - 1 + turns + exits + 1 + 1)
 
 
 def test_exits_that_are_no_launch_are_not_timed(fake: FakeDriver) -> None:
