@@ -20,12 +20,12 @@ from typing import Any
 from specee.cuda import choose, graph
 from specee.cuda.graph import Means
 from specee.cuda.record import SequencePlan
-from specee.models.table import Key, matrices, shapes
 from specee.types import ModelConfig, RopeConfig
 
 from . import cuda_task
 from .cuda_blocks import block_cases
 from .cuda_exits import exit_cases
+from .cuda_random import backend_with, random_weights
 
 LLAMA = ModelConfig(
     family="llama",
@@ -57,21 +57,6 @@ class Setting:
     warm: int = WARM
 
 
-def random_weights(setting: Setting) -> dict[Key, Any]:
-    """Every tensor of the table, on the device: bf16 matrices with rows of length one, norms of ones."""
-    import torch
-
-    products = set(matrices(setting.config))
-    found: dict[Key, Any] = {}
-    for key, shape in shapes(setting.config).items():
-        if key in products:
-            values = torch.randn(shape, device=setting.device) * shape[1] ** -0.5
-            found[key] = values.to(torch.bfloat16)
-        else:
-            found[key] = torch.ones(shape, device=setting.device)
-    return found
-
-
 def milliseconds(call: Callable[[], object], setting: Setting) -> dict[str, float]:
     """Of one call, which waits for the device: median and range."""
     taken = []
@@ -87,21 +72,13 @@ def run(setting: Setting) -> dict[str, Any]:
     """Measure everything. Raises SpeceeError where rounds cannot be had."""
     import torch
 
-    from specee.backends.cuda import CudaBackend
     from specee.backends.cuda_round import CudaRound, ModelRound, Shape
     from specee.backends.protocol import RoundCall
     from specee.types import Sampling
 
     config, means = setting.config, setting.means
-    backend = CudaBackend(
-        config,
-        [],
-        "bf16",
-        device=setting.device,
-        given=random_weights(setting),
-        launcher=means.launcher,
-        means=means,
-    )
+    weights = random_weights(config, setting.device)
+    backend: Any = backend_with(weights, config, setting.device, launcher=means.launcher, means=means)
     layers = range(config.num_layers)
     found: dict[str, Any] = {}
     for sequences in (1, 4):

@@ -22,6 +22,7 @@ from specee.types import ModelConfig, RopeConfig, Sampling
 
 from . import cuda_task
 from .cuda_blocks import blank_block
+from .cuda_random import backend_with, random_weights
 
 ROWS = (1, 6, 64)
 CONTEXTS = (128, 2048)
@@ -42,27 +43,6 @@ LLAMA_3_8B = ModelConfig(
     windows=(0,) * 32,
     tied_head=False,
 )
-
-
-def backend_with(weights: dict[Any, Any], config: ModelConfig, device: str, **arguments: Any) -> Backend:
-    """A backend with bf16 weights that are there, without a copy."""
-    from specee.backends.cuda import CudaBackend
-
-    return CudaBackend(config, iter(()), "bf16", device=device, given=weights, **arguments)
-
-
-def random_weights(config: ModelConfig, device: str) -> dict[Any, Any]:
-    """Of every matrix and vector, by what they are; made where they stay."""
-    import torch
-
-    from specee.models import table
-
-    given = {}
-    for key, shape in table.shapes(config).items():
-        matrix = len(shape) == 2
-        values = torch.empty(shape, dtype=torch.bfloat16 if matrix else torch.float32, device=device)
-        given[key] = values.normal_(0, shape[1] ** -0.5) if matrix else values.fill_(1)
-    return given
 
 
 def first_ones() -> int:

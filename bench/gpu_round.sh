@@ -5,7 +5,9 @@
 #   bench/gpu_round.sh [FOLDER]       FOLDER (default gpu-round/) gets logs and gpu_round.json
 #
 # PYTHON (default python3) needs specee's requirements, torch, triton, pytest, pytest-benchmark, hypothesis, and to
-# build: setuptools and pybind11. Nothing is downloaded. A stage that fails is told of at the end; the others still run.
+# build: setuptools and pybind11. Nothing is downloaded. MODEL: a GGUF file or folder to decode with, end to end;
+# without it that is left out. A stage that fails is told of at the end; the others still run, as long as there is
+# time: SECONDS_IN_ALL (default 530) end the round wherever it is.
 set -uo pipefail
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 out=$(realpath -m "${1:-gpu-round}")
@@ -13,12 +15,19 @@ python=${PYTHON:-python3}
 mkdir -p "$out"
 cd "$repo" || exit 2
 stages=()
+deadline=$((SECONDS + ${SECONDS_IN_ALL:-530}))
 
-# stage NAME SECONDS COMMAND...: output into NAME.log, and a line of the summary.
+# stage NAME SECONDS COMMAND...: output into NAME.log, and a line of the summary. It has as long as it may take, or
+# what is left of the round.
 stage() {
-    local name=$1 limit=$2 begin=$SECONDS rc=0
+    local name=$1 limit=$2 begin=$SECONDS rc=0 left=$((deadline - SECONDS))
     shift 2
     printf '=== %s\n' "$name"
+    if [ "$left" -lt 5 ]; then
+        stages+=("$name=no time left=0")
+        return
+    fi
+    if [ "$limit" -gt "$left" ]; then limit=$left; fi
     timeout "$limit" "$@" > "$out/$name.log" 2>&1 || rc=$?
     tail -n 3 "$out/$name.log"
     stages+=("$name=$rc=$((SECONDS - begin))")
@@ -43,8 +52,23 @@ stage build 120 "$python" -m pip install -q --no-deps --no-build-isolation -e .
 # skipped are in tests.xml.
 mapfile -t tests < <(present tests/triton tests/cuda tests/graph/test_model_round.py \
     tests/graph/test_backend_rounds.py tests/graph/test_backend_rounds_kept.py tests/graph/test_exit_round.py \
+    tests/graph/test_backend_block_rounds.py \
     tests/graph/test_backend_exits.py tests/graph/test_backend_exits_kept.py tests/graph/test_backend_repeats.py)
 stage tests 150 "$python" -m pytest "${tests[@]}" -m "not slow" -k "not emulated" -q -p no:cacheprovider --junitxml="$out/tests.xml"
+
+stage cuda-benches 90 "$python" -m bench.cuda_kernels --out "$out/cuda.json"
+stage cuda-decode 75 "$python" -m bench.cuda_decode --out "$out/cuda_decode.json"
+stage cuda-rounds 60 "$python" -m bench.cuda_rounds --out "$out/rounds.json"
+stage cuda-steps 75 "$python" -m bench.cuda_steps --out "$out/cuda_steps.json"
+if [ -n "${MODEL:-}" ]; then
+    stage decode 90 "$python" -m bench.decode.speed --model "$MODEL" --contender specee:cuda \
+        --contender specee:cuda:drafter --contender specee:cuda:auto --contender specee:cuda:int8:auto \
+        --contender transformers:cuda --contender transformers:cuda:static --contender transformers:cuda:fp32 \
+        --rounds 1 --most-prompts 4 --no-memory --out "$out/decode.json"
+else
+    echo "=== decode: left out, MODEL names no model"
+    stages+=("decode=no model=0")
+fi
 
 # torch's allocator would hide reads beside a tensor.
 if sanitizer=$(command -v compute-sanitizer); then
@@ -60,8 +84,5 @@ fi
 mapfile -t benches < <(present bench/kernels/triton)
 stage benches 180 "$python" -m pytest "${benches[@]}" --quick -q -p no:cacheprovider \
     --benchmark-json="$out/benches.json"
-stage cuda-benches 90 "$python" -m bench.cuda_kernels --out "$out/cuda.json"
-stage cuda-steps 75 "$python" -m bench.cuda_steps --out "$out/cuda_steps.json"
-stage cuda-rounds 60 "$python" -m bench.cuda_rounds --out "$out/rounds.json"
 
 "$python" -m bench.gpu_summary "$out" "${stages[@]}"

@@ -2,12 +2,13 @@
 
 A contender is named ``library[:part...]``, the parts in any order::
 
-    specee[:WEIGHTS][:POLICY[:SETTINGS]]
-    transformers[:lookup | :early-exit[:LAYER]][:fp32]   plain and bf16 unless said otherwise
-    llama.cpp                                            the same GGUF file
+    specee[:cuda][:WEIGHTS][:POLICY[:SETTINGS]]
+    transformers[:cuda][:lookup | :early-exit[:LAYER] | :static][:fp32]   plain and bf16 unless said otherwise
+    llama.cpp                                                             the same GGUF file
 
-The first ``auto`` is a kind of weights: the policy is ``specee:packed:auto``. Settings are those of
-:func:`specee.policies.make_policy`, as in ``specee:packed:layerskip:exit_layer=27``.
+``cuda`` runs it there, instead of on the CPU. The first ``auto`` is a kind of weights: the policy is
+``specee:packed:auto``. Settings are those of :func:`specee.policies.make_policy`, as in
+``specee:packed:layerskip:exit_layer=27``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from specee.errors import BackendUnavailableError, ConfigurationError
 from specee.integrations.stopwatch import Stopwatch
@@ -101,9 +102,19 @@ def usable(names: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
     return good, missing
 
 
-def _ours_parts(name: str, parts: list[str]) -> tuple[str, str]:
-    """Weights and policy, the latter with its settings: parts with a "=" belong to the policy before them."""
+class _Ours(NamedTuple):
+    weights: str
+    policy: str
+    device: str
+
+
+def _ours_parts(name: str, parts: list[str]) -> _Ours:
+    """Weights, policy and device; settings, with a "=", belong to the policy before them."""
     weights, policy, settings = None, None, []
+    device = "cuda" if "cuda" in parts else "cpu"
+    if "cuda" in parts:
+        parts = [*parts]
+        parts.remove("cuda")
     for part in parts:
         if part in WEIGHTS and weights is None:
             weights = part
@@ -112,32 +123,36 @@ def _ours_parts(name: str, parts: list[str]) -> tuple[str, str]:
         elif "=" in part and policy is not None:
             settings.append(part)
         else:
-            allowed = ", ".join((*WEIGHTS, *policy_names()))
+            allowed = ", ".join(("cuda", *WEIGHTS, *policy_names()))
             raise ConfigurationError(
-                f"contender {name!r}: {part!r} is none of {allowed}, each of weights and policy once, and "
-                "key=value,... after a policy's name"
+                f"contender {name!r}: {part!r} is none of {allowed}, each of device, weights and policy "
+                "once, and key=value,... after a policy's name"
             )
     chosen = ":".join([policy or "autoregressive", *([",".join(settings)] if settings else [])])
     try:
         make_policy(chosen)
     except ConfigurationError as error:
         raise ConfigurationError(f"contender {name!r}: {error}") from error
-    return weights or "auto", chosen
+    return _Ours(weights or ("bf16" if device == "cuda" else "auto"), chosen, device)
 
 
 def _check_ours(name: str, parts: list[str]) -> None:
     from specee.backends import missing
 
-    _ours_parts(name, parts)
-    if reason := missing("cpu"):
-        raise BackendUnavailableError(f"the cpu backend is what is measured, and it is missing: {reason}")
+    device = _ours_parts(name, parts).device
+    if reason := missing(device):
+        raise BackendUnavailableError(
+            f"the {device} backend is what is measured, and it is missing: {reason}"
+        )
 
 
 def _ours(name: str, parts: list[str], setting: Setting) -> Contender:
     import specee
 
-    weights, policy = _ours_parts(name, parts)
-    model = specee.load(setting.source, weights=weights, backend="cpu", threads=setting.threads)
+    weights, policy, device = _ours_parts(name, parts)
+    model = specee.load(
+        setting.source, weights=weights, device=device, backend=device, threads=setting.threads
+    )
     backend: Any = model.backend
     # A wrong exit layer is found before anything is timed.
     model.check_policy(policy)
@@ -157,10 +172,12 @@ def _ours(name: str, parts: list[str], setting: Setting) -> Contender:
     facts = {
         "weights": backend.weights,
         "policy": policy,
-        "isa": backend.isa,
         "weight_bytes": backend.weight_bytes,
-        "bytes_per_token": backend.step_bytes,
     }
+    if device == "cpu":  # whose bandwidth is measured beside it
+        facts |= {"isa": backend.isa, "bytes_per_token": backend.step_bytes}
+    else:
+        facts |= {"device": device, "graphs_missing": backend.graphs_missing}
     return Contender(name, run, facts, backend)
 
 
@@ -174,14 +191,16 @@ def _transformers(name: str, parts: list[str], setting: Setting) -> Contender:
 def _check_transformers(name: str, parts: list[str]) -> None:
     from .transformers_peer import Method
 
-    Method.parse(name, parts)
+    method = Method.parse(name, parts)
     try:
-        import torch  # noqa: F401
+        import torch
         import transformers  # noqa: F401
     except ImportError as error:
         raise BackendUnavailableError(
             f'{name} is not installed: pip install "specee[hf]" ({error})'
         ) from error
+    if method.device == "cuda" and not torch.cuda.is_available():
+        raise BackendUnavailableError(f"{name}: this torch finds no device; use one that is built with CUDA")
 
 
 def _llama(name: str, parts: list[str], setting: Setting) -> Contender:

@@ -15,21 +15,27 @@ LOOKUP_TOKENS = 10  # transformers' own default for prompt lookup
 
 @dataclass(frozen=True)
 class Method:
-    """How ``generate`` decodes. ``layer`` is that of early-exit, None for half of the model's."""
+    """How ``generate`` decodes. ``layer`` is that of early-exit, None for half of the model's.
+
+    ``static`` is a cache of fixed size, with which transformers compiles a step where it is on a device.
+    """
 
     kind: str = "plain"
     layer: int | None = None
     weights: str = "bf16"
+    device: str = "cpu"
 
     @classmethod
     def parse(cls, name: str, parts: list[str]) -> Method:
         """The method that the parts of a contender's name mean. Raises ConfigurationError."""
         found: dict[str, Any] = {}
         for part in parts:
-            if part in ("plain", "lookup", "early-exit"):
+            if part in ("plain", "lookup", "early-exit", "static"):
                 key, value = "kind", part
             elif part in ("bf16", "fp32"):
                 key, value = "weights", part
+            elif part == "cuda":
+                key, value = "device", part
             elif part.isdecimal() and int(part) > 0 and found.get("kind") == "early-exit":
                 key, value = "layer", int(part)
             else:
@@ -37,7 +43,7 @@ class Method:
             if value is None or key in found:
                 raise ConfigurationError(
                     f"contender {name!r}: {part!r} is not understood; allowed are "
-                    "transformers[:plain | :lookup | :early-exit[:LAYER]][:bf16 | :fp32]"
+                    "transformers[:cuda][:plain | :lookup | :early-exit[:LAYER] | :static][:bf16 | :fp32]"
                 )
             found[key] = value
         return cls(**found)
@@ -46,6 +52,8 @@ class Method:
         """What ``generate`` needs to be told. Raises ConfigurationError for a layer that is not there."""
         if self.kind == "lookup":
             return {"prompt_lookup_num_tokens": LOOKUP_TOKENS}
+        if self.kind == "static":
+            return {"cache_implementation": "static"}
         if self.kind == "plain":
             return {}
         layer = layers // 2 if self.layer is None else self.layer
@@ -62,10 +70,10 @@ def prepare_transformers(method: Method, setting: Setting) -> tuple[Run, dict[st
 
     arguments = method.arguments(setting.checkpoint.config.num_layers)
     torch.set_num_threads(setting.threads)
-    model = _shared_model(setting, method.weights)
+    model = _shared_model(setting, method)
 
     def run(prompt: list[int], tokens: int, clock: Stopwatch) -> None:
-        ids = torch.tensor([prompt])
+        ids = torch.tensor([prompt], device=method.device)
         model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
@@ -75,15 +83,17 @@ def prepare_transformers(method: Method, setting: Setting) -> tuple[Run, dict[st
             **arguments,
         )
 
-    return run, {"weights": method.weights, **arguments}
+    on = {} if method.device == "cpu" else {"device": method.device}
+    return run, {"weights": method.weights, **on, **arguments}
 
 
-def _shared_model(setting: Setting, weights: str) -> Any:
+def _shared_model(setting: Setting, method: Method) -> Any:
     from specee.integrations.transformers_model import to_transformers
 
-    key = f"transformers:{weights}"
+    key = f"transformers:{method.weights}:{method.device}"
     if key not in setting.shared:
-        model: Any = to_transformers(setting.checkpoint, "fp32" if weights == "fp32" else "bf16")
+        made = to_transformers(setting.checkpoint, "fp32" if method.weights == "fp32" else "bf16")
+        model: Any = made.to(method.device)
         model.generation_config.eos_token_id = None  # every run has the same number of tokens
         setting.shared[key] = model
     return setting.shared[key]

@@ -20,7 +20,7 @@ from specee.backends.cuda_layers import CudaLayers, Placed
 from specee.backends.cuda_memory import Free, check_room, free_on
 from specee.backends.cuda_recorded import KeptRounds, Parts, means_on
 from specee.backends.cuda_repeats import Graphs
-from specee.backends.cuda_weights import CudaWeights, bytes_of, check_model, quantises
+from specee.backends.cuda_weights import CudaWeights, Matrix, bytes_of, bytes_there, check_model, quantises
 from specee.backends.cuda_workspace import Workspace
 from specee.backends.drafter_verbs import DrafterVerbs
 from specee.backends.head_verbs import Draw, foreign_head, kept_tokens, own_head
@@ -60,9 +60,9 @@ class CudaBackend(DrafterVerbs):
     products are rounded to bf16 or quantised to int8 once a row, as the weights want it; the residual
     stream is fp32 (docs/numerics.md). Rows go through drafter blocks one at a time.
 
-    ``given``: tensors of the table that are there already, used in place where kernels can read them; then
-    ``slabs`` has the others. ``launcher``, ``free``, bytes that the device has left, and ``means``, how whole
-    rounds become one launch, are found out unless they are given. Raises BackendUnavailableError,
+    ``given``: what of the table is there already, used in place where kernels can read it; then ``slabs``
+    has the others. ``launcher``, ``free``, bytes that the device has left, and ``means``, how whole rounds
+    become one launch, are found out unless they are given. Raises BackendUnavailableError,
     ConfigurationError for weights and shapes without kernels, CheckpointError, OutOfMemoryError.
     """
 
@@ -76,7 +76,7 @@ class CudaBackend(DrafterVerbs):
         formats: Mapping[Key, str] | None = None,
         *,
         device: str = "cuda",
-        given: Mapping[Key, Tensor] | None = None,
+        given: Mapping[Key, Matrix] | None = None,
         launcher: Launcher | None = None,
         free: Free | None = None,
         means: Means | None = None,
@@ -89,10 +89,10 @@ class CudaBackend(DrafterVerbs):
         self._launcher = choose().launcher if launcher is None else launcher
         stored = formats if formats is not None else made_formats(config, weights)
         self._workspace = Workspace(config, self._device, quantised=quantises(config, stored))
-        there = sum(t.numel() * t.element_size() for t in (given or {}).values() if t.device == self._device)
+        needed = bytes_of(config, stored) - bytes_there(given or {}, self._device)
         check_room(
             self._free,
-            bytes_of(config, stored) - there + self._workspace.fixed_bytes + self._workspace.bytes_for(1),
+            needed + self._workspace.fixed_bytes + self._workspace.bytes_for(1),
             f"{weights} weights of {config.num_layers} layers",
             "choose weights='int8' or 'int4'",
         )

@@ -22,6 +22,7 @@ from specee.types import ModelConfig, WeightFormat
 
 WEIGHTS: tuple[WeightFormat, ...] = ("bf16", "int8", "int4")
 Matrix = Tensor | PackedWeights
+_PACKED = {"int8": "Q8_0", "int4": "Q4_1"}
 
 
 def check_model(config: ModelConfig, weights: WeightFormat) -> None:
@@ -57,9 +58,10 @@ def bytes_of(config: ModelConfig, formats: Mapping[Key, str]) -> int:
 class CudaWeights:
     """All tensors of :func:`specee.models.table.shapes` on one device.
 
-    Matrices are bf16 tensors or :class:`PackedWeights`, vectors fp32. ``given``: tensors that are there
-    already; a bf16 matrix on the device is used where it is, without a copy, anything else is converted.
-    Raises CheckpointError when the slabs do not cover exactly what is not given.
+    Matrices are bf16 tensors or :class:`PackedWeights`, vectors fp32. ``given``: what is there already; a
+    bf16 matrix on the device is used where it is, without a copy, and so are packed ones, which have to be
+    there; any other tensor is converted. Raises CheckpointError when the slabs do not cover exactly what is
+    not given.
     """
 
     def __init__(
@@ -68,15 +70,18 @@ class CudaWeights:
         slabs: Iterable[Slab],
         formats: Mapping[Key, str],
         device: torch.device,
-        given: Mapping[Key, Tensor] | None = None,
+        given: Mapping[Key, Matrix] | None = None,
     ) -> None:
         self._formats, self._device = formats, device
         self._shapes = shapes(config)
         self.tensors: dict[Key, Tensor] = {}
         self.packed: dict[Key, PackedWeights] = {}
         coverage = Coverage(config, formats)
-        for key, tensor in (given or {}).items():
-            self.tensors[key] = self._placed(key, tensor)
+        for key, one in (given or {}).items():
+            if isinstance(one, PackedWeights):
+                self.packed[key] = self._checked(key, one)
+            else:
+                self.tensors[key] = self._placed(key, one)
             coverage.whole(key)
         blocks: dict[Key, npt.NDArray[np.uint8]] = {}
         for slab in slabs:
@@ -114,6 +119,16 @@ class CudaWeights:
         placed = tensor.detach().to(self._device, dtype).contiguous()
         return placed if placed.data_ptr() % 16 == 0 else placed.clone()
 
+    def _checked(self, key: Key, packed: PackedWeights) -> PackedWeights:
+        """``packed`` if it is the table's. Raises CheckpointError."""
+        shape, form = (packed.outputs, packed.k), _PACKED[packed.stored]
+        if shape != self._shapes.get(key) or form != self._formats.get(key):
+            raise CheckpointError(
+                f"matrix {key[0]!r} of layer {key[1]}, {shape} packed as {packed.stored}, cannot be used: "
+                f"the table has {self._shapes.get(key)} stored {self._formats.get(key, 'F32')}"
+            )
+        return packed
+
     def vector(self, role: str, layer: int = -1) -> Tensor:
         """A norm, (size,) fp32."""
         return self.tensors[role, layer]
@@ -142,6 +157,12 @@ class CudaWeights:
     def head_bytes(self) -> int:
         """Bytes of the output matrix."""
         return _bytes(self.matrix(*self.head_key))
+
+
+def bytes_there(given: Mapping[Key, Matrix], device: torch.device) -> int:
+    """Of what is on the device already."""
+    parts = (one.data if isinstance(one, PackedWeights) else one for one in given.values())
+    return sum(_bytes(one) for part, one in zip(parts, given.values(), strict=True) if part.device == device)
 
 
 def quantises(config: ModelConfig, formats: Mapping[Key, str]) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 
-from specee.bench import cuda_kernels, cuda_steps
+from specee.bench import cuda_decode, cuda_kernels, cuda_steps
 from specee.bench.cuda_cases import Shapes, cases
+from specee.bench.cuda_random import backend_with, random_weights
+from specee.types import WeightFormat
 from tests.cuda.emulator import EmulatedLauncher, LibraryLauncher, compiler
 from tests.cuda.test_choice import set_up
 from tests.random_model import SHAPES
@@ -46,8 +48,8 @@ def test_steps_are_measured() -> None:
     if compiler() is None:
         pytest.skip("no C++ compiler: the kernels' logic is not run on the host")
     config = SHAPES["tiles-short"]
-    weights = cuda_steps.random_weights(config, "cpu")
-    backend = cuda_steps.backend_with(weights, config, "cpu", launcher=LibraryLauncher())
+    weights = random_weights(config, "cpu")
+    backend = backend_with(weights, config, "cpu", launcher=LibraryLauncher())
     found = cuda_steps.measured(backend, [1, 3], [70], repeats=2)
     assert set(found) == {"1 rows behind 70 positions", "3 rows behind 70 positions"}
     assert all(0 < case["min"] <= case["median"] <= case["max"] for case in found.values())
@@ -57,7 +59,41 @@ def test_steps_are_measured() -> None:
     assert all(0 < case["min"] <= case["median"] <= case["max"] for case in found.values())
 
 
-@pytest.mark.parametrize("bench", [cuda_kernels, cuda_steps])
+@pytest.mark.parametrize("stored", ["bf16", "int8", "int4"])
+def test_decoding_is_measured(stored: WeightFormat) -> None:
+    pytest.importorskip("torch")
+    if compiler() is None:
+        pytest.skip("no C++ compiler: the kernels' logic is not run on the host")
+    case = cuda_decode.Case("small", SHAPES["tiles-short"], stored)
+    found = cuda_decode.measured(case, "cpu", 100.0, repeats=1, launcher=LibraryLauncher())
+    median = found["token_ms"]["median"]
+    assert found["tokens_per_s"] == pytest.approx(1e3 / median)
+    assert found["of_copy"] == pytest.approx(found["bytes"] / (median * 1e-3) / 100e9)
+    assert "no kernels for graphs" in found["graphs_missing"]
+    assert "exits" not in found
+
+
+def test_what_a_token_reads() -> None:
+    """As the sizes of Llama-2-7B say it: layers, head, and what came before."""
+    config = cuda_decode.LLAMA_2_7B
+    layer = 4 * 4096 * 4096 + 3 * 4096 * 11008
+    weights = 2 * (32 * layer + 32000 * 4096)
+    backend = SimpleNamespace(config=config, weight_bytes=weights)
+    cache = 128 + cuda_decode.TURNS // 2
+    assert cuda_decode.bytes_read(backend, 128) == weights + 2 * 2 * 32 * 4096 * cache
+    assert 13.2e9 < weights < 13.3e9
+
+
+def test_how_far_exits_are_from_a_line() -> None:
+    layers, exact = [8, 16, 24, 32], [1.0, 1.5, 2.0, 2.5]
+    found = cuda_decode.line_of(layers, exact)
+    assert found["fixed_ms"] == pytest.approx(0.5)
+    assert found["layer_ms"] == pytest.approx(1 / 16)
+    assert found["off_line"] == pytest.approx(0, abs=1e-9)
+    assert cuda_decode.line_of(layers, [1.0, 1.8, 2.0, 2.5])["off_line"] > 0.05
+
+
+@pytest.mark.parametrize("bench", [cuda_kernels, cuda_steps, cuda_decode])
 def test_without_a_device_it_says_why(
     bench: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

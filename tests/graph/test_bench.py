@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("torch")
 
 from specee.backends import cuda_repeats
-from specee.bench import cuda_rounds
+from specee.bench import cuda_decode, cuda_rounds
 from specee.cuda.graph import Means
 from specee.errors import SpeceeError
 from tests.cuda.test_choice import set_up
@@ -29,6 +29,17 @@ def test_every_case_runs(fake: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> N
     # The first of the backend's rounds is taken step by step.
     turns = cuda_rounds.TURNS
     assert fake.log().count("cuGraphLaunch 0") == 2 * (3 + turns - 1 + turns + exits + 1 + 1)
+
+
+def test_exits_of_a_shape(fake: FakeDriver) -> None:
+    launcher = FakeLauncher(fake)
+    means = Means(launcher, launcher.function, fake.path)
+    case = cuda_decode.Case("small", SHAPES["tiles"], "bf16", exits=True)
+    found = cuda_decode.measured(case, "cpu", 100.0, repeats=1, launcher=launcher, means=means)
+    assert found["graphs_missing"] is None
+    exits = found["exits"]
+    assert [name for name in exits if name.endswith("layers")] == ["1 layers", "2 layers", "3 layers"]
+    assert {"fixed_ms", "layer_ms", "off_line"} < set(exits)
 
 
 def test_exits_that_are_no_launch_are_not_timed(fake: FakeDriver) -> None:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from specee.bench import gpu_summary
 from tests.packaging.project import ROOT
 
@@ -55,3 +57,32 @@ def test_without_a_gpu_the_round_says_so(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "finds no GPU" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("seconds", "sleep", "first", "others"), [(6, 60, 124, "no time left"), (500, 0, 0, 0)]
+)
+def test_a_round_ends_when_its_time_is_up(
+    tmp_path: Path, seconds: int, sleep: int, first: int, others: str | int
+) -> None:
+    """A stage that takes too long is cut off, and the summary has those that there was no time for."""
+    python = tmp_path / "python"
+    python.write_text(
+        f"""#!/bin/bash
+case "$*" in
+    *gpu_summary*) exec {sys.executable} "$@" ;;
+    -c*) exit 0 ;;
+    *) exec sleep {sleep} ;;
+esac
+"""
+    )
+    python.chmod(0o755)
+    names = {"PATH": "/usr/bin:/bin", "PYTHON": str(python), "SECONDS_IN_ALL": str(seconds)}
+    subprocess.run(["bash", ROOT / "bench" / "gpu_round.sh", tmp_path / "out"], env=names, check=first == 0)
+    stages = json.loads((tmp_path / "out" / "gpu_round.json").read_text())["stages"]
+    assert stages[0]["stage"] == "build"
+    assert stages[0]["status"] == first
+    rest = [stage for stage in stages[1:] if stage["stage"] not in ("decode", "sanitizer")]
+    assert {stage["status"] for stage in rest} == {others}
+    assert [stage["stage"] for stage in rest][:2] == ["tests", "cuda-benches"]
+    assert {"stage": "decode", "status": "no model", "seconds": 0} in stages
