@@ -13,6 +13,8 @@ pytest.importorskip("transformers")
 import specee  # noqa: E402
 from specee.backends import cuda as backend_module  # noqa: E402
 from specee.backends.cuda import CudaBackend  # noqa: E402
+from specee.backends.cuda_weights import bytes_there  # noqa: E402
+from specee.cuda.packing import PackedWeights  # noqa: E402
 from specee.errors import CheckpointError  # noqa: E402
 from specee.models.checkpoint import Checkpoint, open_checkpoint  # noqa: E402
 from specee.models.pretrained import PretrainedSource  # noqa: E402
@@ -63,6 +65,36 @@ def test_only_what_is_stored_as_it_is_stays() -> None:
     assert checkpoint.tensors_on("cuda", checkpoint.formats("bf16")) == {}
     single = open_checkpoint(made(dtype="float32"))
     assert single.tensors_on("cpu", single.formats("bf16")) == {}
+
+
+def test_packed_matrices_are_used_where_they_are() -> None:
+    """As well as those that the backend packs by itself; of another shape or format they are refused."""
+    checkpoint = open_checkpoint(made())
+    config, formats = checkpoint.config, checkpoint.formats("int8")
+    read = emulated(config, checkpoint.slabs(formats), "int8", formats)
+    given = read._table.tensors | read._table.packed
+    again = emulated(config, (), "int8", formats, given=given)
+    assert again._table.matrix("up", 1) is read._table.matrix("up", 1)
+    logits = []
+    for backend in (again, read):
+        sequence = backend.sequence(8)
+        work = [(sequence, sequence.append([5, 6, 7]))]
+        backend.advance(work, 2)
+        logits.append(backend.logits(work))
+    assert np.array_equal(*logits)
+    assert bytes_there(given, torch.device("cpu")) == sum(
+        part.numel() * part.element_size()
+        for one in given.values()
+        for part in ((one.data, one.scales) if isinstance(one, PackedWeights) else (one,))
+    )
+    for key, wrong in ((("up", 1), given["down", 1]), (("attn_norm", 0), given["up", 1])):
+        with pytest.raises(CheckpointError, match=f"matrix '{key[0]}' of layer {key[1]}.*packed as int8"):
+            emulated(config, (), "int8", formats, given=given | {key: wrong})
+    bf16 = checkpoint.formats("bf16")
+    with pytest.raises(
+        CheckpointError, match=r"packed as int8, cannot be used: the table has .* stored BF16"
+    ):
+        emulated(config, (), "bf16", bf16, given=given)
 
 
 def test_values_that_are_no_numbers_are_refused() -> None:
