@@ -44,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(kBlockThreads)
   }
 }
 
-// How tokens after rows `which` (rows) are drawn, of how it is done after all.
+// How tokens are drawn after rows `which` (rows) of all that there are.
 extern "C" __global__ void __launch_bounds__(kBlockThreads)
     draws_of(const int* which, const double* temperatures, const uint64_t* seeds, const int64_t* positions,
              double* own_temperatures, uint64_t* own_seeds, int64_t* own_positions, int rows) {

@@ -64,7 +64,7 @@ extern "C" __global__ void __launch_bounds__(kDecideThreads)
 }
 
 // One draft of each sequence that drafts, after its newest row: drafted and confidences (sequences). A token
-// below 0 is none, and ends its drafting.
+// below 0 is none, and ends its drafting for that.
 extern "C" __global__ void __launch_bounds__(kDecideThreads)
     take_drafts(const RoundPlan* plan, RoundResult* result, const int* drafted, const float* confidences,
                 int* tokens, int* newest, int* drafts, int each) {
@@ -76,7 +76,8 @@ extern "C" __global__ void __launch_bounds__(kDecideThreads)
   if (thread < sequences) {
     const SequencePlan& wanted = plan->sequence[thread];
     SequenceResult& own = result->sequence[thread];
-    if (own.drafting != 0 && drafted[thread] >= 0) {
+    const bool drafts_on = own.drafting > 0;
+    if (drafts_on && drafted[thread] >= 0) {
       own.drafts[own.drafted] = drafted[thread];
       own.confidences[own.drafted] = confidences[thread];
       newest[thread] = thread * each + ++own.drafted;
@@ -84,8 +85,11 @@ extern "C" __global__ void __launch_bounds__(kDecideThreads)
     }
     // Written so that a confidence that is no number ends it, too.
     const bool sure = confidences[thread] >= wanted.floor;
-    if (drafted[thread] < 0 || !sure || own.drafted >= wanted.drafts) own.drafting = 0;
-    shared.drafting[thread] = own.drafting;
+    if (drafts_on && drafted[thread] < 0)
+      own.drafting = -1;
+    else if (drafts_on && (!sure || own.drafted >= wanted.drafts))
+      own.drafting = 0;
+    shared.drafting[thread] = own.drafting > 0 ? 1 : 0;
   }
   __syncthreads();
   if (thread != 0) return;

@@ -58,7 +58,7 @@ class CudaBackend(DrafterVerbs):
 
     Rows of all sequences of a call go through a layer together, 64 at a time, parents first. Inputs of
     products are rounded to bf16 or quantised to int8 once a row, as the weights want it; the residual
-    stream is fp32 (docs/numerics.md). Rows go through drafter blocks one at a time.
+    stream is fp32 (docs/numerics.md).
 
     ``given``: what of the table is there already, used in place where kernels can read it; then ``slabs``
     has the others. ``launcher``, ``free``, bytes that the device has left, and ``means``, how whole rounds

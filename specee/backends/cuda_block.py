@@ -32,10 +32,10 @@ from specee.types import ModelConfig
 class TextRows:
     """What rows of text need until their keys and values are stored.
 
-    int32 (rows,): ``tokens``, ``places`` in the column, which angles go by, and ``slots``, none below 0.
-    fp32: ``embedding`` and ``x`` (rows, hidden), ``states`` (layers, rows, hidden) of the position before
-    each, ``keys`` and ``values`` (rows, key heads, dim). What enters products: ``joined`` (rows, layers *
-    hidden), ``both`` (rows, 2 * hidden), ``normed`` (rows, hidden).
+    int32 (rows,): ``tokens``, ``places`` in the column, which angles go by, and ``slots``, below 0 for
+    nowhere. fp32: ``embedding`` and ``x`` (rows, hidden), ``states`` (layers, rows, hidden) of the position
+    before each, ``keys`` and ``values`` (rows, key heads, dim). What enters products: ``joined`` (rows,
+    layers * hidden), ``both`` (rows, 2 * hidden), ``normed`` (rows, hidden).
     """
 
     tokens: Tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 
 from specee.backends.calls import ChainCall
-from specee.backends.cuda_block_round import BlockDrafts, Unseen, longest_unseen
+from specee.backends.cuda_block_round import BlockDrafts, Unseen
 from specee.backends.cuda_drafter import CudaColumn, CudaDrafter
 from specee.backends.reference_chain import cut_to_text
 from specee.backends.reference_sequence import ReferenceSequence
@@ -21,13 +21,12 @@ def drafts_of(drafter: CudaDrafter, chains: Seq[ChainCall]) -> BlockDrafts | Non
 
 
 def unseen_by(
-    drafts: BlockDrafts, sequences: Seq[ReferenceSequence], chains: Seq[ChainCall]
+    drafts: BlockDrafts, sequences: Seq[ReferenceSequence], chains: Seq[ChainCall], most: int
 ) -> list[Unseen] | None:
-    """Of each sequence; None where it is more than a round takes, or there are no states of it.
+    """Of each sequence, up to ``most`` positions; None where there are more, or no states of them.
 
     Columns lose what is not in their text any more.
     """
-    most = longest_unseen(len(sequences))
     found = [
         _unseen(drafts.drafter, column, sequence, chain.length, most)
         for column, sequence, chain in zip(drafts.columns, sequences, chains, strict=True)

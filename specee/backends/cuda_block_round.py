@@ -18,7 +18,7 @@ from specee.cuda.program import Recorder
 from specee.cuda.record import ROUND_TOKENS
 from specee.cuda.round import ChainRows, RoundState
 from specee.cuda.rows import embed_rows
-from specee.cuda.tiles import MAX_LINEAR_ROWS
+from specee.cuda.tiles import MAX_LINEAR_ROWS, TILE_ROWS
 from specee.errors import ConfigurationError
 
 
@@ -38,20 +38,23 @@ class Unseen:
     states: Seq[Seq[Tensor]]
 
 
-def longest_unseen(sequences: int) -> int:
-    """How many positions of each text a round takes through the block at most."""
-    return min(ROUND_TOKENS, MAX_LINEAR_ROWS // sequences)
+def longest_unseen(sequences: int, drafts: int) -> int:
+    """How many positions of each text a round takes through the block at most.
+
+    After a round as many as it has drafts, and one; products take eight rows at the price of one.
+    """
+    return min(ROUND_TOKENS, MAX_LINEAR_ROWS // sequences, max(drafts + 1, TILE_ROWS))
 
 
 class BlockPart:
     """Arrays and launches. ``each``: how long text that a block has not seen is at most."""
 
-    def __init__(self, drafts: BlockDrafts, state: RoundState, device: torch.device) -> None:
-        drafter, count = drafts.drafter, len(drafts.columns)
+    def __init__(self, of: BlockDrafts, state: RoundState, drafts: int, device: torch.device) -> None:
+        drafter, count = of.drafter, len(of.columns)
         self._block, self._embed = drafter.block, drafter.embedding
-        self._whole, self.each, self._layers = state, longest_unseen(count), len(drafter.layers)
+        self._whole, self.each, self._layers = state, longest_unseen(count, drafts), len(drafter.layers)
         each = self.each
-        caches = [column.cache for column in drafts.columns]
+        caches = [column.cache for column in of.columns]
         self._text_runs = [BlockRun(one, at * each, (at + 1) * each) for at, one in enumerate(caches)]
         self._newest_runs = [BlockRun(one, at, at + 1) for at, one in enumerate(caches)]
 
@@ -60,7 +63,7 @@ class BlockPart:
 
         self._state = BlockState(zeros(BLOCK_PLAN.itemsize, dtype=torch.uint8), zeros(1))
         self._text = self._block.text_rows(*zeros(3, count * each))
-        longest = max(column.capacity for column in drafts.columns)
+        longest = max(column.capacity for column in of.columns)
         self._newest = self._block.new_rows(zeros(5, count), zeros(count, 1), longest)  # chains have no tails
 
     @property

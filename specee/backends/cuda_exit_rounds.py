@@ -26,7 +26,7 @@ from specee.cuda.exit_record import EXIT_ROWS, ExitPlan, ExitRun
 from specee.cuda.exit_round import ExitRound
 from specee.cuda.graph import Means
 from specee.cuda.tiles import MAX_LINEAR_ROWS
-from specee.errors import CapacityError, OutOfMemoryError
+from specee.errors import CapacityError
 
 _ROWS = (1, 8, EXIT_ROWS)  # of a sequence, that rounds have room for: a product takes them by eights
 
@@ -103,7 +103,9 @@ class ExitRounds:
                 _Waiting(sequence, [row for row in rows if row.done < left.layer])
                 for (sequence, rows), left in zip(waiting, found.left, strict=True)
             ]
-            states = self._copies(moved, launch.states, shape.rows)
+            ends = range(shape.rows, shape.rows * len(moved) + 1, shape.rows)
+            rows = [range(end - len(one.rows), end) for one, end in zip(moved, ends, strict=True)]
+            states = self._kept.copies(launch.states, rows)
         self.taken += 1
         for one, left, own in zip(moved, found.left, states, strict=True):
             _book(one, left.layer, shape.kept, own)
@@ -121,23 +123,6 @@ class ExitRounds:
         rooms = sorted({rows for rows in (*_ROWS, min(most, EXIT_ROWS)) if longest <= rows <= most})
         kept = {layer for one in waiting for layer in one.sequence.layers_kept if layer < self._layers}
         return ExitShape(rooms[0], predictors, tuple(sorted(kept))) if rooms else None
-
-    def _copies(self, moved: Seq[_Waiting], states: Tensor, each: int) -> list[Tensor]:
-        """See :func:`_copies`; other rounds make way for them. Raises OutOfMemoryError."""
-        found, rows = None, sum(len(one.rows) for one in moved)
-        while found is None:
-            try:
-                found = _copies(moved, states, each)
-            except torch.cuda.OutOfMemoryError as error:
-                if not self._kept.drop():
-                    raise OutOfMemoryError(
-                        f"hidden states of {rows} rows after {len(states)} layers do not fit in memory "
-                        f"({error}); keep fewer layers, or free memory"
-                    ) from error
-        if states.device.type == "cuda":
-            # The next launch writes over the originals, and the next call may come on another stream.
-            torch.cuda.current_stream(states.device).synchronize()
-        return found
 
     def _timed(self, exits: list[Exit], found: ExitRun, seconds: float) -> Exits:
         """A launch has one time: it is shared out by the bytes that its parts read."""
@@ -173,15 +158,6 @@ def _plan(call: ExitCall, waiting: _Waiting, candidates: Seq[int]) -> ExitPlan:
         temperature=call.sampling.temperature,
         seed=call.sampling.seed & WORD,
     )
-
-
-def _copies(moved: Seq[_Waiting], states: Tensor, each: int) -> list[Tensor]:
-    """Of each sequence's rows, which are the last of ``each``: (1 + kept layers, rows, hidden).
-
-    A copy of more rows would live as long as any of them.
-    """
-    ends = range(each, each * len(moved) + 1, each)
-    return [states[:, end - len(one.rows) : end].clone() for one, end in zip(moved, ends, strict=True)]
 
 
 def _book(moved: _Waiting, layer: int, kept: Seq[int], states: Tensor) -> None:

@@ -10,21 +10,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
-from dataclasses import replace
 from typing import NamedTuple, TypeGuard
 
-import torch
 from torch import Tensor
 
 from specee.backends.calls import ChainCall, LayerChainCall, RoundCall, RoundDrafts, RoundText, RoundTurn
 from specee.backends.cuda_block_chains import book, drafts_of, unseen_by
-from specee.backends.cuda_block_round import Unseen
+from specee.backends.cuda_block_round import BlockDrafts, Unseen, longest_unseen
 from specee.backends.cuda_draft import CudaDraftHead
 from specee.backends.cuda_drafter import CudaDrafter
 from specee.backends.cuda_head import WORD, is_plain
 from specee.backends.cuda_recorded import KeptRounds, Parts, check_tokens
 from specee.backends.cuda_repeats import Graphs
-from specee.backends.cuda_round import CudaRound, Shape
+from specee.backends.cuda_round import CudaRound, DraftParts, Shape
 from specee.backends.plain_copies import copied
 from specee.backends.plain_drafts import Parts as Drafting
 from specee.backends.protocol import DraftHead
@@ -36,12 +34,11 @@ _DRAFTS = (0, 1, 2, 4, 8, 15)  # that rounds have room for
 
 
 class _Wanted(NamedTuple):
-    """A round that can be one launch: ``plans`` of sequences, and ``unseen``, what a block lacks of them."""
+    """A round that can be one launch."""
 
     sequences: list[ReferenceSequence]
     shape: Shape
-    plans: list[SequencePlan]
-    unseen: list[Unseen]
+    drafting: DraftParts
 
 
 class GraphRounds:
@@ -55,105 +52,115 @@ class GraphRounds:
         self._config, self._bytes_read = parts.config, parts.bytes_read()
         self.taken = 0
 
-    def turn(self, calls: Seq[RoundCall], drafting: Drafting) -> RoundTurn | None:
-        """A round of each call, None where it has to be taken step by step; then nothing has changed.
+    def turn(self, calls: Seq[RoundCall], given: Drafting) -> RoundTurn | None:
+        """A round of each call, None where it has to be taken step by step.
 
-        Raises NumericalError, DeviceError.
+        Then nothing has changed but what steps change too: columns have lost what is not in their text any
+        more, and indices of copies have learnt theirs. Raises NumericalError, DeviceError, and
+        OutOfMemoryError where there is no room for states; nothing is booked then.
         """
-        wanted = None if self._kept.reason(Shape) is not None else self._wanted(calls, drafting)
+        wanted = None if self._kept.reason(Shape) is not None else self._wanted(calls, given)
         if wanted is None:
             return None
-        sequences, shape, plans, unseen = wanted
+        sequences, shape, drafting = wanted
         with self._parts.current():
             one = self._round(wanted)
-            if one is None:
+            unseen = None if one is None else _unseen(calls, wanted)
+            if one is None or unseen is None:
                 return None
             begin = time.perf_counter()
-            try:
-                _, outcomes, states = one.run(range(self._config.num_layers), plans, unseen)
-            except torch.cuda.OutOfMemoryError:  # before anything was launched
-                self._kept.drop()
-                return None
+            _, outcomes = one.run(range(self._config.num_layers), list(map(_plan, calls)), unseen)
             seconds = time.perf_counter() - begin
-        check_tokens([min(outcome.tokens) for outcome in outcomes])
+            check_tokens([-1 if outcome.undrawn else min(outcome.tokens) for outcome in outcomes])
+            said = [_said(*one) for one in zip(calls, outcomes, strict=True)]
+            begins = range(0, len(said) * (shape.drafts + 1), shape.drafts + 1)
+            rows = [range(at, at + 1 + text.kept) for at, text in zip(begins, said, strict=True)]
+            states = self._kept.copies(one.states, rows)
         self.taken += 1
-        if shape.block is not None:
-            book(shape.block, unseen)
-        each = shape.drafts + 1
-        rows = [
-            dict(zip(shape.kept, states[:, at * each : (at + 1) * each], strict=True))
-            for at in range(len(calls))
+        if drafting.block is not None:
+            book(drafting.block, unseen)
+        texts = [
+            text.booked(sequence, dict(zip(shape.kept, own, strict=True)))
+            for text, sequence, own in zip(said, sequences, states, strict=True)
         ]
-        texts = [_booked(*one) for one in zip(calls, sequences, outcomes, rows, strict=True)]
-        return self._timed(texts, shape, max(one.drafted for one in outcomes), seconds)
+        return self._timed(texts, wanted, max(one.drafted for one in outcomes), seconds)
 
-    def _wanted(self, calls: Seq[RoundCall], drafting: Drafting) -> _Wanted | None:
+    def _wanted(self, calls: Seq[RoundCall], given: Drafting) -> _Wanted | None:
         """None for what a launch cannot do."""
-        if not calls or not all(_is_ready(call, self._config.num_layers) for call in calls):
+        indices = [id(call.copies.ngrams) for call in calls if call.copies is not None]
+        if not calls or len(indices) > len(set(indices)):
+            return None
+        if not all(_is_ready(call, self._config.num_layers) for call in calls):
             return None
         found = [one.sequence for one in calls if isinstance(one.sequence, ReferenceSequence)]
-        shape = self._shape(calls, drafting)
+        kept = tuple(sorted({layer for one in found for layer in one.layers_kept}))
+        room, layer = self._room(calls, found), None
+        drafting: DraftParts | None = DraftParts()
+        chains = [call.drafts for call in calls if call.drafts is not None]
+        layered = [chain for chain in chains if isinstance(chain, LayerChainCall)]
+        if len(layered) < len(chains):
+            drafting = self._by_block(calls, given)
+        elif layered:
+            layer, drafting = self._by_layers(layered)
+        if room is None or drafting is None:
+            return None
+        by_block, own_head = drafting.block is not None, drafting.head is not None
+        return _Wanted(found, Shape(room, layer, by_block, own_head, kept), drafting)
+
+    def _room(self, calls: Seq[RoundCall], sequences: Seq[ReferenceSequence]) -> int | None:
+        """For how many drafts of each sequence; a round has all of its rows."""
         most = min(
             ROUND_TOKENS - 1,
             MAX_LINEAR_ROWS // len(calls) - 2,
-            *(one.capacity - one.length - 1 for one in found),
+            *(one.capacity - one.length - 1 for one in sequences),
         )
-        # A round has all of its rows: few sizes, but where only the very one fits.
+        # Few sizes, but where only the very one fits.
         longest = max((call.drafts.length for call in calls if _is_chain(call.drafts)), default=0)
-        room = next((count for count in (*_DRAFTS, longest) if longest <= count <= most), None)
-        if shape is None or room is None:
-            return None
-        unseen: list[Unseen] | None = []
-        if shape.block is not None:
-            chains = [call.drafts for call in calls if isinstance(call.drafts, ChainCall)]
-            unseen = unseen_by(shape.block, found, chains)
-        kept = sorted({layer for one in found for layer in one.layers_kept})
-        if unseen is None:
-            return None
-        return _Wanted(found, replace(shape, drafts=room, kept=tuple(kept)), list(map(_plan, calls)), unseen)
+        return next((count for count in (*_DRAFTS, longest) if longest <= count <= most), None)
 
-    def _shape(self, calls: Seq[RoundCall], drafting: Drafting) -> Shape | None:
-        """Where drafts come from, without how many there are; None for drafts that a launch cannot make."""
-        chains = [call.drafts for call in calls if call.drafts is not None]
-        if not chains:
-            return Shape()
-        layered = [chain for chain in chains if isinstance(chain, LayerChainCall)]
-        layers, heads = {chain.layer for chain in layered}, {chain.head for chain in layered}
-        if len(layered) == len(chains) and len(layers) == len(heads) == 1:
-            layer, head = layers.pop(), heads.pop()
-            able = 1 <= layer < self._config.num_layers and self._records(head)
-            return Shape(draft_layer=layer, head=_own(head)) if able else None
-        blocks = [chain for chain in chains if isinstance(chain, ChainCall)]
-        drafter, head = drafting.drafter, drafting.head
-        if len(blocks) < len(calls) or not self._records(head):
-            return None
-        if not isinstance(drafter, CudaDrafter) or drafter.graphs is not self._graphs:
-            return None
-        block = drafts_of(drafter, blocks)
-        return None if block is None else Shape(block=block, head=_own(head))
+    def _by_layers(self, chains: Seq[LayerChainCall]) -> tuple[int | None, DraftParts | None]:
+        """Their exit layer and head; no parts where these differ, or are none that a launch can have."""
+        layers, heads = {chain.layer for chain in chains}, {chain.head for chain in chains}
+        if len(layers) > 1 or len(heads) > 1:
+            return None, None
+        [layer], [head] = layers, heads
+        able = 1 <= layer < self._config.num_layers
+        return layer, self._parts_with(None, head) if able else None
 
-    def _records(self, head: DraftHead | None) -> bool:
-        """Whether a launch can have it: behind an adapter the host looks at states."""
+    def _by_block(self, calls: Seq[RoundCall], given: Drafting) -> DraftParts | None:
+        """The block and its head, where it is to draft for all; None for those that a launch cannot have."""
+        chains, drafter = _chains(calls), given.drafter
+        if len(chains) < len(calls) or not isinstance(drafter, CudaDrafter):
+            return None
+        block = drafts_of(drafter, chains) if drafter.graphs is self._graphs else None
+        return None if block is None else self._parts_with(block, given.head)
+
+    def _parts_with(self, block: BlockDrafts | None, head: DraftHead | None) -> DraftParts | None:
+        """None for a head that a launch cannot have: behind an adapter the host looks at states."""
         if head is None:
-            return True
-        return (
-            isinstance(head, CudaDraftHead) and head.repeats.graphs is self._graphs and head.adapter is None
-        )
+            return DraftParts(block)
+        own = isinstance(head, CudaDraftHead) and head.repeats.graphs is self._graphs
+        if not own or not isinstance(head, CudaDraftHead) or head.adapter is not None:
+            return None
+        return DraftParts(block, head)
 
     def _round(self, wanted: _Wanted) -> CudaRound | None:
         """What is recorded for them; nothing the first time, since it may be the only one."""
-        sequences, shape = wanted.sequences, wanted.shape
+        sequences, shape, drafting = wanted
         return self._kept.round(
-            sequences, shape, lambda means: CudaRound(self._parts.make(sequences, shape), means)
+            [*sequences, *drafting.owners],
+            shape,
+            lambda means: CudaRound(self._parts.make(sequences, shape, drafting), means),
         )
 
-    def _timed(self, texts: list[RoundText], shape: Shape, drafted: int, seconds: float) -> RoundTurn:
+    def _timed(self, texts: list[RoundText], wanted: _Wanted, drafted: int, seconds: float) -> RoundTurn:
         """A launch has one time: it is shared out by the bytes that its parts read."""
         layer, whole = self._bytes_read
-        head = whole if shape.head is None else shape.head.bytes
-        by_block = 0 if shape.block is None else shape.block.drafter.bytes + head
+        block, own = wanted.drafting
+        head = whole if own is None else own.bytes
+        by_block = 0 if block is None else block.drafter.bytes + head
         parts = [
-            drafted * ((shape.draft_layer or 0) * layer + by_block),
+            drafted * ((wanted.shape.draft_layer or 0) * layer + by_block),
             0 if by_block else drafted * head,
             self._config.num_layers * layer,
             whole,
@@ -161,8 +168,38 @@ class GraphRounds:
         return RoundTurn(texts, *(seconds * part / sum(parts) for part in parts))
 
 
-def _own(head: DraftHead | None) -> CudaDraftHead | None:
-    return head if isinstance(head, CudaDraftHead) else None
+class _Said(NamedTuple):
+    """What is text of a round, of which so many are drafts that were ``kept``; and all drafts."""
+
+    tokens: tuple[int, ...]
+    kept: int
+    confidences: tuple[float, ...]
+
+    def booked(self, sequence: ReferenceSequence, states: Mapping[int, Tensor]) -> RoundText:
+        """What the sequence knows then; ``states`` (rows, hidden) of rows that are complete by it."""
+        accepted = sequence.complete(self.tokens[: self.kept], states)
+        sequence.append(self.tokens[self.kept :])
+        return RoundText(self.tokens, accepted, self.confidences, len(self.confidences), copied=False)
+
+
+def _said(call: RoundCall, outcome: SequenceOutcome) -> _Said:
+    """Drafts behind one that ends a text were in vain."""
+    tokens = _until_end(outcome.tokens, call)[: call.remaining]
+    drafts = _until_end(outcome.drafts, call)
+    return _Said(tokens, min(outcome.accepted, len(tokens)), outcome.confidences[: len(drafts)])
+
+
+def _unseen(calls: Seq[RoundCall], wanted: _Wanted) -> list[Unseen] | None:
+    """What the block has not seen, None where that is too much for a round, or not to be had."""
+    block = wanted.drafting.block
+    if block is None:
+        return []
+    most = longest_unseen(len(calls), wanted.shape.drafts)
+    return unseen_by(block, wanted.sequences, _chains(calls), most)
+
+
+def _chains(calls: Seq[RoundCall]) -> list[ChainCall]:
+    return [call.drafts for call in calls if isinstance(call.drafts, ChainCall)]
 
 
 def _is_chain(drafts: RoundDrafts | None) -> TypeGuard[LayerChainCall | ChainCall]:
@@ -186,7 +223,7 @@ def _is_ready(call: RoundCall, layers: int) -> bool:
     newest = sequence.find(sequence.length - 1)
     if newest.done or (newest.parent is not None and newest.parent.done < layers):
         return False
-    return call.copies is None or not copied(call.copies, sequence)[0]
+    return call.copies is None or (call.copies.length >= 1 and not copied(call.copies, sequence)[0])
 
 
 def _plan(call: RoundCall) -> SequencePlan:
@@ -200,18 +237,6 @@ def _plan(call: RoundCall) -> SequencePlan:
         temperature=sampling.temperature,
         seed=sampling.seed & WORD,
     )
-
-
-def _booked(
-    call: RoundCall, sequence: ReferenceSequence, outcome: SequenceOutcome, states: Mapping[int, Tensor]
-) -> RoundText:
-    """What of it is text, which the sequence knows then; drafts behind one that ends a text were in vain."""
-    tokens = _until_end(outcome.tokens, call)[: call.remaining]
-    drafts = _until_end(outcome.drafts, call)
-    kept = min(outcome.accepted, len(tokens))
-    accepted = sequence.complete(tokens[:kept], states)
-    sequence.append(tokens[kept:])
-    return RoundText(tokens, accepted, outcome.confidences[: len(drafts)], len(drafts), copied=False)
 
 
 def _until_end(tokens: tuple[int, ...], call: RoundCall) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
+from torch import Tensor
 
 from specee import env
 from specee.backends.cuda_block_round import longest_unseen
@@ -17,13 +18,13 @@ from specee.backends.cuda_exit_round import ExitShape, ModelExits
 from specee.backends.cuda_kept import OfSequences
 from specee.backends.cuda_layers import CudaLayers
 from specee.backends.cuda_memory import Free, check_room, current, is_out_of_memory
-from specee.backends.cuda_round import ModelRound, Shape
+from specee.backends.cuda_round import DraftParts, ModelRound, Shape
 from specee.backends.cuda_weights import CudaWeights
 from specee.backends.cuda_workspace import Workspace
 from specee.backends.reference_sequence import ReferenceSequence
 from specee.cuda.graph import Means
 from specee.cuda.launcher import Launcher
-from specee.errors import NumericalError, SpeceeError
+from specee.errors import NumericalError, OutOfMemoryError, SpeceeError
 from specee.types import ModelConfig
 
 # Rounds have arrays of their own: how many sets of sequences keep some, and how many of each. Those of some
@@ -45,16 +46,16 @@ class Parts:
     free: Free
     device: torch.device
 
-    def make(self, sequences: Seq[ReferenceSequence], shape: Shape) -> ModelRound:
+    def make(self, sequences: Seq[ReferenceSequence], shape: Shape, drafting: DraftParts) -> ModelRound:
         """A round with arrays of its own. Raises OutOfMemoryError, ConfigurationError."""
         rows = (shape.drafts + 1) * len(sequences)
         more = 4 * len(shape.kept) * rows * self.config.hidden_size
-        if shape.block is not None:
-            block, longest = shape.block.drafter.block, max(one.capacity for one in shape.block.columns)
-            texts = longest_unseen(len(sequences)) * len(sequences)
+        if drafting.block is not None:
+            block, longest = drafting.block.drafter.block, max(one.capacity for one in drafting.block.columns)
+            texts = longest_unseen(len(sequences), shape.drafts) * len(sequences)
             more += block.text_bytes(texts) + block.new_bytes(len(sequences), longest)
         self._check_room(sequences, more)
-        return ModelRound(self.config, self.table, self.layers, sequences, shape, self.device)
+        return ModelRound(self.config, self.table, self.layers, sequences, shape, self.device, drafting)
 
     def make_exits(self, sequences: Seq[ReferenceSequence], shape: ExitShape) -> ModelExits:
         """The same for rows that may leave early."""
@@ -92,7 +93,10 @@ def means_on(device: torch.device, launcher: Launcher) -> Means | None:
 
 
 class KeptRounds:
-    """Rounds of all kinds, by their sequences and shapes; what is kept of a sequence goes with it."""
+    """Rounds of all kinds, by shapes and what they are of: sequences, a block's columns, a head.
+
+    What is kept of any of these goes with it.
+    """
 
     def __init__(self, means: Means | None) -> None:
         self._means = means
@@ -116,34 +120,53 @@ class KeptRounds:
         """Why there are no graphs of some kind, None where there are of all."""
         return self._missing or "; ".join(self.failed.values()) or None
 
-    def round(
-        self, sequences: Seq[ReferenceSequence], shape: Shape | ExitShape, make: Callable[[Means], R]
-    ) -> R | None:
+    def round(self, owners: Seq[object], shape: Shape | ExitShape, make: Callable[[Means], R]) -> R | None:
         """What is recorded for them; nothing the first time, since it may be the only one.
 
         ``make`` is called where there is none. None where it does not fit in memory, and where it fails,
         which is the ``reason`` from then on. One that others took the place of has to come twice again: where
         more come in turn than there are places, most go step by step, and none is made for a single launch.
         """
-        found = self._rounds.look_up(sequences, shape)
+        found = self._rounds.look_up(owners, shape)
         if found is not None:
             return cast(R, found)
-        if self._means is None or self._too_large.look_up(sequences, shape):
+        if self._means is None or self._too_large.look_up(owners, shape):
             return None
-        if not self._seen.take_out(sequences, shape):
-            self._seen.remember(sequences, shape, True)
+        if not self._seen.take_out(owners, shape):
+            self._seen.remember(owners, shape, True)
             return None
         try:
             made = make(self._means)
         except (SpeceeError, RuntimeError) as error:  # the driver's, or torch's own
             if is_out_of_memory(error):
                 self.drop()  # what was short may be short for texts too
-                self._too_large.remember(sequences, shape, True)
+                self._too_large.remember(owners, shape, True)
             else:
                 self.failed[type(shape)] = f"{shape.WHAT} could not be made a graph: {error}"
             return None
-        self._rounds.remember(sequences, shape, made)
+        self._rounds.remember(owners, shape, made)
         return made
+
+    def copies(self, states: Tensor, rows: Seq[range]) -> list[Tensor]:
+        """Of ``states`` (layers, rows, hidden) the neighbours of each range: (layers, some rows, hidden).
+
+        A copy of more rows would live as long as any of them. Rounds make way for them; raises
+        OutOfMemoryError where that is not enough.
+        """
+        found: list[Tensor] | None = None
+        while found is None:
+            try:
+                found = [states[:, own.start : own.stop].clone() for own in rows]
+            except torch.cuda.OutOfMemoryError as error:
+                if not self.drop():
+                    raise OutOfMemoryError(
+                        f"hidden states of {sum(map(len, rows))} rows after {len(states)} layers do not fit "
+                        f"in memory ({error}); keep fewer layers, or free memory"
+                    ) from error
+        if states.device.type == "cuda" and len(states):
+            # The next launch writes over the originals, and the next call may come on another stream.
+            torch.cuda.current_stream(states.device).synchronize()
+        return found
 
     def drop(self) -> bool:
         """Give back the memory of all rounds; whether there are any."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,16 +47,29 @@ class Shape:
     """What a round has room for.
 
     ``drafts`` of each sequence, made after ``draft_layer`` layers (Elhoushi et al., "LayerSkip", ACL 2024)
-    or by a ``block``, from ``head``, None for the one that the model has. States of rows are ``kept`` after
-    these layers, ascending.
+    or ``by_block``, from the model's head or an ``own_head``. States of rows are ``kept`` after these layers,
+    ascending.
     """
 
     drafts: int = 0
     draft_layer: int | None = None
-    block: BlockDrafts | None = None
-    head: CudaDraftHead | None = None
+    by_block: bool = False
+    own_head: bool = False
     kept: tuple[int, ...] = ()
     WHAT: ClassVar[str] = "a round"
+
+
+class DraftParts(NamedTuple):
+    """The block and the head of a shape that has them."""
+
+    block: BlockDrafts | None = None
+    head: CudaDraftHead | None = None
+
+    @property
+    def owners(self) -> list[object]:
+        """What a round with them is of, beside its sequences."""
+        columns = () if self.block is None else self.block.columns
+        return [*columns, *([] if self.head is None else [self.head])]
 
 
 @dataclass(frozen=True)
@@ -83,8 +96,10 @@ class ModelRound:
         sequences: Seq[ReferenceSequence],
         shape: Shape,
         device: torch.device,
+        drafting: DraftParts | None = None,
     ) -> None:
-        _check(config, sequences, shape)
+        drafting = drafting or DraftParts()
+        _check(config, sequences, shape, drafting)
         self._config, self._layers, self._shape, self._device = config, layers, shape, device
         self.sequences = [Storage(one.keys, one.values, one.capacity) for one in sequences]
         self.each = each = shape.drafts + 1
@@ -104,7 +119,9 @@ class ModelRound:
         self._logits = torch.empty(rows, config.vocab_size, device=device)
         self.state = self._state(count, rows)
         self.states = torch.empty(len(shape.kept), rows, config.hidden_size, device=device)
-        self.block = None if shape.block is None else BlockPart(shape.block, self.state, device)
+        block = drafting.block
+        self.block = None if block is None else BlockPart(block, self.state, shape.drafts, device)
+        self._draft_head = drafting.head
         self._accept_arrays(count, rows)
 
     def model(self) -> Model:
@@ -140,10 +157,10 @@ class ModelRound:
         count = len(self.sequences)
         x = self._draft_states(launcher) if self.block is None else self.block.x
         logits = self._logits[:count]
-        if self._shape.head is None:
+        if self._draft_head is None:
             self._head_logits(launcher, x)
         else:
-            self._shape.head.launch(launcher, x, self._norm, logits)
+            self._draft_head.launch(launcher, x, self._norm, logits)
         draws_of(launcher, self.state.newest, self.state.draws, self._draft_draws)
         pieces = Pieces(self._pieces.scores[:count], self._pieces.tokens[:count])
         target_pieces(launcher, logits, self._draft_draws, pieces)
@@ -214,32 +231,28 @@ class ModelRound:
 class CudaRound:
     """Rounds of some sequences of a backend, in one launch each where the driver has conditional nodes.
 
-    ``how`` and ``reason``: as of :class:`specee.cuda.graph.Round`, which says what is raised.
+    ``how`` and ``reason``: as of :class:`specee.cuda.graph.Round`, which says what is raised; ``states`` as
+    of :class:`ModelRound`, of the latest run.
     """
 
     def __init__(self, parts: ModelRound, means: Means) -> None:
-        self._parts = parts
+        self._parts, self.states = parts, parts.states
         self._round = DecodeRound(parts.state, parts.model(), means)
         self.how, self.reason = self._round.how, self._round.reason
 
     def run(
         self, layers: Iterable[int], plans: Seq[SequencePlan], unseen: Seq[Unseen] = ()
-    ) -> tuple[int, tuple[SequenceOutcome, ...], Tensor]:
+    ) -> tuple[int, tuple[SequenceOutcome, ...]]:
         """How many layers ran, and what came of each sequence (:class:`specee.cuda.decode.DecodeRound`).
 
         Keys and values of all rows are stored; rows of sequences are for the caller to book. ``unseen``: what
-        the block has not seen of each text, in rounds with one. The last is a copy of the states that were
-        kept, (kept layers, rows, hidden). Raises ConfigurationError unless there is a plan for each sequence,
-        and text where there is a block; CapacityError where one has no room for as many drafts as the round
-        may make, DeviceError, and torch's own errors where there is no memory for states: nothing has been
-        launched then.
+        the block has not seen of each text, in rounds with one. Raises ConfigurationError unless there is a
+        plan for each sequence, and text where there is a block; CapacityError where one has no room for as
+        many drafts as the round may make, and DeviceError.
         """
-        parts = self._parts
         self._check(plans, unseen)
-        states = torch.empty_like(parts.states)
-        records = [] if parts.block is None else [parts.block.put(unseen)]
-        ran, outcomes = self._round.run(layers, plans, records, lambda: _copy(parts.states, states))
-        return ran, outcomes, states
+        block = self._parts.block
+        return self._round.run(layers, plans, [] if block is None else [block.put(unseen)])
 
     def _check(self, plans: Seq[SequencePlan], unseen: Seq[Unseen]) -> None:
         sequences, each = self._parts.sequences, self._parts.each
@@ -258,12 +271,9 @@ class CudaRound:
                 )
 
 
-def _copy(states: Tensor, out: Tensor) -> None:
-    if len(states):
-        out.copy_(states)
-
-
-def _check(config: ModelConfig, sequences: Seq[ReferenceSequence], shape: Shape) -> None:
+def _check(
+    config: ModelConfig, sequences: Seq[ReferenceSequence], shape: Shape, drafting: DraftParts
+) -> None:
     rows = len(sequences) * (shape.drafts + 2)  # and one more of each while drafts are made
     if not 0 <= shape.drafts < ROUND_TOKENS or not 0 < rows <= MAX_LINEAR_ROWS:
         raise ConfigurationError(
@@ -271,9 +281,15 @@ def _check(config: ModelConfig, sequences: Seq[ReferenceSequence], shape: Shape)
             f"drafts, and {MAX_LINEAR_ROWS} rows, two of each sequence and one for each draft"
         )
     layer, last = shape.draft_layer, config.num_layers - 1
-    ways = [layer is not None, shape.block is not None]
+    ways = [layer is not None, shape.by_block]
     if sum(ways) != (0 if shape.drafts == 0 else 1) or (layer is not None and not 1 <= layer <= last):
         raise ConfigurationError(
-            f"{shape.drafts} drafts after {layer} layers{' and by a block' if shape.block else ''}: allowed "
-            f"are 1..{last} layers or a block where there are drafts, and neither where there are none"
+            f"{shape.drafts} drafts after {layer} layers{' and by a block' if shape.by_block else ''}: "
+            f"allowed are 1..{last} layers or a block where there are drafts, neither where there are none"
+        )
+    given = (drafting.block is not None, drafting.head is not None)
+    if given != (shape.by_block, shape.own_head):
+        raise ConfigurationError(
+            f"a block and a head of its own are given: {given}, and the shape has them: "
+            f"{(shape.by_block, shape.own_head)}; give what it has"
         )

@@ -263,18 +263,20 @@ class ReferenceSequence:
         self._live = {}
         self._clean()
 
-    def complete(self, drafts: Seq[int], states: Mapping[int, Tensor] | None = None) -> list[int]:
+    def complete(self, drafts: Seq[int], states: Mapping[int, Tensor]) -> list[int]:
         """The newest position and ``drafts``, which are text behind it now, have been through all layers.
 
         Their keys and values are in the cache already, at the slots that they get, which are returned for
         ``drafts``. ``states`` (rows, hidden) of these rows after each layer whose states are kept.
         Raises RowError, CapacityError.
         """
+        if missing := set(self.layers_kept) - states.keys():
+            raise RowError(f"layers {sorted(missing)} are kept: give states of rows after them")
         slots = list(self.append(drafts))
         for at, row in enumerate(self._committed[self.length - len(drafts) - 1 :]):
             self.begin(row)
             row.done = self.config.num_layers
-            row.kept = {layer: (states or {})[layer][at] for layer in self.layers_kept}
+            row.kept = {layer: states[layer][at] for layer in self.layers_kept}
         self.name(())
         return slots
 

@@ -51,9 +51,10 @@ def checked_rows(name: str, array: Array, dtype: str, rows: int, width: int) -> 
     checked(name, array[:1], dtype, (1, width))
     if array.shape[0] != rows:
         raise ConfigurationError(f"{name} has {array.shape[0]} rows: allowed are {rows}")
-    if hasattr(array, "is_contiguous"):
-        return int(array.stride(0))
-    return int(array.strides[0] // array.itemsize)
+    numbers = array.stride(0) if hasattr(array, "is_contiguous") else array.strides[0] // array.itemsize
+    if numbers < width:
+        raise ConfigurationError(f"{name} has rows {numbers} numbers apart: allowed are {width} and more")
+    return int(numbers)
 
 
 def checked(name: str, array: Array, dtype: str, shape: Shape) -> tuple[int, ...]:

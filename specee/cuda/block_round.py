@@ -62,7 +62,7 @@ def newest_rows(launcher: Launcher, state: BlockState, whole: RoundState, out: C
 
 
 def draws_of(launcher: Launcher, which: Array, draws: Draws, out: Draws) -> None:
-    """``out`` (rows,) = ``draws`` (any,) of rows ``which`` (rows,) int32. Raises ConfigurationError."""
+    """``out`` (rows,): rows ``which`` (rows,) int32 of ``draws`` (any,). Raises ConfigurationError."""
     (rows,) = checked("which", which, "int32", (None,))
     arrays = []
     for name, found, count in (("draws", draws, None), ("out", out, rows)):

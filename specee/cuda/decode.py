@@ -94,12 +94,11 @@ class DecodeRound:
         layers: Iterable[int],
         sequences: Seq[SequencePlan],
         records: Seq[tuple[Array, bytes]] = (),
-        behind: Callable[[], None] = lambda: None,
     ) -> tuple[int, tuple[SequenceOutcome, ...]]:
         """How many layers ran, and what each sequence has of it; on the current stream of the plan's library.
 
-        ``records``: what else goes in, and where. ``behind`` may put more on the stream before it is waited
-        for. Raises ConfigurationError for a plan that the round has no rows for, and DeviceError.
+        ``records``: what else goes in, and where. Raises ConfigurationError for a plan that the round has no
+        rows for, and DeviceError.
         """
         most = max((plan.drafts for plan in sequences), default=0)
         if len(sequences) > self._sequences or most >= self._each:
@@ -111,7 +110,6 @@ class DecodeRound:
         for array, record in ((self._state.plan, encode(layers, sequences)), *records):
             self._driver.copy_in(address(array), record, stream, self._context)
         self._round.launch(stream)
-        behind()
         data = self._driver.copy_out(
             address(self._state.result), ROUND_RESULT.itemsize, stream, self._context
         )

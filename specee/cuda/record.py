@@ -66,13 +66,14 @@ class SequenceOutcome:
 
     ``tokens``: accepted drafts and the one after them; a token below 0 is none
     (:mod:`specee.cuda.acceptance`). ``drafts`` that were made, with their ``confidences``, and how many of
-    them were ``accepted``.
+    them were ``accepted``; ``undrawn``: behind them there was no token to draw.
     """
 
     tokens: tuple[int, ...]
     drafts: tuple[int, ...]
     confidences: tuple[float, ...]
     accepted: int
+    undrawn: bool = False
 
     @property
     def drafted(self) -> int:
@@ -108,6 +109,7 @@ def _outcome(one: Any) -> SequenceOutcome:
         tuple(one["drafts"][:drafted].tolist()),
         tuple(one["confidences"][:drafted].tolist()),
         int(one["accepted"]),
+        bool(one["drafting"] < 0),
     )
 
 

@@ -91,9 +91,7 @@ def test_packed_matrices_are_used_where_they_are() -> None:
         with pytest.raises(CheckpointError, match=f"matrix '{key[0]}' of layer {key[1]}.*packed as int8"):
             emulated(config, (), "int8", formats, given=given | {key: wrong})
     bf16 = checkpoint.formats("bf16")
-    with pytest.raises(
-        CheckpointError, match=r"packed as int8, cannot be used: .* stored BF16"
-    ):
+    with pytest.raises(CheckpointError, match=r"packed as int8, cannot be used: .* stored BF16"):
         emulated(config, (), "bf16", bf16, given=given)
 
 

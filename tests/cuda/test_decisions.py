@@ -10,7 +10,7 @@ import pytest
 
 from specee.cuda import record
 from specee.cuda.acceptance import Accepted
-from specee.cuda.record import ROUND_RESULT, SequencePlan, encode
+from specee.cuda.record import ROUND_RESULT, SequencePlan, decode, encode
 from specee.cuda.round import (
     NO_DRAFT,
     ChainRows,
@@ -112,6 +112,7 @@ def test_how_long_is_drafted(world: World) -> None:
     rng, count, each = world.rng, world.sequences, world.each
     drafted: list[list[int]] = [[] for _ in range(count)]
     drafting = [plan.drafts > 0 for plan in world.plans]
+    undrawn = [False] * count
     turns = 0
     while world.get(world.state.drafts)[0]:
         assert any(drafting)
@@ -124,6 +125,7 @@ def test_how_long_is_drafted(world: World) -> None:
         for i, plan in enumerate(world.plans):
             if drafting[i] and tokens[i] >= 0:
                 drafted[i].append(int(tokens[i]))
+            undrawn[i] = undrawn[i] or bool(drafting[i] and tokens[i] < 0)
             sure = confidences[i] >= np.float32(plan.floor)
             drafting[i] = bool(drafting[i] and tokens[i] >= 0 and sure and len(drafted[i]) < plan.drafts)
         turns += 1
@@ -137,6 +139,9 @@ def test_how_long_is_drafted(world: World) -> None:
     newest = [i * each + len(own) for i, own in enumerate(drafted)]
     assert world.get(world.state.newest)[:count] == newest
     assert world.result()["sequence"]["drafted"][:count].tolist() == [len(own) for own in drafted]
+    assert world.result()["sequence"]["drafting"][:count].tolist() == [-int(one) for one in undrawn]
+    _, outcomes = decode(world.result().tobytes(), count)
+    assert [one.undrawn for one in outcomes] == undrawn
 
 
 def test_what_came_of_it(world: World) -> None:

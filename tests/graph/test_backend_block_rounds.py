@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,11 +14,10 @@ torch = pytest.importorskip("torch")
 
 from specee.backends.cuda import CudaBackend  # noqa: E402
 from specee.backends.cuda_drafter import CudaDrafter  # noqa: E402
-from specee.backends.cuda_round import CudaRound  # noqa: E402
 from specee.backends.protocol import ChainCall, CopyCall, RoundCall, RoundTurn  # noqa: E402
 from specee.drafting import DraftHeads  # noqa: E402
 from specee.engine import Generation, Request, reserve  # noqa: E402
-from specee.errors import RowError  # noqa: E402
+from specee.errors import DeviceError, NumericalError, OutOfMemoryError, RowError  # noqa: E402
 from specee.models.drafter_parts import DrafterParts  # noqa: E402
 from specee.models.speculator import Speculator  # noqa: E402
 from specee.policies import Policy  # noqa: E402
@@ -44,6 +44,8 @@ class Blocks:
     head: tuple[Any, ...] | None = None
     samplings: Seq[Sampling] = (GREEDY, GREEDY)
     ends: Seq[int] = ()
+    normed: bool = False
+    uneven: bool = False  # lengths of caches and columns, and what is kept
     columns: list[Any] = field(default_factory=list)
     drafter: Any = None
     draft_head: Any = None
@@ -51,19 +53,22 @@ class Blocks:
     def begin(self, backend: CudaBackend) -> list[Any]:
         """Sequences with all but their newest position computed, and columns of their own."""
         self.drafter = backend.drafter(self.parts, self.stored)
-        self.draft_head = None if self.head is None else backend.draft_head(*self.head)
-        sequences = []
-        for tokens in self.pair.texts:
-            sequence = backend.sequence(CAPACITY, poison=True)
-            sequence.keep(self.layers(), CAPACITY)
+        self.draft_head = None
+        if self.head is not None:
+            self.draft_head = backend.draft_head(*self.head, normed=self.normed)
+        sequences, self.columns = [], []
+        for at, tokens in enumerate(self.pair.texts):
+            more = at if self.uneven else 0
+            sequence = backend.sequence(CAPACITY + more, poison=True)
+            sequence.keep(self.layers() if not self.uneven or at % 2 else self.parts.layers, CAPACITY)
+            self.columns.append(self.drafter.column(CAPACITY - more, "fp16", poison=True))
             slots = list(sequence.append(tokens))
             backend.advance([(sequence, slots[:-1])], self.pair.config.num_layers)
             sequences.append(sequence)
-        self.columns = [self.drafter.column(CAPACITY, "fp16", poison=True) for _ in sequences]
         return sequences
 
     def layers(self) -> tuple[int, ...]:
-        return tuple(sorted({1, *self.parts.layers}))
+        return tuple(sorted({1, 2, *self.parts.layers}))
 
     def calls(self, sequences: list[Any], lengths: Seq[int], floor: float = 0.0) -> list[RoundCall]:
         return [
@@ -118,7 +123,7 @@ class Blocks:
         kept = [
             sequence.kept_state(slot, layer).cpu().numpy().tobytes()
             for slot in range(begin, sequence.frontier[-1])
-            for layer in self.layers()
+            for layer in sequence.layers_kept
         ]
         stored = [
             part[: column.length].cpu().view(torch.int16).numpy().tobytes()
@@ -309,26 +314,127 @@ def test_copies_come_first(place: Place, rng: np.random.Generator, monkeypatch: 
     assert pair.taken == 3
 
 
-def test_no_memory_for_states(
+def test_states_are_copies_of_their_rows_alone(
     place: Place, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Steps go on, which need less at a time; nothing was launched."""
-    pair = Pair(place, rng, "tiles")
-    blocks = Blocks(pair, nearly_right(pair, rng, 0.2))
-    expected = blocks.both(lambda *one: blocks.rounds(*one, 5))
-    sequences, run = blocks.begin(pair.whole), CudaRound.run
-    found = blocks.rounds(pair.whole, sequences, 3)
+    """In rounds with room for four drafts; where there is no memory for them, nothing is booked."""
+    blocks, _ = right(place, rng)
+    pair = blocks.pair
+    expected = [turn.texts for turn in blocks.rounds(pair.steps, blocks.begin(pair.steps), 6)]
+    sequences, columns = blocks.begin(pair.whole), blocks.columns
+    found = [turn.texts for turn in blocks.rounds(pair.whole, sequences, 3)]
+    assert pair.taken == 2
+    newest = sequences[0].find(sequences[0].length - 2)
+    numbers = len(blocks.layers()) * 4 * pair.config.hidden_size  # of a newest row and three drafts
+    assert {one.untyped_storage().nbytes() for one in newest.kept.values()} == {4 * numbers}
 
-    def short(*_: Any) -> Any:
+    def left() -> list[Any]:
+        return [blocks.left(*one) for one in zip(sequences, columns, strict=True)]
+
+    def short(_: Any) -> Any:
         raise torch.cuda.OutOfMemoryError("scripted")
 
-    monkeypatch.setattr(CudaRound, "run", short)
-    before = pair.taken
-    found += blocks.rounds(pair.whole, sequences, 1)
-    assert pair.taken == before
-    monkeypatch.setattr(CudaRound, "run", run)
-    found += blocks.rounds(pair.whole, sequences, 1)
-    assert [turn.texts for turn in found] == expected
+    before = left()
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.Tensor, "clone", short)
+        with pytest.raises(OutOfMemoryError, match="hidden states of 8 rows after 3 layers do not fit"):
+            blocks.rounds(pair.whole, sequences, 1)
+    assert not pair.whole._kept, "rounds have made way"
+    assert left() == before
+    found += [turn.texts for turn in blocks.rounds(pair.whole, sequences, 3)]
+    assert found == expected
+    assert pair.taken == 2 + 2, "it comes twice again"
+
+
+def test_states_that_are_no_numbers(place: Place, rng: np.random.Generator) -> None:
+    """Drafts that they make are told of as in steps, and nothing is booked."""
+    for launched in (False, True):
+        pair = Pair(place, rng, "tiles")
+        blocks = Blocks(pair, nearly_right(pair, rng, 0.2))
+        backend = pair.whole if launched else pair.steps
+        sequences = blocks.begin(backend)
+        blocks.rounds(backend, sequences, 3)
+        row = sequences[1].find(sequences[1].length - 2)
+        kept, row.kept = row.kept, {layer: state * float("nan") for layer, state in row.kept.items()}
+        before = [blocks.left(*one)[0][0] for one in zip(sequences, blocks.columns, strict=True)]
+        with pytest.raises(NumericalError, match="has a logit that is not a number"):
+            blocks.rounds(backend, sequences, 1)
+        assert [blocks.left(*one)[0][0] for one in zip(sequences, blocks.columns, strict=True)] == before
+        row.kept = kept
+        taken = backend._rounds.taken
+        blocks.rounds(backend, sequences, 1)
+        assert backend._rounds.taken - taken == int(launched)
+
+
+def test_a_head_that_is_no_number(place: Place, rng: np.random.Generator) -> None:
+    """At verification: columns have not seen what is no text."""
+    pair = Pair(place, rng, "tiles")
+    vocabulary = np.arange(pair.config.vocab_size)
+    blocks = Blocks(pair, nearly_right(pair, rng, 0.2), head=(None, vocabulary, "Q8_0"))
+    sequences = blocks.begin(pair.whole)
+    blocks.rounds(pair.whole, sequences, 3)
+    matrix = pair.whole._table.matrix(*pair.whole._table.head_key)
+    before, bits = [column.tokens[:] for column in blocks.columns], matrix.clone()
+    matrix.fill_(float("nan"))  # what drafts are read off is another one
+    with pytest.raises(NumericalError, match="has a logit that is not a number"):
+        blocks.rounds(pair.whole, sequences, 1)
+    assert [column.tokens for column in blocks.columns] == before
+    matrix.copy_(bits)
+    blocks.rounds(pair.whole, sequences, 1)
+    assert pair.taken == 3
+
+
+def test_a_launch_that_fails(fake: FakeDriver, rng: np.random.Generator) -> None:
+    """The texts go on from where they were."""
+    pair = Pair(emulated(fake), rng, "tiles")
+    blocks = Blocks(pair, nearly_right(pair, rng, 0.2))
+    expected = [turn.texts for turn in blocks.rounds(pair.steps, blocks.begin(pair.steps), 8)]
+    sequences = blocks.begin(pair.whole)
+    found = [turn.texts for turn in blocks.rounds(pair.whole, sequences, 3)]
+    for at in range(1, 6):
+        fake.fail(at, 719)
+        with pytest.raises(DeviceError):
+            blocks.rounds(pair.whole, sequences, 1)
+        fake.fail(0)
+        found += [turn.texts for turn in blocks.rounds(pair.whole, sequences, 1)]
+    assert found == expected
+    assert pair.taken == 2 + 5
+
+
+@pytest.mark.parametrize("count", [1, 5, 12])
+def test_as_many_texts_as_there_may_be(place: Place, rng: np.random.Generator, count: int) -> None:
+    """With columns and caches of their own lengths, states kept after layers of their own."""
+    pair = Pair(place, rng, "tiles")
+    pair.texts = [rng.integers(0, pair.config.vocab_size, 2 + at % 5).tolist() for at in range(count)]
+    blocks = Blocks(pair, nearly_right(pair, rng, 0.1), samplings=[GREEDY] * count, uneven=True)
+    blocks.both(lambda *one: blocks.rounds(*one, 5, [1 + at % 3 for at in range(count)]))
+    assert pair.taken == 4
+
+
+def test_heads_for_states_that_are_normed(place: Place, rng: np.random.Generator) -> None:
+    """Such as those of plain blocks."""
+    pair = Pair(place, rng, "tiles")
+    blocks = Blocks(pair, random_parts(pair.config, (1, 3), rng, plain=True), normed=True)
+    blocks.head = (None, np.arange(0, pair.config.vocab_size, 2), "Q8_0")
+    blocks.both(lambda *one: blocks.rounds(*one, 4))
+    assert pair.taken == 3
+
+
+def test_a_round_goes_with_its_columns(place: Place, rng: np.random.Generator) -> None:
+    """A text that is gone on with has others in each generation."""
+    pair = Pair(place, rng, "tiles")
+    blocks = Blocks(pair, nearly_right(pair, rng, 0.2))
+    sequences = blocks.begin(pair.whole)
+    gone = []
+    for _ in range(3):
+        blocks.columns = [blocks.drafter.column(CAPACITY, "fp16") for _ in sequences]
+        gone += [weakref.ref(column) for column in blocks.columns]
+        blocks.rounds(pair.whole, sequences, 3)
+        assert len(pair.whole._kept) == 1
+    assert [one() is None for one in gone] == [True] * 4 + [False] * 2
+    blocks.columns = []
+    assert gone[-1]() is None
+    assert len(pair.whole._kept) == 0
 
 
 def test_a_round_goes_with_its_sequences(place: Place, rng: np.random.Generator) -> None:
@@ -355,6 +461,17 @@ def test_mistakes_are_told_as_in_steps(place: Place, rng: np.random.Generator) -
     with pytest.raises(RowError, match="column of 8 positions has no room"):
         blocks.rounds(pair.whole, sequences, 1)
     blocks.columns = own
+    index = pair.whole.copies(3, 1)
+    for copies, match in (
+        ([CopyCall(index, 0, 0.0)] * 2, "copies of 0 tokens"),
+        ([CopyCall(index, 2, 0.0)] * 2, "an index of n-grams appears twice"),
+    ):
+        calls = [
+            call._replace(copies=own)
+            for call, own in zip(blocks.calls(sequences, (2, 2)), copies, strict=True)
+        ]
+        with pytest.raises(RowError, match=match):
+            blocks.round(pair.whole, calls)
     assert pair.taken == before
     blocks.rounds(pair.whole, sequences, 1)
     assert pair.taken == before + 1
@@ -405,4 +522,5 @@ def test_the_engine_asks_for_them(place: Place, rng: np.random.Generator, kind: 
         texts.append([one.generated for one in running])
     assert texts[0] == texts[1]
     assert [len(text) for text in texts[0]] == [36, 20]
-    assert pair.taken > 4
+    if kind == "drafter":  # auto goes by what it measures
+        assert pair.taken > 4

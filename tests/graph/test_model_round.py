@@ -79,7 +79,7 @@ class Setting:
                 )
                 for text, sampling in zip(texts, samplings, strict=True)
             ]
-            layers, outcomes, _ = one.run(range(self.config.num_layers), plans)
+            layers, outcomes = one.run(range(self.config.num_layers), plans)
             assert layers == self.config.num_layers
             for text, outcome in zip(texts, outcomes, strict=True):
                 assert outcome.drafted == shape.drafts

@@ -30,7 +30,7 @@ struct RoundPlan {
 struct SequenceResult {
   int32_t drafted;   // drafts that were made
   int32_t accepted;  // and kept
-  int32_t drafting;  // 1 until its last draft
+  int32_t drafting;  // 1 until its last draft, then 0; below 0 where one was none (targets.cuh)
   int32_t count;     // tokens of the round
   int32_t tokens[kRoundTokens];
   int32_t drafts[kRoundTokens];  // kept or not
