@@ -142,6 +142,7 @@ setup(
             "block_record.h",
             "device.h",
             "exit_record.h",
+            "given_record.h",
             "philox.h",
             "round_record.h",
             "tiles.h",

@@ -72,6 +72,7 @@
   X(chain_rows)                \
   X(window_begins)             \
   X(take_drafts)               \
+  X(give_drafts)               \
   X(end_round)                 \
   X(block_text_rows)           \
   X(block_newest_rows)         \

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "platform.cuh"
+#include "specee/given_record.h"
 #include "specee/round_record.h"
 
 namespace specee::cuda {
@@ -96,6 +97,22 @@ extern "C" __global__ void __launch_bounds__(kDecideThreads)
   *drafts = 0;
   for (int sequence = 0; sequence < sequences; ++sequence)
     if (shared.drafting[sequence] != 0) *drafts = 1;
+}
+
+// Drafts that are there already, behind each sequence's committed row, as far as there is room for them.
+extern "C" __global__ void __launch_bounds__(kDecideThreads)
+    give_drafts(const RoundPlan* plan, const GivenPlan* given, RoundResult* result, int* tokens, int* newest,
+                int each) {
+  const int thread = static_cast<int>(threadIdx.x);
+  if (thread >= plan->sequences) return;
+  const GivenDrafts& drafts = given->sequence[thread];
+  SequenceResult& own = result->sequence[thread];
+  own.drafted = drafts.count < each ? drafts.count : each - 1;
+  for (int i = 0; i < own.drafted; ++i) {
+    own.drafts[i] = drafts.tokens[i];
+    tokens[thread * each + 1 + i] = drafts.tokens[i];
+  }
+  newest[thread] = thread * each + own.drafted;
 }
 
 // What came of it: accepted drafts and the token after them, as accept_drafts has left path, accepted and

@@ -24,6 +24,7 @@ from specee.backends.reference_sequence import ReferenceSequence
 from specee.cuda.acceptance import Accepted, Drafts, Draws, Pieces, accept, target_pieces
 from specee.cuda.block_round import draws_of
 from specee.cuda.decode import DecodeRound, Model
+from specee.cuda.given_record import GIVEN_PLAN, encode_given
 from specee.cuda.graph import Means
 from specee.cuda.launcher import Launcher
 from specee.cuda.products import multiply, norm_rows
@@ -34,7 +35,14 @@ from specee.cuda.record import (
     SequenceOutcome,
     SequencePlan,
 )
-from specee.cuda.round import ChainRows, Drafted, RoundState, chain_rows, window_begins
+from specee.cuda.round import (
+    ChainRows,
+    Drafted,
+    RoundState,
+    chain_rows,
+    give_drafts,
+    window_begins,
+)
 from specee.cuda.rows import copy_rows
 from specee.cuda.shares import token_shares
 from specee.cuda.tiles import MAX_LINEAR_ROWS, vocab_splits
@@ -47,14 +55,15 @@ class Shape:
     """What a round has room for.
 
     ``drafts`` of each sequence, made after ``draft_layer`` layers (Elhoushi et al., "LayerSkip", ACL 2024)
-    or ``by_block``, from the model's head or an ``own_head``. States of rows are ``kept`` after these layers,
-    ascending.
+    or ``by_block``, from the model's head or an ``own_head``, or ``given`` to the round. States of rows are
+    ``kept`` after these layers, ascending.
     """
 
     drafts: int = 0
     draft_layer: int | None = None
     by_block: bool = False
     own_head: bool = False
+    given: bool = False
     kept: tuple[int, ...] = ()
     WHAT: ClassVar[str] = "a round"
 
@@ -84,8 +93,9 @@ class Storage:
 class ModelRound:
     """Arrays of a round, and what a model does in it.
 
-    ``each``: rows of a sequence. ``states`` (kept layers, rows, hidden) fp32 of them, and ``block``, what a
-    drafter block does. Raises ConfigurationError for more rows than a pass has.
+    ``each``: rows of a sequence. ``states`` (kept layers, rows, hidden) fp32 of them; ``block``, what a
+    drafter block does, and ``given``, the record of drafts that are there. Raises ConfigurationError for more
+    rows than a pass has.
     """
 
     def __init__(
@@ -118,6 +128,7 @@ class ModelRound:
         self._normed = workspace.inputs(config.hidden_size, quantised=not isinstance(matrix, Tensor))
         self._logits = torch.empty(rows, config.vocab_size, device=device)
         self.state = self._state(count, rows)
+        self.given = self._zeros(GIVEN_PLAN.itemsize if shape.given else 0, dtype=torch.uint8)
         self.states = torch.empty(len(shape.kept), rows, config.hidden_size, device=device)
         block = drafting.block
         self.block = None if block is None else BlockPart(block, self.state, shape.drafts, device)
@@ -131,10 +142,13 @@ class ModelRound:
             layer=self._layer,
             head=self._head,
             enter=self._enter,
-            draft=None if shape.drafts == 0 else self._draft,
-            before_drafts=None if block is None else block.before_drafts,
+            draft=None if shape.drafts == 0 or shape.given else self._draft,
+            before_drafts=self._give if shape.given else None if block is None else block.before_drafts,
             behind_draft=None if block is None else block.behind_draft,
         )
+
+    def _give(self, launcher: Launcher) -> None:
+        give_drafts(launcher, self.state, self.given)
 
     def _layer(self, launcher: Launcher, layer: int) -> None:
         self._layers.on(launcher).through(layer, self._rows, self._runs)
@@ -241,20 +255,28 @@ class CudaRound:
         self.how, self.reason = self._round.how, self._round.reason
 
     def run(
-        self, layers: Iterable[int], plans: Seq[SequencePlan], unseen: Seq[Unseen] = ()
+        self,
+        layers: Iterable[int],
+        plans: Seq[SequencePlan],
+        unseen: Seq[Unseen] = (),
+        given: Seq[Seq[int]] = (),
     ) -> tuple[int, tuple[SequenceOutcome, ...]]:
         """How many layers ran, and what came of each sequence (:class:`specee.cuda.decode.DecodeRound`).
 
         Keys and values of all rows are stored; rows of sequences are for the caller to book. ``unseen``: what
-        the block has not seen of each text, in rounds with one. Raises ConfigurationError unless there is a
-        plan for each sequence, and text where there is a block; CapacityError where one has no room for as
-        many drafts as the round may make, and DeviceError.
+        the block has not seen of each text, in rounds with one; ``given``: drafts, in rounds that get some.
+        Raises ConfigurationError unless there is a plan for each sequence, and text or drafts where they are
+        wanted; CapacityError where one has no room for as many drafts as the round may make, and DeviceError.
         """
-        self._check(plans, unseen)
-        block = self._parts.block
-        return self._round.run(layers, plans, [] if block is None else [block.put(unseen)])
+        self._check(plans, unseen, given)
+        parts, records = self._parts, list[tuple[Tensor, bytes]]()
+        if parts.block is not None:
+            records.append(parts.block.put(unseen))
+        if len(parts.given):
+            records.append((parts.given, encode_given(given)))
+        return self._round.run(layers, plans, records)
 
-    def _check(self, plans: Seq[SequencePlan], unseen: Seq[Unseen]) -> None:
+    def _check(self, plans: Seq[SequencePlan], unseen: Seq[Unseen], given: Seq[Seq[int]]) -> None:
         sequences, each = self._parts.sequences, self._parts.each
         if len(plans) != len(sequences):
             raise ConfigurationError(f"{len(plans)} plans for {len(sequences)} sequences: give one for each")
@@ -262,6 +284,12 @@ class CudaRound:
             raise ConfigurationError(
                 f"text of {len(unseen)} sequences for a block, in a round of {len(sequences)}: give what it "
                 "has not seen of each where it drafts, and nothing where none does"
+            )
+        longest = max(map(len, given), default=0)
+        if len(given) != (len(sequences) if len(self._parts.given) else 0) or longest >= each:
+            raise ConfigurationError(
+                f"drafts of {len(given)} sequences, {longest} at most, for a round of {len(sequences)}: give "
+                f"up to {each - 1} of each where it gets some, and nothing where it does not"
             )
         for plan, sequence in zip(plans, sequences, strict=True):
             if not 0 <= plan.position <= sequence.capacity - each:
@@ -281,11 +309,12 @@ def _check(
             f"drafts, and {MAX_LINEAR_ROWS} rows, two of each sequence and one for each draft"
         )
     layer, last = shape.draft_layer, config.num_layers - 1
-    ways = [layer is not None, shape.by_block]
+    ways = [layer is not None, shape.by_block, shape.given]
     if sum(ways) != (0 if shape.drafts == 0 else 1) or (layer is not None and not 1 <= layer <= last):
         raise ConfigurationError(
-            f"{shape.drafts} drafts after {layer} layers{' and by a block' if shape.by_block else ''}: "
-            f"allowed are 1..{last} layers or a block where there are drafts, neither where there are none"
+            f"{shape.drafts} drafts after {layer} layers{' and by a block' if shape.by_block else ''}"
+            f"{' and given' if shape.given else ''}: allowed are 1..{last} layers, a block or given ones "
+            "where there are drafts, and none of these where there are none"
         )
     given = (drafting.block is not None, drafting.head is not None)
     if given != (shape.by_block, shape.own_head):

@@ -34,7 +34,8 @@ class Model:
     through one layer. ``head``: from all rows' last states to accepted drafts
     (:func:`specee.cuda.acceptance.target_pieces` and :func:`~specee.cuda.acceptance.accept`). ``draft``: a
     draft after each sequence's newest row, for rounds that draft; ``before_drafts``: what the first one
-    wants, and ``behind_draft``: what another one wants, where there is to be one.
+    wants, or drafts that are there already, and ``behind_draft``: what another one wants, where there is to
+    be one.
     """
 
     layer: Callable[[Launcher, int], None]

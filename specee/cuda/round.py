@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from specee.cuda.acceptance import Accepted, Draws
 from specee.cuda.arrays import Array, checked
+from specee.cuda.given_record import GIVEN_PLAN
 from specee.cuda.launcher import Launcher, i32
 from specee.cuda.program import Condition
 from specee.cuda.record import ROUND_LAYERS, ROUND_PLAN, ROUND_RESULT, ROUND_SEQUENCES, ROUND_TOKENS
@@ -127,6 +128,17 @@ def take_drafts(launcher: Launcher, state: RoundState, drafted: Drafted) -> None
     arrays = [state.plan, state.result, drafted.tokens, drafted.confidences]
     arrays += [state.tokens, state.newest, state.drafts]
     launcher.launch("take_drafts", (1, 1, 1), _THREADS, [*arrays, i32(each)])
+
+
+def give_drafts(launcher: Launcher, state: RoundState, given: Array) -> None:
+    """Put drafts that are there behind their sequences' rows.
+
+    ``given``: uint8, a record of :mod:`specee.cuda.given_record`. Raises ConfigurationError.
+    """
+    _, _, each = state.sizes()
+    checked("given", given, "uint8", (GIVEN_PLAN.itemsize,))
+    arrays = [state.plan, given, state.result, state.tokens, state.newest]
+    launcher.launch("give_drafts", (1, 1, 1), _THREADS, [*arrays, i32(each)])
 
 
 def end_round(launcher: Launcher, state: RoundState, accepted: Accepted) -> None:

@@ -16,7 +16,7 @@ from specee.cuda import sources, tiles
 from tests.cuda import nvrtc
 
 ROOT = Path(__file__).resolve().parents[2]
-HEADERS = ("block_record", "device", "exit_record", "philox", "round_record", "tiles")
+HEADERS = ("block_record", "device", "exit_record", "given_record", "philox", "round_record", "tiles")
 TARGETS = ("sm_80", "sm_89", "sm_90")
 # NVRTC cannot take warnings for errors, so that its words are read.
 WARNED = re.compile(r"warning|error", re.IGNORECASE)

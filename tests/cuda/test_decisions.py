@@ -10,6 +10,7 @@ import pytest
 
 from specee.cuda import record
 from specee.cuda.acceptance import Accepted
+from specee.cuda.given_record import GIVEN_PLAN, encode_given
 from specee.cuda.record import ROUND_RESULT, SequencePlan, decode, encode
 from specee.cuda.round import (
     NO_DRAFT,
@@ -18,9 +19,11 @@ from specee.cuda.round import (
     begin_round,
     chain_rows,
     end_round,
+    give_drafts,
     take_drafts,
     window_begins,
 )
+from specee.errors import ConfigurationError
 from tests.cuda.devices import Device
 from tests.graph import toy_model
 
@@ -142,6 +145,27 @@ def test_how_long_is_drafted(world: World) -> None:
     assert world.result()["sequence"]["drafting"][:count].tolist() == [-int(one) for one in undrawn]
     _, outcomes = decode(world.result().tobytes(), count)
     assert [one.undrawn for one in outcomes] == undrawn
+
+
+def test_drafts_that_are_there(world: World) -> None:
+    rng, count, each = world.rng, world.sequences, world.each
+    drafts = [rng.integers(0, 1000, rng.integers(0, min(each + 2, 16))).tolist() for _ in range(count)]
+    record = np.full(GIVEN_PLAN.itemsize, 255, np.uint8)
+    data = np.frombuffer(encode_given(drafts), np.uint8)
+    record[: len(data)] = data
+    give_drafts(world.device.launcher, world.state, world.device.put(record))
+    drafts = [own[: each - 1] for own in drafts]
+    rows = [
+        [plan.token, *own, *[NO_DRAFT] * (each - 1 - len(own))]
+        for plan, own in zip(world.plans, drafts, strict=True)
+    ]
+    assert world.of_rows(world.state.tokens) == [token for own in rows for token in own]
+    assert world.get(world.state.newest)[:count] == [i * each + len(own) for i, own in enumerate(drafts)]
+    _, outcomes = decode(world.result().tobytes(), count)
+    assert [list(one.drafts) for one in outcomes] == drafts
+    for wrong in ([[1] * 16], []):
+        with pytest.raises(ConfigurationError, match=r"allowed are (0..15|1..64)"):
+            encode_given(wrong)
 
 
 def test_what_came_of_it(world: World) -> None:

@@ -300,7 +300,7 @@ def test_copies_come_first(place: Place, rng: np.random.Generator, monkeypatch: 
 
     def rounds(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
         found, indices = [], [backend.copies(3, 1) for _ in sequences]
-        for own in ([], [], [], [5, 6], []):
+        for own in ([], [], [], [5, 6], [], [6, 5], []):
             offers[:] = [own]
             calls = [
                 call._replace(copies=CopyCall(index, 2, 0.0))
@@ -310,8 +310,10 @@ def test_copies_come_first(place: Place, rng: np.random.Generator, monkeypatch: 
         return found
 
     said = blocks.both(rounds)
-    assert [[text.copied for text in turn] for turn in said] == [[copied] * 2 for copied in (0, 0, 0, 1, 0)]
-    assert pair.taken == 3
+    assert [[text.copied for text in turn] for turn in said] == [
+        [copied] * 2 for copied in (0, 0, 0, 1, 0, 1, 0)
+    ]
+    assert pair.taken == 5, "copies are verified in one launch when they come again, too"
 
 
 def test_states_are_copies_of_their_rows_alone(

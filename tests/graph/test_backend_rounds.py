@@ -174,7 +174,7 @@ def test_the_end_of_a_cache_goes_step_by_step(place: Place, rng: np.random.Gener
         pair.whole.advance([(sequence, sequence.append([1] * (length - 1)))], pair.config.num_layers)
         sequence.append([1])
         call = RoundCall(sequence, GREEDY, (), 4, LayerChainCall(sequence, 1, None, 3, 0.0, GREEDY))
-        wanted = pair.whole._rounds._wanted([call], NOBODY)
+        wanted = pair.whole._rounds._wants.of([call], NOBODY)
         assert (None if wanted is None else wanted.shape.drafts) == drafts
         if wanted is not None:
             round_ = [pair.whole._rounds._round(wanted) for _ in range(2)][-1]
@@ -238,19 +238,50 @@ def test_sampled_drafts_of_heads_of_their_own(place: Place, rng: np.random.Gener
             assert {len(one.confidences) for turn in said for one in turn} == {2}
 
 
-def left_to_steps(pair: Pair) -> dict[str, Callable[[CudaBackend, list[Any]], list[RoundTurn]]]:
-    """What graphs do not do."""
+@pytest.mark.parametrize("greedy", [True, False])
+def test_copies(
+    place: Place, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, greedy: bool
+) -> None:
+    """What is offered is what the model says, up to somewhere; an end is the last of it."""
+    pair = Pair(place, rng)
+    end = pair.config.vocab_size - 1
+    text = GREEDY if greedy else Sampling(temperature=0.6, seed=int(rng.integers(2**62)))
+    turns = plain(40, [text] * 2)(pair.steps, pair.sequences(pair.steps))
+    said = [[token for turn in turns for token in turn.texts[at].tokens] for at in range(2)]
+    right = rng.integers(0, 3, (10, 2)).tolist()
+    nothing = rng.random((10, 2)) < 0.3
 
-    def copying(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
-        found = []
-        indices = [backend.copies(3, 1) for _ in sequences]
-        for _ in range(4):
+    def run(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
+        found, indices = [], [backend.copies(3, 1) for _ in sequences]
+        offers: dict[int, tuple[list[int], float]] = {}
+        monkeypatch.setattr(CopiedText, "lookup", lambda index, _: offers[id(index)])
+        for turn in range(10):
+            for at, (one, index) in enumerate(zip(sequences, indices, strict=True)):
+                begin = one.length - len(pair.texts[at])
+                own = [*said[at][begin : begin + right[turn][at]], *[3] * 5][:5]
+                offers[id(index)] = ([] if nothing[turn, at] else [*own, end, 5], 0.25 * (at + 1))
             calls = [
-                RoundCall(one, GREEDY, (), 30, None, CopyCall(own, 2, 0.0))
-                for one, own in zip(sequences, indices, strict=True)
+                RoundCall(one, text, [end], 30, None, CopyCall(index, 8, 0.0))
+                for one, index in zip(sequences, indices, strict=True)
             ]
             found += backend.run_rounds(calls)
         return found
+
+    found, _ = pair.both(run)
+    assert pair.taken >= 7, (
+        "the first round has prompts; those of two shapes are recorded when they come again"
+    )
+    texts = [one for turn in found for one in turn]
+    assert [one.copied for one in texts] == [not none for none in nothing.flatten()]
+    assert {one.confidences for one in texts} <= {(), (0.25,) * 6, (0.5,) * 6}
+    assert any(one.accepted for one in texts)
+    for at, own in enumerate(said):
+        tokens = [token for turn in found for token in turn[at].tokens]
+        assert tokens == own[: len(tokens)]
+
+
+def left_to_steps(pair: Pair) -> dict[str, Callable[[CudaBackend, list[Any]], list[RoundTurn]]]:
+    """What graphs do not do."""
 
     def adapted(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
         hidden = pair.config.hidden_size
@@ -262,7 +293,6 @@ def left_to_steps(pair: Pair) -> dict[str, Callable[[CudaBackend, list[Any]], li
 
     penalty, filtered = Sampling(repetition_penalty=1.3), Sampling(temperature=1.0, top_k=5, seed=1)
     return {
-        "copies": copying,
         "adapters": adapted,
         "drafts drawn otherwise": otherwise,
         "penalties": plain(4, [penalty, GREEDY]),
@@ -274,7 +304,6 @@ def left_to_steps(pair: Pair) -> dict[str, Callable[[CudaBackend, list[Any]], li
 @pytest.mark.parametrize(
     "what",
     [
-        "copies",
         "adapters",
         "drafts drawn otherwise",
         "penalties",
@@ -282,11 +311,8 @@ def left_to_steps(pair: Pair) -> dict[str, Callable[[CudaBackend, list[Any]], li
         "long chains",
     ],
 )
-def test_the_rest_goes_step_by_step(
-    place: Place, rng: np.random.Generator, what: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_rest_goes_step_by_step(place: Place, rng: np.random.Generator, what: str) -> None:
     pair = Pair(place, rng)
-    monkeypatch.setattr(CopiedText, "lookup", lambda _, most: ([3, 4][:most], 0.5))
     pair.both(left_to_steps(pair)[what])
     assert pair.taken == 0
     pair.both(plain(4))

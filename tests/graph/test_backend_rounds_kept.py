@@ -58,7 +58,7 @@ def test_emulated_rounds_that_cannot_be_graphs(fake: FakeDriver, rng: np.random.
     found = [turn.texts for turn in plain(2)(pair.whole, sequences)]
     for at in range(1, 400):
         fake.fail(at, REFUSED)
-        wanted = pair.whole._rounds._wanted([RoundCall(one, GREEDY, (), 9) for one in sequences], NOBODY)
+        wanted = pair.whole._rounds._wants.of([RoundCall(one, GREEDY, (), 9) for one in sequences], NOBODY)
         assert wanted is not None
         made = pair.whole._rounds._round(wanted)
         fake.fail(0)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from specee.cuda import block_record, exit_record, record
+from specee.cuda import block_record, exit_record, given_record, record
 from specee.cuda.decode import DecodeRound, Model, decode_round
 from specee.cuda.graph import Means
 from specee.cuda.program import If, While
@@ -163,6 +163,7 @@ OFFSETS = """
 #include <cstdio>
 #include "specee/block_record.h"
 #include "specee/exit_record.h"
+#include "specee/given_record.h"
 using namespace specee;
 #define AT(Type, member) std::printf("%s %zu\\n", #member, offsetof(Type, member));
 int main() {
@@ -185,6 +186,8 @@ def test_python_lays_records_out_as_the_header_does(tmp_path: Path) -> None:
         "ExitResult": exit_record.EXIT_RESULT,
         "SequenceBlock": block_record.SEQUENCE_BLOCK,
         "BlockPlan": block_record.BLOCK_PLAN,
+        "GivenDrafts": given_record.GIVEN_DRAFTS,
+        "GivenPlan": given_record.GIVEN_PLAN,
     }
     lines, expected = [], ["256 64 16", "17 16"]
     for name, dtype in dtypes.items():

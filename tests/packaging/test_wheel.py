@@ -65,7 +65,7 @@ def test_both_hold_the_device_code_that_nvrtc_compiles(built: Built, clean_env: 
     include = ROOT / "csrc" / "include" / "specee"
     files |= {
         f"specee/cuda/include/specee/{n}.h": include / f"{n}.h"
-        for n in ("block_record", "device", "exit_record", "philox", "round_record", "tiles")
+        for n in ("block_record", "device", "exit_record", "given_record", "philox", "round_record", "tiles")
     }
     assert "specee/cuda/kernels/kernels.cuh" in files
     with zipfile.ZipFile(built.wheel) as archive:
