@@ -15,6 +15,8 @@ from specee.errors import SpeceeError
 from specee.models.drafter_parts import DrafterParts, shapes
 from specee.types import ModelConfig
 
+from .cuda_exits import no_launch
+
 DRAFTS = 3
 
 
@@ -63,10 +65,7 @@ def block_cases(backend: Any, own: Seq[Any]) -> Iterator[tuple[str, Callable[[],
         before = backend._rounds.taken
         turn(lambda calls: backend.run_rounds(calls, drafter))
         if backend._rounds.taken == before:
-            reason = backend.graphs_missing or "the device has no memory for one"
-            raise SpeceeError(
-                f"chains are no launch here ({reason}): use a driver with conditional nodes; free memory"
-            )
+            raise SpeceeError(no_launch(backend))
 
     def step() -> None:
         turn(lambda calls: run_rounds(backend, calls, drafter))

@@ -21,12 +21,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from specee.backends.protocol import Backend, RoundCall
+from specee.errors import SpeceeError
 from specee.types import ModelConfig, RopeConfig, Sampling, WeightFormat
 
-from . import cuda_task
-from .cuda_exits import exit_cases
+from .cuda_exits import exit_cases, no_launch
 from .cuda_random import backend_with, random_weights
 from .cuda_steps import summary
+from .cuda_task import Report, finish, parser
 
 LLAMA_2_7B = ModelConfig(
     family="llama",
@@ -84,17 +85,25 @@ def milliseconds(call: Callable[[], object], repeats: int) -> list[float]:
     return found[3:]
 
 
-def decoded(backend: Backend, context: int, repeats: int = REPEATS) -> list[float]:
-    """Milliseconds of a token of plain decoding behind ``context`` positions."""
+def decoded(backend: Any, context: int, repeats: int = REPEATS) -> list[float]:
+    """Milliseconds of a token of plain decoding behind ``context`` positions, a launch each.
+
+    Raises SpeceeError where it takes more.
+    """
     sequence, greedy = backend.sequence(context + 1 + TURNS), Sampling()
     backend.advance([(sequence, sequence.append([1] * context))], backend.config.num_layers)
 
-    def turns() -> None:
+    def turns() -> int:
+        before: int = backend._rounds.taken
         sequence.append([1])
         backend.run_rounds([RoundCall(sequence, greedy, (), 2 * TURNS)], turns=TURNS)
         sequence.rollback(TURNS + 1)
+        return int(backend._rounds.taken) - before
 
-    return [taken / TURNS for taken in milliseconds(turns, repeats)]
+    found = [taken / TURNS for taken in milliseconds(turns, repeats)]
+    if turns() != TURNS:
+        raise SpeceeError(no_launch(backend))
+    return found
 
 
 def bytes_read(backend: Any, context: int) -> int:
@@ -124,26 +133,35 @@ def line_of(layers: Seq[int], medians: Seq[float]) -> dict[str, float]:
     return {"fixed_ms": float(fixed), "layer_ms": float(slope), "off_line": float(off.max())}
 
 
-def measured(case: Case, device: str, bandwidth: float, repeats: int = REPEATS, **arguments: Any) -> Any:
-    """One line of the result; ``bandwidth`` in GB/s."""
-    config = case.config
-    weights = random_weights(config, device, case.weights)
-    backend: Any = backend_with(weights, config, device, case.weights, **arguments)
+def token(backend: Any, bandwidth: float, repeats: int = REPEATS) -> dict[str, Any]:
+    """What a token takes; ``bandwidth`` in GB/s."""
     times, size = decoded(backend, CONTEXT, repeats), bytes_read(backend, CONTEXT)
     median = statistics.median(times)
-    found: dict[str, Any] = {
+    return {
         "token_ms": summary(times),
         "tokens_per_s": 1e3 / median,
         "bytes": size,
         "of_copy": size / median / 1e6 / bandwidth,
-        "graphs_missing": backend.graphs_missing,
     }
+
+
+def measure(report: Report, case: Case, device: str, repeats: int = REPEATS, **arguments: Any) -> None:
+    """Lines of the result for one shape."""
+    bandwidth = report["copy_gb_per_s"]
+    weights = random_weights(case.config, device, case.weights)
+    backend = backend_with(weights, case.config, device, case.weights, **arguments)
+    report.measure(
+        *("cases", case.name, lambda: token(backend, bandwidth, repeats)),
+        lambda found: f"{found['tokens_per_s']:9.1f} tokens/s, {found['of_copy']:.1%} of a copy",
+    )
     if case.exits:
-        found["exits"] = left(backend, CONTEXT, repeats)
-    return found
+        report.measure(
+            *("exits", case.name, lambda: left(backend, CONTEXT, repeats)),
+            lambda found: f"exits at most {found['off_line']:.1%} off a line",
+        )
 
 
-def run() -> dict[str, Any]:
+def run(report: Report) -> None:
     """Measure everything. Raises BackendUnavailableError without kernels or a device."""
     from specee.cuda import choose
 
@@ -152,28 +170,21 @@ def run() -> dict[str, Any]:
 
     from .cuda_kernels import copy_bandwidth
 
-    found, bandwidth = {}, copy_bandwidth()
-    for case in CASES:
-        found[case.name] = one = measured(case, "cuda", bandwidth, launcher=chosen.launcher)
-        print(
-            f"{case.name:<20} {one['tokens_per_s']:8.1f} tokens/s, {one['of_copy']:.1%} of a copy", flush=True
-        )
-        if case.exits:
-            print(f"{'':<20} exits at most {one['exits']['off_line']:.1%} off a line", flush=True)
-        torch.cuda.empty_cache()
-    return {
+    report |= {
         "what": "plain decoding of the cuda backend, one launch a token, random weights",
         "device": torch.cuda.get_device_name(),
         "kernels_by": chosen.how,
         "context": CONTEXT,
-        "copy_gb_per_s": bandwidth,
-        "cases": found,
+        "copy_gb_per_s": copy_bandwidth(),
     }
+    for case in CASES:
+        measure(report, case, "cuda", launcher=chosen.launcher)
+        torch.cuda.empty_cache()
 
 
 def main() -> int:
     """Measure, print, and save if asked to."""
-    return cuda_task.finish(cuda_task.parser(__doc__).parse_args(), run)
+    return finish(parser(__doc__).parse_args(), run)
 
 
 if __name__ == "__main__":

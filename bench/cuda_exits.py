@@ -41,17 +41,17 @@ def exit_cases(backend: Any, own: Seq[Any]) -> Iterator[tuple[str, Callable[[], 
         exits = backend.exit_predictors(scripted(checked, leaves))
         candidates = said_after(backend, own, leaves)
 
-        def turn(exits: Any = exits, candidates: Any = candidates) -> bool:
-            taken = backend._exits.turn(exits, calls_of(own, checked), candidates) is not None
+        def turn(exits: Any = exits, candidates: Any = candidates, leaves: int = leaves) -> bool:
+            found = backend._exits.turn(exits, calls_of(own, checked), candidates)
             forget(own)
-            return taken
+            left = {one.layer for one in found.exits} if found else {leaves}
+            if left != {leaves}:
+                raise SpeceeError(f"rows left after {sorted(left)} layers, and were to leave after {leaves}")
+            return found is not None
 
         def launch(turn: Callable[[], bool] = turn) -> None:
             if not turn():
-                reason = backend.graphs_missing or "the device has no memory for one"
-                raise SpeceeError(
-                    f"exits are no launch here ({reason}): use a driver with conditional nodes; free memory"
-                )
+                raise SpeceeError(no_launch(backend))
 
         def step(exits: Any = exits, candidates: Any = candidates) -> None:
             rows = [ExitRow(ids) for ids in candidates]
@@ -61,6 +61,12 @@ def exit_cases(backend: Any, own: Seq[Any]) -> Iterator[tuple[str, Callable[[], 
         turn()  # a round is recorded when it comes again
         yield f"exits after {leaves} layers, launch, {len(own)} sequences", launch
         yield f"exits after {leaves} layers, steps, {len(own)} sequences", step
+
+
+def no_launch(backend: Any) -> str:
+    """Why what is named one is none."""
+    reason = backend.graphs_missing or "the device has no memory for one"
+    return f"this is no launch here ({reason}): use a driver with conditional nodes; free memory"
 
 
 def calls_of(own: Seq[Any], checked: Seq[int]) -> list[Any]:

@@ -13,19 +13,23 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from specee.cuda import choose, graph
 from specee.cuda.graph import Means
 from specee.cuda.record import SequencePlan
+from specee.errors import SpeceeError
 from specee.types import ModelConfig, RopeConfig
 
-from . import cuda_task
 from .cuda_blocks import block_cases
-from .cuda_exits import exit_cases
+from .cuda_exits import exit_cases, no_launch
 from .cuda_random import backend_with, random_weights
+from .cuda_task import Report, finish, parser
+from .cuda_task import milliseconds as words
 
 LLAMA = ModelConfig(
     family="llama",
@@ -43,6 +47,7 @@ LLAMA = ModelConfig(
     tied_head=True,
 )
 REPEATS, WARM, TURNS = 30, 5, 8
+Cases = Iterator[tuple[str, Callable[[], object]]]
 
 
 @dataclass(frozen=True)
@@ -68,78 +73,93 @@ def milliseconds(call: Callable[[], object], setting: Setting) -> dict[str, floa
     return {"median": statistics.median(taken), "min": min(taken), "max": max(taken)}
 
 
-def run(setting: Setting) -> dict[str, Any]:
-    """Measure everything. Raises SpeceeError where rounds cannot be had."""
-    import torch
+def step_cases(backend: Any, own: Seq[Any]) -> Cases:
+    """A token of each sequence, step by step."""
 
-    from specee.backends.cuda_round import CudaRound, ModelRound, Shape
+    def step() -> None:
+        work = [(one, one.append([1])) for one in own]
+        backend.advance(work, backend.config.num_layers)
+        backend.argmax(work)
+        for one in own:
+            one.rollback(1)
+
+    yield f"steps, {len(own)} sequences", step
+
+
+def round_of(backend: Any, own: Seq[Any], setting: Setting) -> dict[str, float]:
+    """Milliseconds of a round of the backend, plain; raises SpeceeError where it is no launch."""
     from specee.backends.protocol import RoundCall
     from specee.types import Sampling
 
+    def decode() -> None:
+        for one in own:
+            one.append([1])
+        calls = [RoundCall(one, Sampling(), (), 2 * TURNS) for one in own]
+        backend.run_rounds(calls, turns=TURNS)
+        for one in own:
+            one.rollback(TURNS + 1)
+
+    decode()  # a round is recorded when it comes again
+    before = backend._rounds.taken
+    each = milliseconds(decode, setting)
+    if backend._rounds.taken - before < TURNS * (setting.warm + setting.repeats) - 1:
+        raise SpeceeError(no_launch(backend))
+    return {which: taken / TURNS for which, taken in each.items()}
+
+
+def recorded_cases(backend: Any, own: Seq[Any], setting: Setting) -> Cases:
+    """Rounds as they are recorded, with all layers, with half of them, and with drafts; both ways."""
+    import torch
+
+    from specee.backends.cuda_round import CudaRound, ModelRound, Shape
+
+    config, means, layers = setting.config, setting.means, range(setting.config.num_layers)
+    for drafts, running in ((0, layers), (0, layers[::2]), (3, layers)):
+        shape = Shape(drafts, max(1, config.num_layers // 4) if drafts else None)
+        plans = [SequencePlan(1, setting.before, drafts)] * len(own)
+        for one_by_one in (False, True):
+            device = torch.device(setting.device)
+            parts = ModelRound(config, backend._table, backend._layers, own, shape, device)
+            own_means = Means(means.launcher, means.function, means.library, one_by_one)
+            round_ = CudaRound(parts, own_means)
+            name = f"{round_.how}, {len(own)} sequences, {len(running)} layers, {drafts} drafts"
+            yield name, partial(round_.run, running, plans)
+
+
+def run(setting: Setting, report: Report) -> None:
+    """Measure everything. Raises SpeceeError where there can be no backend."""
     config, means = setting.config, setting.means
     weights = random_weights(config, setting.device)
     backend: Any = backend_with(weights, config, setting.device, launcher=means.launcher, means=means)
-    layers = range(config.num_layers)
-    found: dict[str, Any] = {}
     for sequences in (1, 4):
         own = [backend.sequence(setting.before + 16) for _ in range(sequences)]
         for one in own:
             backend.advance([(one, one.append([1] * setting.before))], config.num_layers)
-
-        def step(own: Any = own) -> None:
-            work = [(one, one.append([1])) for one in own]
-            backend.advance(work, config.num_layers)
-            backend.argmax(work)
-            for one in own:
-                one.rollback(1)
-
-        def decode(own: Any = own) -> None:
-            for one in own:
-                one.append([1])
-            calls = [RoundCall(one, Sampling(), (), 2 * TURNS) for one in own]
-            backend.run_rounds(calls, turns=TURNS)
-            for one in own:
-                one.rollback(TURNS + 1)
-
-        found[f"steps, {sequences} sequences"] = milliseconds(step, setting)
-        decode()  # a round is recorded when it comes again
-        each = milliseconds(decode, setting)
         name = f"backend's rounds, {sequences} sequences"
-        found[name] = {which: taken / TURNS for which, taken in each.items()}
-        for drafts, running in ((0, layers), (0, layers[::2]), (3, layers)):
-            shape = Shape(drafts, max(1, config.num_layers // 4) if drafts else None)
-            plans = [SequencePlan(1, setting.before, drafts)] * sequences
-            for one_by_one in (False, True):
-                parts = ModelRound(
-                    *(config, backend._table, backend._layers),
-                    *(own, shape, torch.device(setting.device)),
-                )
-                means = Means(means.launcher, means.function, means.library, one_by_one)
-                round_ = CudaRound(parts, means)
-                name = f"{round_.how}, {sequences} sequences, {len(running)} layers, {drafts} drafts"
-                found[name] = milliseconds(lambda r=round_, w=running, p=plans: r.run(w, p), setting)
-        for cases in (exit_cases, block_cases):
-            for name, call in cases(backend, own):
-                found[name] = milliseconds(call, setting)
-    return found
+        report.measure("cases", name, partial(round_of, backend, own, setting), words)
+        for what, cases in (
+            ("steps", step_cases(backend, own)),
+            ("recorded rounds", recorded_cases(backend, own, setting)),
+            ("exits", exit_cases(backend, own)),
+            ("drafts of a block", block_cases(backend, own)),
+        ):
+            name = f"{what}, {sequences} sequences"
+            report.measure_all("cases", name, cases, partial(milliseconds, setting=setting), words)
 
 
-def report() -> dict[str, Any]:
+def on_device(report: Report) -> None:
     """Of the model above, on this machine's device. Raises BackendUnavailableError without one."""
     launcher: Any = choose().launcher
-    found = run(Setting(LLAMA, "cuda", Means(launcher, launcher.function)))
-    for name, line in found.items():
-        print(f"{name:<52} {line['median']:9.3f} ms")
-    return {
+    report |= {
         "what": "decode rounds, milliseconds of one",
         "graphs": graph.missing() or "conditional nodes",
-        "cases": found,
     }
+    run(Setting(LLAMA, "cuda", Means(launcher, launcher.function)), report)
 
 
 def main() -> int:
     """Measure, print, and save if asked to."""
-    return cuda_task.finish(cuda_task.parser(__doc__).parse_args(), report)
+    return finish(parser(__doc__).parse_args(), on_device)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,13 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from specee.backends.protocol import Backend, ChainCall
+from specee.backends.protocol import Backend, ChainCall, FittedDrafter
 from specee.types import ModelConfig, RopeConfig, Sampling
 
 from . import cuda_task
@@ -66,25 +68,25 @@ def milliseconds(backend: Backend, context: int, rows: int, repeats: int = REPEA
     return found[first:]
 
 
-def measured(backend: Backend, rows: Seq[int], contexts: Seq[int], repeats: int = REPEATS) -> dict[str, Any]:
-    """Median and range of every case."""
-    found = {}
+Cases = Iterator[tuple[str, Callable[[], dict[str, float]]]]
+
+
+def steps(backend: Backend, rows: Seq[int], contexts: Seq[int], repeats: int = REPEATS) -> Cases:
+    """Names of cases, and what gives their median and range."""
     for context in contexts:
         for count in rows:
-            times = milliseconds(backend, context, count, repeats)
             name = f"{count} rows behind {context} positions"
-            found[name] = summary(times)
-            print(f"{name:<32} {found[name]['median']:9.3f} ms", flush=True)
-    return found
+            yield name, partial(step_of, backend, context, count, repeats)
 
 
-def drafted(
-    backend: Backend, lengths: Seq[int], contexts: Seq[int], repeats: int = REPEATS
-) -> dict[str, Any]:
-    """Median and range of chains, each of which makes the newest row of the column anew."""
+def step_of(backend: Backend, context: int, rows: int, repeats: int) -> dict[str, float]:
+    """Median and range of one case."""
+    return summary(milliseconds(backend, context, rows, repeats))
+
+
+def drafts(backend: Backend, lengths: Seq[int], contexts: Seq[int], repeats: int = REPEATS) -> Cases:
+    """The same of chains, each of which makes the newest row of the column anew."""
     drafter, last = backend.drafter(blank_block(backend.config)), backend.config.num_layers
-    first = first_ones()
-    found: dict[str, Any] = {"block_bytes": drafter.bytes}
     for context in contexts:
         sequence = backend.sequence(context + max(lengths) + 1)
         sequence.keep([last], context)
@@ -92,16 +94,19 @@ def drafted(
         backend.advance([(sequence, slots[:-1])], last)
         column = drafter.column(sequence.capacity, "bf16")
         for length in lengths:
-            times = []
-            for _ in range(repeats + first):  # the first one of a column goes through the whole text
-                call = ChainCall(sequence, column, length, 0.0, Sampling())
-                begin = time.perf_counter()
-                backend.draft_chains(drafter, [call])
-                times.append((time.perf_counter() - begin) * 1000)
+            call = ChainCall(sequence, column, length, 0.0, Sampling())
             name = f"{length} drafts behind {context} positions"
-            found[name] = summary(times[first:])
-            print(f"{name:<32} {found[name]['median']:9.3f} ms", flush=True)
-    return found
+            yield name, partial(drafts_of, backend, drafter, call, repeats)
+
+
+def drafts_of(backend: Backend, drafter: FittedDrafter, call: ChainCall, repeats: int) -> dict[str, float]:
+    """Median and range of one case; the first chain of a column goes through the whole text."""
+    times, first = [], first_ones()
+    for _ in range(repeats + first):
+        begin = time.perf_counter()
+        backend.draft_chains(drafter, [call])
+        times.append((time.perf_counter() - begin) * 1000)
+    return summary(times[first:])
 
 
 def summary(times: Seq[float]) -> dict[str, float]:
@@ -109,7 +114,7 @@ def summary(times: Seq[float]) -> dict[str, float]:
     return {"median": statistics.median(times), "min": min(times), "max": max(times)}
 
 
-def run(config: ModelConfig) -> dict[str, Any]:
+def run(config: ModelConfig, report: cuda_task.Report) -> None:
     """Measure everything. Raises BackendUnavailableError without kernels or a device."""
     from specee.cuda import choose
     from specee.cuda.graph import Means
@@ -121,28 +126,27 @@ def run(config: ModelConfig) -> dict[str, Any]:
 
     bandwidth = copy_bandwidth()
     launcher, weights = chosen.launcher, random_weights(config, "cuda")
-    backend = backend_with(weights, config, "cuda", launcher=launcher)
+    backend: Any = backend_with(weights, config, "cuda", launcher=launcher)
     means = Means(launcher, launcher.function, one_by_one=True)
     one_by_one = backend_with(weights, config, "cuda", launcher=launcher, means=means)
-    size = backend.weight_bytes  # type: ignore[attr-defined]
-    least = size / bandwidth / 1e6
-    print(f"{'weights at the speed of a copy':<32} {least:9.3f} ms", flush=True)
-    return {
+    least = backend.weight_bytes / bandwidth / 1e6
+    print(f"{'weights at the speed of a copy':<52} {least:9.3f} ms", flush=True)
+    report |= {
         "what": "decoding steps of the cuda backend, milliseconds of one call of verify",
         "device": torch.cuda.get_device_name(),
         "kernels_by": chosen.how,
         "layers": config.num_layers,
-        "weight_bytes": size,
+        "weight_bytes": backend.weight_bytes,
         "copy_gb_per_s": bandwidth,
         "weights_ms": least,
-        "steps_ms": measured(backend, ROWS, CONTEXTS),
-        "drafts_ms": drafted(backend, DRAFTS, CONTEXTS[:1]),
-        "graphs_missing": backend.graphs_missing,  # type: ignore[attr-defined]
-        "one_by_one": {
-            "steps_ms": measured(one_by_one, ROWS, CONTEXTS[:1]),
-            "drafts_ms": drafted(one_by_one, DRAFTS, CONTEXTS[:1]),
-        },
     }
+    for name, own, contexts in (("", backend, CONTEXTS), ("_one_by_one", one_by_one, CONTEXTS[:1])):
+        for group, cases in (
+            (f"steps_ms{name}", steps(own, ROWS, contexts)),
+            (f"drafts_ms{name}", drafts(own, DRAFTS, CONTEXTS[:1])),
+        ):
+            report.measure_all(group, group, cases, lambda call: call(), cuda_task.milliseconds)
+    report["graphs_missing"] = backend.graphs_missing
 
 
 def main() -> int:
@@ -151,7 +155,7 @@ def main() -> int:
     parser.add_argument("--layers", type=int, default=LLAMA_3_8B.num_layers, help="of the model (default 32)")
     options = parser.parse_args()
     config = replace(LLAMA_3_8B, num_layers=options.layers, windows=(0,) * options.layers)
-    return cuda_task.finish(options, lambda: run(config))
+    return cuda_task.finish(options, lambda report: run(config, report))
 
 
 if __name__ == "__main__":

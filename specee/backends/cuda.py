@@ -100,7 +100,8 @@ class CudaBackend(DrafterVerbs):
         self._workspace.fit(1)
         parts = (config, self._table, self._workspace, self._launcher, self._device)
         means = means_on(self._device, self._launcher) if means is None else means
-        self._graphs, self._kept = Graphs(means, self._device), KeptRounds(means)
+        self._graphs = Graphs(means, self._device)
+        self._kept = KeptRounds(means, self._graphs)
         self._layers, self._head = CudaLayers(*parts, self._graphs), CudaHead(*parts, self._graphs)
         rounds = Parts(config, self._table, self._layers, self._workspace, self._free, self._device)
         self._rounds, self._exits = (

@@ -56,23 +56,46 @@ class _Adapter:
         return x
 
 
+@dataclass(frozen=True)
+class HeadProduct:
+    """What a draft head launches behind its adapter, if it has one.
+
+    ``places`` (vocab,) int32: where each token's row of ``matrix`` is, below 0 for nowhere; None for all in
+    order. ``inputs``: room for rows as the product takes them, ``kept`` for what it gives of some tokens.
+    ``eps`` is the final norm's, None where states are normed already.
+    """
+
+    matrix: Matrix
+    places: Tensor | None
+    inputs: Inputs
+    kept: Tensor
+    eps: float | None
+
+    def launch(self, launcher: Launcher, x: Tensor, norm: Tensor, out: Tensor) -> None:
+        """Logits of at most 64 states ``x`` (rows, hidden) into ``out`` (rows, vocab)."""
+        count = len(x)
+        inputs, kept = cut_inputs(self.inputs, 0, count), out if self.places is None else self.kept[:count]
+        if self.eps is None:
+            prepare_rows(launcher, x, inputs)
+        else:
+            norm_rows(launcher, x, norm, inputs, eps=self.eps)
+        multiply(launcher, inputs, self.matrix, kept)
+        if self.places is not None:
+            spread_logits(launcher, kept, self.places, out)
+
+
 @dataclass(frozen=True, eq=False)
 class CudaDraftHead:
     """See :meth:`.Backend.draft_head`. ``ids``: kept tokens, ascending, None for all, on the host.
 
-    ``places`` (vocab,) int32: where each token's row is, below 0 for nowhere. ``inputs``: room for rows as
-    the product takes them. ``launcher`` and ``repeats`` are the backend's.
+    ``launcher`` and ``repeats`` are the backend's.
     """
 
     config: ModelConfig
-    matrix: Matrix
     ids: Tensor | None
-    places: Tensor | None
+    product: HeadProduct
     adapter: _Adapter | None
-    inputs: Inputs
-    kept: Tensor
     bytes: int
-    normed: bool
     launcher: Launcher
     repeats: Repeats
 
@@ -84,19 +107,7 @@ class CudaDraftHead:
         x, adapter = states, self.adapter
         if adapter is not None:
             x = adapter.adapt(self.launcher, states, self.config.norm_eps)
-        self.repeats.run(len(states), lambda launcher: self.launch(launcher, x, norm, out))
-
-    def launch(self, launcher: Launcher, x: Tensor, norm: Tensor, out: Tensor) -> None:
-        """The launches of :meth:`logits` behind the adapter, if there is one."""
-        count = len(x)
-        inputs, kept = cut_inputs(self.inputs, 0, count), out if self.places is None else self.kept[:count]
-        if self.normed:
-            prepare_rows(launcher, x, inputs)
-        else:
-            norm_rows(launcher, x, norm, inputs, eps=self.config.norm_eps)
-        multiply(launcher, inputs, self.matrix, kept)
-        if self.places is not None:
-            spread_logits(launcher, kept, self.places, out)
+        self.repeats.run(len(states), lambda launcher: self.product.launch(launcher, x, norm, out))
 
 
 class DraftHeadMaker:
@@ -133,14 +144,16 @@ class DraftHeadMaker:
         if parts is not None:
             assert adapter is not None
             size += 4 * parts.norm.numel() + 2 * (adapter.down.size + adapter.up.size)
-        inputs = self._workspace.inputs(config.hidden_size, quantised=form != "BF16")
-        kept = self._floats(0 if ids is None else count)
-        on = None if ids is None else torch.from_numpy(ids)
-        places = None if ids is None else self._places(ids)
-        repeats = Repeats(self._launcher, self._graphs)
-        return CudaDraftHead(
-            *(config, matrix, on, places, parts, inputs, kept, size, normed), self._launcher, repeats
+        product = HeadProduct(
+            matrix,
+            None if ids is None else self._places(ids),
+            self._workspace.inputs(config.hidden_size, quantised=form != "BF16"),
+            self._floats(0 if ids is None else count),
+            None if normed else config.norm_eps,
         )
+        own = None if ids is None else torch.from_numpy(ids)
+        repeats = Repeats(self._launcher, self._graphs)
+        return CudaDraftHead(config, own, product, parts, size, self._launcher, repeats)
 
     def _places(self, ids: Ints) -> Tensor:
         """Where each token's row is, -1 for those without one."""

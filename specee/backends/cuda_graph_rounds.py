@@ -52,8 +52,8 @@ class GraphRounds:
             return None
         shape, block = wanted.shape, wanted.drafting.block
         with self._parts.current():
-            one = self._round(wanted)
-            unseen = None if one is None else _unseen(calls, wanted)
+            unseen = _unseen(calls, wanted)
+            one = None if unseen is None else self._round(wanted)
             if one is None or unseen is None:
                 return None
             plans = [_plan(call, given=shape.given) for call in calls]
@@ -78,9 +78,10 @@ class GraphRounds:
         """What is recorded for them; nothing the first time, since it may be the only one."""
         parts = (wanted.sequences, wanted.shape, wanted.drafting)
         return self._kept.round(
-            [*wanted.sequences, *wanted.drafting.owners],
+            wanted.sequences,
             wanted.shape,
             lambda means: CudaRound(self._parts.make(*parts), means),
+            wanted.drafting.owners,
         )
 
     def _timed(self, texts: list[RoundText], wanted: Wanted, drafted: int, seconds: float) -> RoundTurn:

@@ -18,6 +18,7 @@ from specee.backends.cuda_exit_round import ExitShape, ModelExits
 from specee.backends.cuda_kept import OfSequences
 from specee.backends.cuda_layers import CudaLayers
 from specee.backends.cuda_memory import Free, check_room, current, is_out_of_memory
+from specee.backends.cuda_repeats import Graphs
 from specee.backends.cuda_round import DraftParts, ModelRound, Shape
 from specee.backends.cuda_weights import CudaWeights
 from specee.backends.cuda_workspace import Workspace
@@ -98,8 +99,8 @@ class KeptRounds:
     What is kept of any of these goes with it.
     """
 
-    def __init__(self, means: Means | None) -> None:
-        self._means = means
+    def __init__(self, means: Means | None, graphs: Graphs) -> None:
+        self._means, self._graphs = means, graphs
         self._missing = "this launcher has no kernels for graphs" if means is None else means.missing()
         self.failed: dict[type, str] = {}  # by kind of shape: why there are no such rounds
         self._rounds: OfSequences[object] = OfSequences(SETS, SHAPES)
@@ -120,45 +121,51 @@ class KeptRounds:
         """Why there are no graphs of some kind, None where there are of all."""
         return self._missing or "; ".join(self.failed.values()) or None
 
-    def round(self, owners: Seq[object], shape: Shape | ExitShape, make: Callable[[Means], R]) -> R | None:
+    def round(
+        self,
+        sequences: Seq[ReferenceSequence],
+        shape: Shape | ExitShape,
+        make: Callable[[Means], R],
+        others: Seq[object] = (),
+    ) -> R | None:
         """What is recorded for them; nothing the first time, since it may be the only one.
 
         ``make`` is called where there is none. None where it does not fit in memory, and where it fails,
         which is the ``reason`` from then on. One that others took the place of has to come twice again: where
         more come in turn than there are places, most go step by step, and none is made for a single launch.
         """
-        found = self._rounds.look_up(owners, shape)
+        found = self._rounds.look_up(sequences, shape, others=others)
         if found is not None:
             return cast(R, found)
-        if self._means is None or self._too_large.look_up(owners, shape):
+        if self._means is None or self._too_large.look_up(sequences, shape, others=others):
             return None
-        if not self._seen.take_out(owners, shape):
-            self._seen.remember(owners, shape, True)
+        if not self._seen.take_out(sequences, shape, others):
+            self._seen.remember(sequences, shape, True, others)
             return None
         try:
             made = make(self._means)
         except (SpeceeError, RuntimeError) as error:  # the driver's, or torch's own
             if is_out_of_memory(error):
                 self.drop()  # what was short may be short for texts too
-                self._too_large.remember(owners, shape, True)
+                self._too_large.remember(sequences, shape, True, others)
             else:
                 self.failed[type(shape)] = f"{shape.WHAT} could not be made a graph: {error}"
             return None
-        self._rounds.remember(owners, shape, made)
+        self._rounds.remember(sequences, shape, made, others)
         return made
 
     def copies(self, states: Tensor, rows: Seq[range]) -> list[Tensor]:
         """Of ``states`` (layers, rows, hidden) the neighbours of each range: (layers, some rows, hidden).
 
-        A copy of more rows would live as long as any of them. Rounds make way for them; raises
-        OutOfMemoryError where that is not enough.
+        A copy of more rows would live as long as any of them. Rounds and other graphs make way for them;
+        raises OutOfMemoryError where that is not enough.
         """
         found: list[Tensor] | None = None
         while found is None:
             try:
                 found = [states[:, own.start : own.stop].clone() for own in rows]
             except torch.cuda.OutOfMemoryError as error:
-                if not self.drop():
+                if not any([self.drop(), self._graphs.drop()]):
                     raise OutOfMemoryError(
                         f"hidden states of {sum(map(len, rows))} rows after {len(states)} layers do not fit "
                         f"in memory ({error}); keep fewer layers, or free memory"

@@ -132,7 +132,7 @@ class ModelRound:
         self.states = torch.empty(len(shape.kept), rows, config.hidden_size, device=device)
         block = drafting.block
         self.block = None if block is None else BlockPart(block, self.state, shape.drafts, device)
-        self._draft_head = drafting.head
+        self._draft_head = None if drafting.head is None else drafting.head.product
         self._accept_arrays(count, rows)
 
     def model(self) -> Model:

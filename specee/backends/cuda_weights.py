@@ -122,6 +122,12 @@ class CudaWeights:
     def _checked(self, key: Key, packed: PackedWeights) -> PackedWeights:
         """``packed`` if it is the table's. Raises CheckpointError."""
         shape, form = (packed.outputs, packed.k), _PACKED[packed.stored]
+        places = {packed.data.device, packed.scales.device}
+        if places != {self._device}:
+            raise CheckpointError(
+                f"matrix {key[0]!r} of layer {key[1]} is packed on {', '.join(map(str, places))}: allowed is "
+                f"{self._device}; put it there"
+            )
         if shape != self._shapes.get(key) or form != self._formats.get(key):
             raise CheckpointError(
                 f"matrix {key[0]!r} of layer {key[1]}, {shape} packed as {packed.stored}, cannot be used: "

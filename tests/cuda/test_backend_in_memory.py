@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,9 @@ def test_packed_matrices_are_used_where_they_are() -> None:
     for key, wrong in ((("up", 1), given["down", 1]), (("attn_norm", 0), given["up", 1])):
         with pytest.raises(CheckpointError, match=f"matrix '{key[0]}' of layer {key[1]}.*packed as int8"):
             emulated(config, (), "int8", formats, given=given | {key: wrong})
+    away = replace(given["up", 1], scales=given["up", 1].scales.to("meta"))
+    with pytest.raises(CheckpointError, match=r"layer 1 is packed on .*meta.*: allowed is cpu; put it there"):
+        emulated(config, (), "int8", formats, given=given | {("up", 1): away})
     bf16 = checkpoint.formats("bf16")
     with pytest.raises(CheckpointError, match=r"packed as int8, cannot be used: .* stored BF16"):
         emulated(config, (), "bf16", bf16, given=given)

@@ -244,10 +244,10 @@ def test_copies(
 ) -> None:
     """What is offered is what the model says, up to somewhere; an end is the last of it."""
     pair = Pair(place, rng)
-    end = pair.config.vocab_size - 1
     text = GREEDY if greedy else Sampling(temperature=0.6, seed=int(rng.integers(2**62)))
     turns = plain(40, [text] * 2)(pair.steps, pair.sequences(pair.steps))
     said = [[token for turn in turns for token in turn.texts[at].tokens] for at in range(2)]
+    wrong, end = [token for token in range(pair.config.vocab_size) if token not in said[0] + said[1]][:2]
     right = rng.integers(0, 3, (10, 2)).tolist()
     nothing = rng.random((10, 2)) < 0.3
 
@@ -258,7 +258,7 @@ def test_copies(
         for turn in range(10):
             for at, (one, index) in enumerate(zip(sequences, indices, strict=True)):
                 begin = one.length - len(pair.texts[at])
-                own = [*said[at][begin : begin + right[turn][at]], *[3] * 5][:5]
+                own = [*said[at][begin : begin + right[turn][at]], *[wrong] * 5][:5]
                 offers[id(index)] = ([] if nothing[turn, at] else [*own, end, 5], 0.25 * (at + 1))
             calls = [
                 RoundCall(one, text, [end], 30, None, CopyCall(index, 8, 0.0))
