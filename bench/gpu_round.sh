@@ -4,16 +4,17 @@
 #
 #   bench/gpu_round.sh [FOLDER]       FOLDER (default gpu-round/) gets logs and gpu_round.json
 #
-# PYTHON (default python3) needs specee's requirements, torch, triton, pytest, pytest-benchmark, hypothesis, and to
-# build: setuptools and pybind11. Nothing is downloaded. MODEL: a GGUF file or folder to decode with, end to end;
-# without it that is left out. A stage that fails is told of at the end; the others still run, as long as there is
-# time: SECONDS_IN_ALL (default 530) end the round wherever it is.
+# PYTHON (default python3) needs specee's requirements, torch, triton, pytest, pytest-benchmark, pytest-xdist,
+# hypothesis, and to build: setuptools and pybind11. Nothing is downloaded; WHEELS: a folder with those that are missing.
+# MODEL: a GGUF file or folder to decode with, end to end; without it that is left out. A stage that fails is told of at
+# the end; the others still run, as long as there is time: SECONDS_IN_ALL (default 530) end the round wherever it is.
 set -uo pipefail
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 out=$(realpath -m "${1:-gpu-round}")
 python=${PYTHON:-python3}
 mkdir -p "$out"
 cd "$repo" || exit 2
+export PYTHONUNBUFFERED=1  # what is cut off has said what it knew
 stages=()
 deadline=$((SECONDS + ${SECONDS_IN_ALL:-530}))
 
@@ -28,7 +29,7 @@ stage() {
         return
     fi
     if [ "$limit" -gt "$left" ]; then limit=$left; fi
-    timeout "$limit" "$@" > "$out/$name.log" 2>&1 || rc=$?
+    timeout -s INT -k 10 "$limit" "$@" > "$out/$name.log" 2>&1 || rc=$?
     tail -n 3 "$out/$name.log"
     stages+=("$name=$rc=$((SECONDS - begin))")
 }
@@ -41,27 +42,31 @@ present() {
     done
 }
 
+if [ -n "${WHEELS:-}" ]; then "$python" -m pip install -q --no-index --no-deps "$WHEELS"/*.whl; fi
 "$python" -c 'import torch; raise SystemExit(not torch.cuda.is_available())' || {
     echo "error: torch of $python finds no GPU: this round needs one" >&2
+    exit 2
+}
+"$python" -c 'import gguf, hypothesis, platformdirs, pybind11, pytest, pytest_benchmark, setuptools, xdist' || {
+    echo "error: $python lacks what it says above: install it, or name a folder with wheels of it in WHEELS" >&2
     exit 2
 }
 
 stage build 120 "$python" -m pip install -q --no-deps --no-build-isolation -e .
 
 # With whole decode rounds in one launch each, of toys (tests/cuda/test_round.py) and of models; the reasons of what is
-# skipped are in tests.xml.
-mapfile -t tests < <(present tests/triton tests/cuda tests/graph/test_model_round.py \
-    tests/graph/test_backend_rounds.py tests/graph/test_backend_rounds_kept.py tests/graph/test_exit_round.py \
-    tests/graph/test_backend_block_rounds.py \
-    tests/graph/test_backend_exits.py tests/graph/test_backend_exits_kept.py tests/graph/test_backend_repeats.py)
-stage tests 150 "$python" -m pytest "${tests[@]}" -m "not slow" -k "not emulated" -q -p no:cacheprovider --junitxml="$out/tests.xml"
+# skipped are in the XML. What needs no device is tested elsewhere.
+tested=(-m "not slow" -k "not emulated" -q -p no:cacheprovider -n 8)
+mapfile -t tests < <(present tests/cuda tests/graph)
+stage tests 120 "$python" -m pytest "${tests[@]}" "${tested[@]}" --ignore tests/cuda/test_compile.py \
+    --ignore tests/graph/test_native.py --junitxml="$out/tests.xml"
 
 stage cuda-benches 90 "$python" -m bench.cuda_kernels --out "$out/cuda.json"
 stage cuda-decode 75 "$python" -m bench.cuda_decode --out "$out/cuda_decode.json"
 stage cuda-rounds 60 "$python" -m bench.cuda_rounds --out "$out/rounds.json"
 stage cuda-steps 75 "$python" -m bench.cuda_steps --out "$out/cuda_steps.json"
 if [ -n "${MODEL:-}" ]; then
-    stage decode 90 "$python" -m bench.decode.speed --model "$MODEL" --contender specee:cuda \
+    stage decode 110 "$python" -m bench.decode.speed --model "$MODEL" --contender specee:cuda \
         --contender specee:cuda:drafter --contender specee:cuda:auto --contender specee:cuda:int8:auto \
         --contender transformers:cuda --contender transformers:cuda:static --contender transformers:cuda:fp32 \
         --rounds 1 --most-prompts 4 --no-memory --out "$out/decode.json"
@@ -69,6 +74,9 @@ else
     echo "=== decode: left out, MODEL names no model"
     stages+=("decode=no model=0")
 fi
+
+mapfile -t tests < <(present tests/triton)
+stage triton-tests 120 "$python" -m pytest "${tests[@]}" "${tested[@]}" --junitxml="$out/triton_tests.xml"
 
 # torch's allocator would hide reads beside a tensor.
 if sanitizer=$(command -v compute-sanitizer); then

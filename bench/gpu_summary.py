@@ -1,7 +1,8 @@
 """Sums up a round on a GPU: ``python -m bench.gpu_summary FOLDER NAME=STATUS=SECONDS...``.
 
-Writes gpu_round.json to the folder.
-Ends with status 1 if a stage failed; one that was left out says why in place of its status.
+Writes gpu_round.json to the folder: everything that stages have measured, and the ends of logs of those that
+failed. Ends with status 1 if one did, or if there was no time left for it; one that was left out says why in
+place of its status.
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
+
+RESULTS = ("cuda", "cuda_decode", "rounds", "cuda_steps", "decode")  # what benches write
+LEFT_OUT = ("not installed", "no model")  # which is no failure
+TAIL = 6000  # characters of the log of a stage that failed
 
 
 def stage(text: str) -> dict[str, Any]:
@@ -41,10 +46,20 @@ def benches(recorded: str) -> list[dict[str, Any]]:
 def summary(folder: Path, stages: list[str]) -> dict[str, Any]:
     """All there is; what a stage did not leave is missing."""
     found: dict[str, Any] = {"what": "kernels on a GPU", "stages": [stage(text) for text in stages]}
-    for name, file, read in (("tests", "tests.xml", tests), ("kernels", "benches.json", benches)):
+    for name, file, read in (
+        *(("tests", "tests.xml", tests), ("triton_tests", "triton_tests.xml", tests)),
+        ("kernels", "benches.json", benches),
+        *((name, f"{name}.json", json.loads) for name in RESULTS),
+    ):
         if (folder / file).is_file():
             found[name] = read((folder / file).read_text())
+    failed = [one["stage"] for one in found["stages"] if one["status"] not in (0, *LEFT_OUT)]
+    found["logs"] = {name: _end_of(folder / f"{name}.log") for name in failed}
     return found
+
+
+def _end_of(log: Path) -> str:
+    return log.read_text(errors="replace")[-TAIL:] if log.is_file() else ""
 
 
 def main() -> None:
@@ -59,7 +74,7 @@ def main() -> None:
     (options.folder / "gpu_round.json").write_text(json.dumps(result, indent=1) + "\n")
     for done in result["stages"]:
         print(f"{done['stage']:<12} {done['seconds']:>4} s  status {done['status']}")
-    sys.exit(any(isinstance(done["status"], int) and done["status"] for done in result["stages"]))
+    sys.exit(any(done["status"] not in (0, *LEFT_OUT) for done in result["stages"]))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ A contender is named ``library[:part...]``, the parts in any order::
     transformers[:cuda][:lookup | :early-exit[:LAYER] | :static][:fp32]   plain and bf16 unless said otherwise
     llama.cpp                                                             the same GGUF file
 
-``cuda`` runs it there, instead of on the CPU. The first ``auto`` is a kind of weights: the policy is
-``specee:packed:auto``. Settings are those of :func:`specee.policies.make_policy`, as in
-``specee:packed:layerskip:exit_layer=27``.
+``cuda`` runs it there, instead of on the CPU, with bf16 weights unless said otherwise. The first ``auto`` is
+a kind of weights, but not there: the policy is ``specee:packed:auto``, or ``specee:cuda:auto``. Settings are
+those of :func:`specee.policies.make_policy`, as in ``specee:packed:layerskip:exit_layer=27``.
 """
 
 from __future__ import annotations
@@ -115,15 +115,16 @@ def _ours_parts(name: str, parts: list[str]) -> _Ours:
     if "cuda" in parts:
         parts = [*parts]
         parts.remove("cuda")
+    kinds = ("bf16", "int8", "int4") if device == "cuda" else WEIGHTS
     for part in parts:
-        if part in WEIGHTS and weights is None:
+        if part in kinds and weights is None:
             weights = part
         elif part in policy_names() and policy is None:
             policy = part
         elif "=" in part and policy is not None:
             settings.append(part)
         else:
-            allowed = ", ".join(("cuda", *WEIGHTS, *policy_names()))
+            allowed = ", ".join(("cuda", *kinds, *policy_names()))
             raise ConfigurationError(
                 f"contender {name!r}: {part!r} is none of {allowed}, each of device, weights and policy "
                 "once, and key=value,... after a policy's name"
@@ -177,7 +178,7 @@ def _ours(name: str, parts: list[str], setting: Setting) -> Contender:
     if device == "cpu":  # whose bandwidth is measured beside it
         facts |= {"isa": backend.isa, "bytes_per_token": backend.step_bytes}
     else:
-        facts |= {"device": device, "graphs_missing": backend.graphs_missing}
+        facts |= {"device": device}
     return Contender(name, run, facts, backend)
 
 

@@ -63,6 +63,8 @@ def test_what_generate_is_told() -> None:
         (["bf16"], ("bf16", "autoregressive", "cpu")),
         (["prompt-lookup", "int8"], ("int8", "prompt-lookup", "cpu")),
         (["cuda"], ("bf16", "autoregressive", "cuda")),
+        (["cuda", "auto"], ("bf16", "auto", "cuda")),
+        (["auto"], ("auto", "autoregressive", "cpu")),
         (["int4", "auto", "cuda"], ("int4", "auto", "cuda")),
         (
             ["packed", "layerskip", "exit_layer=27,speculation_length=2"],
@@ -85,6 +87,7 @@ def test_settings_belong_to_the_policy_before_them(parts: list[str], wanted: tup
         ("specee:q4", "packed"),
         ("specee:bf16:packed", "once"),
         ("specee:cuda:bf16:cuda", "each of device, weights"),
+        ("specee:cuda:packed", "cuda, bf16, int8, int4"),
         ("specee:layerskip:threshold", "once"),
         ("specee:exit_layer=3", "after a policy's name"),
         ("specee:layerskip:exit=3", "exit_layer"),

@@ -31,13 +31,29 @@ def test_a_round_is_summed_up(tmp_path: Path) -> None:
 
 
 def test_what_a_stage_did_not_leave_is_missing(tmp_path: Path) -> None:
-    assert set(gpu_summary.summary(tmp_path, ["build=124=120"])) == {"what", "stages"}
+    assert set(gpu_summary.summary(tmp_path, ["build=0=120"])) == {"what", "stages", "logs"}
+
+
+def test_one_file_has_it_all(tmp_path: Path) -> None:
+    """Figures of all benches, and what those say that failed."""
+    for name in gpu_summary.RESULTS:
+        (tmp_path / f"{name}.json").write_text(json.dumps({"cases": {name: 1}}))
+    for name in ("cuda-decode", "cuda-steps"):
+        (tmp_path / f"{name}.log").write_text("x" * gpu_summary.TAIL + name)
+    stages = ["cuda-decode=0=9", "cuda-steps=124=75", "benches=no time left=0", "decode=no model=0"]
+    found = gpu_summary.summary(tmp_path, stages)
+    assert [found[name] for name in gpu_summary.RESULTS] == [{"cases": {n: 1}} for n in gpu_summary.RESULTS]
+    assert set(found["logs"]) == {"cuda-steps", "benches"}
+    assert found["logs"]["cuda-steps"] == ("x" * gpu_summary.TAIL + "cuda-steps")[-gpu_summary.TAIL :]
+    assert found["logs"]["benches"] == ""
 
 
 def test_the_status_is_that_of_the_stages(tmp_path: Path) -> None:
     for stages, status in (
         (["build=0=1", "sanitizer=not installed=0"], 0),
         (["build=0=1", "tests=124=150"], 1),
+        (["build=0=1", "tests=no time left=0"], 1),
+        (["build=0=1", "decode=no model=0"], 0),
     ):
         done = subprocess.run(
             [sys.executable, str(ROOT / "bench" / "gpu_summary.py"), str(tmp_path), *stages], check=False
