@@ -21,7 +21,7 @@ from specee.cuda.record import ROUND_TOKENS
 from specee.cuda.tiles import MAX_LINEAR_ROWS
 from specee.types import ModelConfig
 
-_DRAFTS = (0, 1, 2, 4, 8, 15)  # that rounds have room for
+_DRAFTS = (0, 1, 2, 4, 7, 15)  # that rounds have room for: products take rows by eights
 
 
 class _Copies(NamedTuple):

@@ -152,6 +152,9 @@ def test_emulated_rounds_refuse_what_does_not_fit(fake: FakeDriver, rng: np.rand
         (Shape(draft_layer=1), "0 drafts after 1 layers"),
         (Shape(drafts=2, draft_layer=2), r"2 drafts after 2 layers: allowed are 1..1"),
         (Shape(drafts=16, draft_layer=1), "2 sequences with 16 drafts each"),
+        (Shape(drafts=1, draft_layer=1, given=True), "1 drafts after 1 layers and given: allowed are"),
+        (Shape(given=True), "0 drafts after None layers and given: allowed are"),
+        (Shape(drafts=1, by_block=True), r"given: \(False, False\), and the shape has them: \(True, False\)"),
     ):
         with pytest.raises(ConfigurationError, match=why):
             setting.round(shape, sequences)
@@ -163,4 +166,15 @@ def test_emulated_rounds_refuse_what_does_not_fit(fake: FakeDriver, rng: np.rand
         one.run([0], [last])
     with pytest.raises(CapacityError, match=r"3 rows from position 62 on, in a sequence of 64: .* up to 61"):
         one.run([0], [last, SequencePlan(1, CAPACITY - 2)])
+    with pytest.raises(ConfigurationError, match="drafts of 2 sequences, 1 at most, for a round of 2"):
+        one.run([0], [last, last], given=[[1], []])
     one.run([0], [last, last])
+    _, one = setting.round(Shape(drafts=2, given=True), sequences)
+    for drafts, why in (
+        ([], "drafts of 0 sequences, 0 at most"),
+        ([[1], [1, 2, 3]], "3 at most, for a round of 2"),
+    ):
+        with pytest.raises(ConfigurationError, match=why):
+            one.run([0], [last, last], given=drafts)
+    _, outcomes = one.run([0], [last, last], given=[[1], [5, 6]])
+    assert [outcome.drafts for outcome in outcomes] == [(1,), (5, 6)]
