@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specee.errors import BackendUnavailableError, SpeceeError
+from specee.errors import BackendUnavailableError, ConfigurationError, SpeceeError
 from specee.models.checkpoint import open_checkpoint
 
 from . import kernel_suite, machine, prompts
@@ -24,13 +24,17 @@ from .report.document import Report, reason
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user chose. ``contenders`` None means all that are installed."""
+    """What the user chose. ``contenders`` None means all that are installed.
+
+    ``device`` "cuda" measures there, which the parts in ``ON_DEVICE`` can.
+    """
 
     threads: int
     model: str | None = None
     prompts: tuple[Path, ...] = ()
     contenders: tuple[str, ...] | None = None
     quick: bool = False
+    device: str = "cpu"
 
     @property
     def files(self) -> list[Path] | None:
@@ -43,6 +47,16 @@ def check(settings: Settings) -> None:
     contenders_here(settings)
     prompts.load(settings.files)
     open_checkpoint(settings.model)
+
+
+def parts_of(device: str, asked: Sequence[str] | None) -> tuple[str, ...]:
+    """Those that were asked for, or all that measure ``device``. Raises ConfigurationError for others."""
+    able = tuple(PARTS) if device == "cpu" else ON_DEVICE
+    if wrong := [name for name in asked or () if name not in able]:
+        raise ConfigurationError(
+            f"--part {wrong[0]} measures the CPU: allowed with --device {device} is {', '.join(able)}"
+        )
+    return tuple(dict.fromkeys(asked or able))
 
 
 def run(settings: Settings, names: tuple[str, ...], output: Path) -> Report:
@@ -75,8 +89,9 @@ def contenders_here(settings: Settings) -> tuple[list[str], dict[str, str]]:
     Raises ConfigurationError for a name that means nothing, BackendUnavailableError for one that was asked
     for and cannot run.
     """
-    good, missing = contenders.usable(settings.contenders or contenders.DEFAULT)
-    if missing and settings.contenders:
+    usual = contenders.DEFAULT if settings.device == "cpu" else contenders.ON_DEVICE
+    good, missing = contenders.usable(settings.contenders or usual)
+    if missing and (settings.contenders or not good):
         raise BackendUnavailableError("; ".join(missing.values()))
     return good, missing
 
@@ -91,6 +106,7 @@ def _speed(settings: Settings) -> dict[str, Any]:
         tokens=48 if settings.quick else 96,
         files=settings.files,
         most_prompts=4 if settings.quick else None,
+        with_memory=settings.device == "cpu",  # it is the host's that is measured
     )
     return {**result, "missing": missing}
 
@@ -141,6 +157,7 @@ def _say(text: str) -> None:
     print(f"specee bench: {text}", file=sys.stderr)
 
 
+ON_DEVICE = ("speed",)
 PARTS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     "speed": _speed,
     "rows": _rows,

@@ -29,6 +29,7 @@ from .rounds import Rounds
 OURS = "specee"
 WEIGHTS = ("auto", "packed", "bf16", "fp32", "int8", "int4")
 DEFAULT = ("specee", "llama.cpp", "transformers", "transformers:lookup", "transformers:early-exit")
+ON_DEVICE = ("specee:cuda", "specee:cuda:auto", "transformers:cuda", "transformers:cuda:static")
 
 
 class Run(Protocol):

@@ -84,8 +84,13 @@ def _add_bench(commands: Any) -> None:
     )  # fmt: skip
     command.add_argument(
         "--contender", action="append", metavar="NAME",
-        help="specee[:WEIGHTS[:POLICY]], llama.cpp, transformers[:lookup|:early-exit[:LAYER]][:fp32]; "
+        help="specee[:cuda][:WEIGHTS][:POLICY], llama.cpp, "
+        "transformers[:cuda][:lookup|:early-exit[:LAYER]|:static][:fp32]; "
         "may be given again (default: those installed)",
+    )  # fmt: skip
+    command.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu",
+        help="what is measured (default: %(default)s); cuda beside transformers there, part speed alone",
     )  # fmt: skip
     command.add_argument(
         "--from", type=Path, dest="recorded", metavar="JSON", help="measure nothing, report on an earlier run"

@@ -43,8 +43,9 @@ def _measure(options: argparse.Namespace, output: Path) -> Any:
         prompts=tuple(options.prompts or ()),
         contenders=tuple(options.contender) if options.contender else None,
         quick=options.quick,
+        device=options.device,
     )
-    return suite.run(settings, tuple(dict.fromkeys(options.part or suite.PARTS)), output)
+    return suite.run(settings, suite.parts_of(options.device, options.part), output)
 
 
 def _missing_plots() -> str | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from specee.backends import missing
 from specee.bench import suite, sweep
+from specee.bench.decode import contenders
 from specee.cli import main
 from specee.cli.arguments import BENCH_PARTS
 from specee.errors import CheckpointError
@@ -143,6 +145,11 @@ def test_kernels_are_left_out_without_pytest_benchmark(
         (["--model", "/does/not/exist"], "/does/not/exist"),
         (["--threads", "0"], "threads"),
         (["--from", "/does/not/exist"], "/does/not/exist"),
+        (
+            ["--device", "cuda", "--part", "rows"],
+            "--part rows measures the CPU: allowed with --device cuda is speed",
+        ),
+        (["--device", "cuda"], "the cuda backend is"),
     ],
 )
 def test_errors_are_one_line_before_anything_is_measured(
@@ -169,6 +176,30 @@ def test_a_peer_that_was_asked_for_and_is_missing_is_an_error(
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
     assert main(["bench", "--model", folder, "--contender", "llama.cpp", "--out", str(tmp_path)]) == 2
     assert "specee[peers]" in capsys.readouterr().err
+
+
+def test_on_a_device_its_own_contenders_are_measured(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {}
+
+    def measure(names: list[str], **options: Any) -> dict[str, Any]:
+        asked.update(options, names=names)
+        return {}
+
+    monkeypatch.setattr(contenders, "usable", lambda names: (list(names), {}))
+    monkeypatch.setattr(suite.speed, "measure", measure)
+    parts = suite.parts_of("cuda", None)
+    assert parts == ("speed",)
+    for name in parts:
+        suite.PARTS[name](suite.Settings(threads=1, model=folder, device="cuda"))
+    assert asked["names"] == [
+        "specee:cuda",
+        "specee:cuda:auto",
+        "transformers:cuda",
+        "transformers:cuda:static",
+    ]
+    assert not asked["with_memory"]
+    assert suite.parts_of("cpu", None) == BENCH_PARTS
+    assert suite.parts_of("cpu", ["rows", "speed", "rows"]) == ("rows", "speed")
 
 
 def test_a_peer_that_nobody_asked_for_is_left_out(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
