@@ -198,7 +198,7 @@ def test_tokens_that_differ_are_told_and_end_with_1(
     found = regret.measure(Task(threads=1, model=source, tokens=4, most=1), ("del",))
     found["parts"][0]["differing"] = {"del": [{"prompt": 0, "position": 1, "plain": 2, "got": 3}]}
     with pytest.raises(SystemExit) as ended:
-        contest_task.finish(argparse.Namespace(save=None), "regret", found)
+        contest_task.finish(argparse.Namespace(save=None, out=None), "regret", found)
     assert ended.value.code == contest_task.DIFFERENT
     said = capsys.readouterr()
     assert "TOKENS DIFFER: del in 1 prompts" in said.out
