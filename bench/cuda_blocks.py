@@ -51,15 +51,16 @@ def block_cases(backend: Any, own: Seq[Any]) -> Iterator[tuple[str, Callable[[],
 
     def turn(run: Callable[[list[RoundCall]], object]) -> None:
         """The newest position is to be computed again, as before."""
-        run(
-            [
-                RoundCall(one, greedy, (), 2 * DRAFTS, ChainCall(one, column, DRAFTS, 0.0, greedy))
-                for one, column in zip(own, columns, strict=True)
-            ]
-        )
-        for one, length in zip(own, lengths, strict=True):
-            one.rollback(one.length - length + 1)
-            one.append([1])
+        calls = [
+            RoundCall(one, greedy, (), 2 * DRAFTS, ChainCall(one, column, DRAFTS, 0.0, greedy))
+            for one, column in zip(own, columns, strict=True)
+        ]
+        try:
+            run(calls)
+        finally:
+            for one, length in zip(own, lengths, strict=True):
+                one.rollback(one.length - length + 1)
+                one.append([1])
 
     def launch() -> None:
         before = backend._rounds.taken

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -178,7 +179,8 @@ def run(report: Report) -> None:
         "copy_gb_per_s": copy_bandwidth(),
     }
     for case in CASES:
-        measure(report, case, "cuda", launcher=chosen.launcher)
+        measured = partial(measure, report, case, "cuda", launcher=chosen.launcher)
+        report.attempt("cases", case.name, measured)
         torch.cuda.empty_cache()
 
 

@@ -42,8 +42,11 @@ def exit_cases(backend: Any, own: Seq[Any]) -> Iterator[tuple[str, Callable[[], 
         candidates = said_after(backend, own, leaves)
 
         def turn(exits: Any = exits, candidates: Any = candidates, leaves: int = leaves) -> bool:
-            found = backend._exits.turn(exits, calls_of(own, checked), candidates)
-            forget(own)
+            calls = calls_of(own, checked)
+            try:
+                found = backend._exits.turn(exits, calls, candidates)
+            finally:
+                forget(own)
             left = {one.layer for one in found.exits} if found else {leaves}
             if left != {leaves}:
                 raise SpeceeError(f"rows left after {sorted(left)} layers, and were to leave after {leaves}")
@@ -55,8 +58,11 @@ def exit_cases(backend: Any, own: Seq[Any]) -> Iterator[tuple[str, Callable[[], 
 
         def step(exits: Any = exits, candidates: Any = candidates) -> None:
             rows = [ExitRow(ids) for ids in candidates]
-            leave(backend, calls_of(own, checked), rows, exits, confirm=True)
-            forget(own)
+            calls = calls_of(own, checked)
+            try:
+                leave(backend, calls, rows, exits, confirm=True)
+            finally:
+                forget(own)
 
         turn()  # a round is recorded when it comes again
         yield f"exits after {leaves} layers, launch, {len(own)} sequences", launch

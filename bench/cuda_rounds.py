@@ -30,6 +30,7 @@ from .cuda_exits import exit_cases, no_launch
 from .cuda_random import backend_with, random_weights
 from .cuda_task import Report, finish, parser
 from .cuda_task import milliseconds as words
+from .decode.contenders import device_name
 
 LLAMA = ModelConfig(
     family="llama",
@@ -78,10 +79,12 @@ def step_cases(backend: Any, own: Seq[Any]) -> Cases:
 
     def step() -> None:
         work = [(one, one.append([1])) for one in own]
-        backend.advance(work, backend.config.num_layers)
-        backend.argmax(work)
-        for one in own:
-            one.rollback(1)
+        try:
+            backend.advance(work, backend.config.num_layers)
+            backend.argmax(work)
+        finally:
+            for one in own:
+                one.rollback(1)
 
     yield f"steps, {len(own)} sequences", step
 
@@ -95,9 +98,11 @@ def round_of(backend: Any, own: Seq[Any], setting: Setting) -> dict[str, float]:
         for one in own:
             one.append([1])
         calls = [RoundCall(one, Sampling(), (), 2 * TURNS) for one in own]
-        backend.run_rounds(calls, turns=TURNS)
-        for one in own:
-            one.rollback(TURNS + 1)
+        try:
+            backend.run_rounds(calls, turns=TURNS)
+        finally:
+            for one in own:
+                one.rollback(one.length - setting.before)
 
     decode()  # a round is recorded when it comes again
     before = backend._rounds.taken
@@ -152,6 +157,7 @@ def on_device(report: Report) -> None:
     launcher: Any = choose().launcher
     report |= {
         "what": "decode rounds, milliseconds of one",
+        "device": device_name(),
         "graphs": graph.missing() or "conditional nodes",
     }
     run(Setting(LLAMA, "cuda", Means(launcher, launcher.function)), report)

@@ -34,7 +34,7 @@ class Report(dict[str, Any]):
 
     def measure(self, group: str, name: str, call: Callable[[], Any], line: Callable[[Any], str]) -> None:
         """``call`` gives the figures, and ``line`` says them."""
-        self._try(group, name, lambda: self._store(group, name, call(), line))
+        self.attempt(group, name, lambda: self._store(group, name, call(), line))
 
     def measure_all(
         self,
@@ -50,9 +50,10 @@ class Report(dict[str, Any]):
             for name, call in cases:
                 self.measure(group, name, lambda call=call: measure(call), line)  # type: ignore[misc]
 
-        self._try(group, what, every)
+        self.attempt(group, what, every)
 
-    def _try(self, group: str, name: str, call: Callable[[], None]) -> None:
+    def attempt(self, group: str, name: str, call: Callable[[], None]) -> None:
+        """What measures more than once."""
         try:
             call()
         except (SpeceeError, RuntimeError) as error:  # torch's are among the latter
@@ -60,7 +61,9 @@ class Report(dict[str, Any]):
             self.setdefault(group, {})[name] = {"error": f"{type(error).__name__}: {error}"}
             print(f"{name:<52} failed: {error}", flush=True)
         if self._out:
-            self._out.write_text(json.dumps(self, indent=1) + "\n")
+            fresh = self._out.with_suffix(".part")  # whole or not at all, whenever the time is up
+            fresh.write_text(json.dumps(self, indent=1) + "\n")
+            fresh.replace(self._out)
 
     def _store(self, group: str, name: str, found: Any, line: Callable[[Any], str]) -> None:
         self.setdefault(group, {})[name] = found

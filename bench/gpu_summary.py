@@ -52,7 +52,10 @@ def summary(folder: Path, stages: list[str]) -> dict[str, Any]:
         *((name, f"{name}.json", json.loads) for name in RESULTS),
     ):
         if (folder / file).is_file():
-            found[name] = read((folder / file).read_text())
+            try:
+                found[name] = read((folder / file).read_text())
+            except (ValueError, KeyError, ElementTree.ParseError) as error:  # it was cut off
+                found[name] = {"error": f"{file} cannot be read: {error}"}
     failed = [one["stage"] for one in found["stages"] if one["status"] not in (0, *LEFT_OUT)]
     found["logs"] = {name: _end_of(folder / f"{name}.log") for name in failed}
     return found

@@ -61,12 +61,16 @@ class Setting:
 
 @dataclass(frozen=True)
 class Contender:
-    """One that is loaded. ``facts`` goes into the result, ``backend`` is ours alone."""
+    """One that is loaded. ``facts`` go into the result, with what is known ``later``.
+
+    ``backend`` is ours alone.
+    """
 
     name: str
     run: Run
     facts: dict[str, Any]
     backend: Any = None
+    later: Callable[[], dict[str, Any]] = dict
 
     @property
     def is_ours(self) -> bool:
@@ -178,9 +182,16 @@ def _ours(name: str, parts: list[str], setting: Setting) -> Contender:
     }
     if device == "cpu":  # whose bandwidth is measured beside it
         facts |= {"isa": backend.isa, "bytes_per_token": backend.step_bytes}
-    else:
-        facts |= {"device": device}
-    return Contender(name, run, facts, backend)
+        return Contender(name, run, facts, backend)
+    facts |= {"device": device_name()}
+    return Contender(name, run, facts, backend, lambda: {"graphs_missing": backend.graphs_missing})
+
+
+def device_name() -> str:
+    """Of torch's current CUDA device."""
+    import torch
+
+    return str(torch.cuda.get_device_name())
 
 
 def _transformers(name: str, parts: list[str], setting: Setting) -> Contender:

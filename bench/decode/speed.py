@@ -104,8 +104,9 @@ def measure(
     files: list[Path] | None = None,
     most_prompts: int | None = None,
     with_memory: bool = True,
+    lenient: bool = False,
 ) -> dict[str, Any]:
-    """Run and sum up."""
+    """Run and sum up; ``lenient`` leaves out what cannot be loaded, and says why. Raises WorkerError."""
     if tokens < 2 or rounds < 1:
         raise ConfigurationError(
             f"tokens={tokens}, rounds={rounds}: a rate needs 2 tokens and 1 round or more"
@@ -122,13 +123,18 @@ def measure(
         for name in progress(names, "process"):
             memories[name] = memory.in_child(name, model, threads, context=capacity)
     jobs = texts * rounds
-    with worker.started(names, model, threads, capacity) as loaded:
+    failed: dict[str, str] = {}
+    with worker.started(names, model, threads, capacity, failed if lenient else None) as loaded:
+        if not loaded:
+            raise worker.WorkerError("; ".join(failed.values()))
         for contender in loaded:
             contender.sample(texts[0], 8)  # not counted
         turns = [
             take_turn(rotated(loaded, index), text, tokens, threads)
             for index, text in enumerate(progress(jobs, "turn", total=len(jobs)))
         ]
+        for contender in loaded:
+            contender.learn()
     ours = [c.name for c in loaded if c.ours]
     peers = [c.name for c in loaded if not c.ours]
     return {
@@ -147,6 +153,7 @@ def measure(
             for c in loaded
         },
         "ratios": ratios(turns, ours, peers),
+        "missing": failed,
     }
 
 
@@ -159,11 +166,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--most-prompts", type=int, help="take the first so many of the prompts")
+    parser.add_argument("--lenient", action="store_true", help="leave out what cannot be loaded")
     parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
     options = common.parse(parser)
     names = tuple(options.contender or contenders.DEFAULT)
     good, missing = contenders.usable(names)
-    if missing and options.contender:
+    if missing and options.contender and not options.lenient:
         raise SystemExit(f"error: {'; '.join(missing.values())}")
     result = measure(
         good,
@@ -174,8 +182,9 @@ def main() -> None:
         files=options.prompts,
         most_prompts=options.most_prompts,
         with_memory=not options.no_memory,
+        lenient=options.lenient,
     )
-    common.finish(options, "speed", {**result, "missing": missing})
+    common.finish(options, "speed", {**result, "missing": missing | result["missing"]})
 
 
 if __name__ == "__main__":

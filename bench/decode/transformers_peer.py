@@ -8,7 +8,7 @@ from typing import Any
 from specee.errors import ConfigurationError
 from specee.integrations.stopwatch import Stopwatch
 
-from .contenders import Run, Setting
+from .contenders import Run, Setting, device_name
 
 LOOKUP_TOKENS = 10  # transformers' own default for prompt lookup
 _COMPILED = 8  # tokens, of the longest text, for which a step is compiled
@@ -87,7 +87,7 @@ def prepare_transformers(method: Method, setting: Setting) -> tuple[Run, dict[st
     if method.kind == "static" and method.device != "cpu":
         # A step is compiled for a cache of the longest text so far: that is not to be timed.
         run([1] * max(setting.capacity - _COMPILED, 1), min(_COMPILED, setting.capacity - 1), Stopwatch())
-    on = {} if method.device == "cpu" else {"device": method.device}
+    on = {} if method.device == "cpu" else {"device": device_name()}
     return run, {"weights": method.weights, **on, **arguments}
 
 

@@ -57,6 +57,10 @@ class Remote:
         self.ours = library(name) == OURS
         self._process = process
 
+    def learn(self) -> None:
+        """What is known of it by now. Raises WorkerError."""
+        self.facts = _ask(self._process, {"facts": [self.name]})[self.name]
+
     def sample(self, prompt: list[int], tokens: int) -> Sample:
         """Run once. Raises WorkerError."""
         answer = _ask(self._process, {"name": self.name, "prompt": prompt, "tokens": tokens})
@@ -72,20 +76,37 @@ def groups(names: Sequence[str]) -> list[list[str]]:
     """Names that share a worker."""
     together: dict[str, list[str]] = {}
     for name in names:
-        together.setdefault(name if library(name) == OURS else library(name), []).append(name)
+        # What compiles may fail, or change how others of its library run.
+        alone = library(name) == OURS or "static" in name.split(":")
+        together.setdefault(name if alone else library(name), []).append(name)
     return list(together.values())
 
 
 @contextmanager
-def started(names: Sequence[str], model: str | None, threads: int, capacity: int) -> Iterator[list[Remote]]:
-    """All contenders, loaded, in the order of ``names``; their processes end with the block."""
+def started(
+    names: Sequence[str],
+    model: str | None,
+    threads: int,
+    capacity: int,
+    failed: dict[str, str] | None = None,
+) -> Iterator[list[Remote]]:
+    """All contenders, loaded, in the order of ``names``; their processes end with the block.
+
+    Why some cannot be loaded goes into ``failed``; without it that is raised. Raises WorkerError.
+    """
     with ExitStack() as stack:
         found: dict[str, Remote] = {}
         for group in groups(names):
             process = stack.enter_context(_process(group, model, threads, capacity))
-            facts = _ask(process, {"facts": group})
+            try:
+                facts = _ask(process, {"facts": group})
+            except WorkerError as error:
+                if failed is None:
+                    raise
+                failed |= dict.fromkeys(group, str(error))
+                continue
             found |= {name: Remote(name, facts[name], process) for name in group}
-        yield [found[name] for name in names]
+        yield [found[name] for name in names if name in found]
 
 
 @contextmanager
@@ -149,7 +170,7 @@ def serve(questions: IO[str], answers: IO[str], names: Sequence[str], setting: S
                 if name not in loaded:
                     loaded[name] = contenders.prepare(name, setting)
             if "facts" in question:
-                answer = {name: loaded[name].facts for name in question["facts"]}
+                answer = {name: loaded[name].facts | loaded[name].later() for name in question["facts"]}
             else:
                 contender = loaded[question["name"]]
                 answer = asdict(run(contender, question["prompt"], question["tokens"]))

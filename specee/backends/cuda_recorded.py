@@ -30,7 +30,7 @@ from specee.types import ModelConfig
 
 # Rounds have arrays of their own: how many sets of sequences keep some, and how many of each. Those of some
 # texts differ in rows that wait and in drafts that there is room for, which come in turn.
-SETS, SHAPES = 6, 6
+SETS, SHAPES = 6, 10
 _SEEN = 64  # latest sets of sequences of which is known what has come once
 
 R = TypeVar("R")

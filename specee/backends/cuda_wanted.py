@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
-from specee.backends.calls import ChainCall, LayerChainCall, RoundCall
+from specee.backends.calls import ChainCall, ExitChainCall, LayerChainCall, RoundCall, TreeCall
 from specee.backends.cuda_block_chains import drafts_of
 from specee.backends.cuda_block_round import BlockDrafts
 from specee.backends.cuda_draft import CudaDraftHead
@@ -21,7 +21,7 @@ from specee.cuda.record import ROUND_TOKENS
 from specee.cuda.tiles import MAX_LINEAR_ROWS
 from specee.types import ModelConfig
 
-_DRAFTS = (0, 1, 2, 4, 7, 15)  # that rounds have room for: products take rows by eights
+_DRAFTS = (0, 1, 3, 7, 17)  # that rounds have room for: products take rows by eights
 
 
 class _Copies(NamedTuple):
@@ -55,12 +55,14 @@ class Wants:
         indices = [id(call.copies.ngrams) for call in calls if call.copies is not None]
         if not calls or len(indices) > len(set(indices)):
             return None
-        if not all(_is_ready(call, self._config.num_layers) for call in calls):
+        layers = self._config.num_layers
+        if not all(_is_ready(call, layers) and _is_allowed(call, drafting, layers) for call in calls):
             return None
         copies = [_copies(call) for call in calls]
         given = any(own.tokens for own in copies)
         pairs = list(zip(calls, copies, strict=True))
-        if given and any(call.drafts is not None and not own.tokens for call, own in pairs):
+        rest = [call for call, own in pairs if call.drafts is not None and not own.tokens]
+        if (given and rest) or not all(map(_is_drawn_alike, rest)):
             return None
         layer, parts = (None, DraftParts()) if given else self._drafts(calls, drafting)
         found = [one.sequence for one in calls if isinstance(one.sequence, ReferenceSequence)]
@@ -84,8 +86,7 @@ class Wants:
         if len(layers) > 1 or len(heads) > 1:
             return None, None
         [layer], [head] = layers, heads
-        able = 1 <= layer < self._config.num_layers
-        return layer, self._parts_with(None, head) if able else None
+        return layer, self._parts_with(None, head)
 
     def _by_block(self, calls: Seq[RoundCall], drafting: Drafting) -> DraftParts | None:
         """The block and its head, where it is to draft for all; None for those that a launch cannot have."""
@@ -147,19 +148,36 @@ def _length(call: RoundCall) -> int:
 
 def _is_ready(call: RoundCall, layers: int) -> bool:
     """Whether the newest row alone is to be computed, and nobody wants a look at scores."""
-    sequence, drafts = call.sequence, call.drafts
+    sequence = call.sequence
     if not isinstance(sequence, ReferenceSequence) or sequence.length < 1 or call.remaining < 1:
         return False
     if sequence.speculative or not is_plain(call.sampling):
         return False
-    if call.copies is not None and call.copies.length < 1:
-        return False
-    if drafts is not None and not (
-        isinstance(drafts, LayerChainCall | ChainCall)
-        and drafts.sequence is sequence
-        and drafts.length >= 1
-        and (drafts.sampling == call.sampling or (drafts.sampling.greedy and call.sampling.greedy))
-    ):
-        return False
     newest = sequence.find(sequence.length - 1)
     return newest.done == 0 and (newest.parent is None or newest.parent.done == layers)
+
+
+def _is_allowed(call: RoundCall, drafting: Drafting, layers: int) -> bool:
+    """Whether steps would draft it: they say what is wrong, even where copies come first."""
+    drafts = call.drafts
+    if call.copies is not None and call.copies.length < 1:
+        return False
+    if drafts is None:
+        return True
+    most = drafts.nodes if isinstance(drafts, TreeCall) else drafts.length
+    if drafts.sequence is not call.sequence or most < 1:
+        return False
+    if isinstance(drafts, LayerChainCall):
+        return 1 <= drafts.layer < layers
+    if isinstance(drafts, ExitChainCall):
+        known = () if drafting.exits is None else drafting.exits.layers
+        return drafting.drafter is not None and set(drafts.layers) <= set(known)
+    return drafting.drafter is not None
+
+
+def _is_drawn_alike(call: RoundCall) -> bool:
+    """Whether a chain is to be drafted, drawn as the text is."""
+    chain = chain_of(call)
+    if chain is None:
+        return False
+    return chain.sampling == call.sampling or (chain.sampling.greedy and call.sampling.greedy)

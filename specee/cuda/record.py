@@ -17,7 +17,7 @@ from specee.errors import ConfigurationError
 
 ROUND_LAYERS = 256
 ROUND_SEQUENCES = 64
-ROUND_TOKENS = 16
+ROUND_TOKENS = 18
 LAYER_WORDS = ROUND_LAYERS // 64
 
 SEQUENCE_PLAN = np.dtype(

@@ -183,7 +183,7 @@ def test_on_a_device_its_own_contenders_are_measured(folder: str, monkeypatch: p
 
     def measure(names: list[str], **options: Any) -> dict[str, Any]:
         asked.update(options, names=names)
-        return {}
+        return {"missing": {}}
 
     monkeypatch.setattr(contenders, "usable", lambda names: (list(names), {}))
     monkeypatch.setattr(suite.speed, "measure", measure)
@@ -198,6 +198,7 @@ def test_on_a_device_its_own_contenders_are_measured(folder: str, monkeypatch: p
         "transformers:cuda:static",
     ]
     assert not asked["with_memory"]
+    assert asked["lenient"]
     assert suite.parts_of("cpu", None) == BENCH_PARTS
     assert suite.parts_of("cpu", ["rows", "speed", "rows"]) == ("rows", "speed")
 

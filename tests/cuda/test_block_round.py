@@ -16,7 +16,7 @@ from specee.errors import ConfigurationError
 from tests.cuda.devices import Device
 from tests.graph import toy_model
 
-SIZES = [(1, 1), (3, 5), (4, 16), (64, 1)]  # sequences, rows of each
+SIZES = [(1, 1), (3, 5), (3, 18), (64, 1)]  # sequences, rows of each
 
 
 def ints(device: Device, count: int) -> Any:
@@ -93,8 +93,8 @@ def test_logits_among_those_of_all(device: Device, rng: np.random.Generator) -> 
 
 
 def test_what_does_not_fit_is_refused(device: Device) -> None:
-    for tokens in ([], [1] * 17):
-        with pytest.raises(ConfigurationError, match=f"{len(tokens)} tokens.*allowed are 1..16"):
+    for tokens in ([], [1] * 19):
+        with pytest.raises(ConfigurationError, match=f"{len(tokens)} tokens.*allowed are 1..18"):
             encode_blocks([UnseenText(tokens, 3)])
     with pytest.raises(ConfigurationError, match=r"0 sequences in a round: allowed are 1..64"):
         encode_blocks([])

@@ -27,7 +27,7 @@ from specee.errors import ConfigurationError
 from tests.cuda.devices import Device
 from tests.graph import toy_model
 
-SIZES = [(1, 1, 1), (5, 3, 4), (256, 64, 16)]  # layers, sequences, rows of each
+SIZES = [(1, 1, 1), (5, 3, 4), (256, 64, 18)]  # layers, sequences, rows of each
 
 
 @dataclass
@@ -149,7 +149,7 @@ def test_how_long_is_drafted(world: World) -> None:
 
 def test_drafts_that_are_there(world: World) -> None:
     rng, count, each = world.rng, world.sequences, world.each
-    drafts = [rng.integers(0, 1000, rng.integers(0, min(each + 2, 16))).tolist() for _ in range(count)]
+    drafts = [rng.integers(0, 1000, rng.integers(0, min(each + 2, 18))).tolist() for _ in range(count)]
     record = np.full(GIVEN_PLAN.itemsize, 255, np.uint8)
     data = np.frombuffer(encode_given(drafts), np.uint8)
     record[: len(data)] = data
@@ -163,8 +163,8 @@ def test_drafts_that_are_there(world: World) -> None:
     assert world.get(world.state.newest)[:count] == [i * each + len(own) for i, own in enumerate(drafts)]
     _, outcomes = decode(world.result().tobytes(), count)
     assert [list(one.drafts) for one in outcomes] == drafts
-    for wrong in ([[1] * 16], []):
-        with pytest.raises(ConfigurationError, match=r"allowed are (0..15|1..64)"):
+    for wrong in ([[1] * 18], []):
+        with pytest.raises(ConfigurationError, match=r"allowed are (0..17|1..64)"):
             encode_given(wrong)
 
 

@@ -12,10 +12,23 @@ torch = pytest.importorskip("torch")
 
 from specee.backends.cuda import CudaBackend  # noqa: E402
 from specee.backends.cuda_drafter import CudaDrafter  # noqa: E402
-from specee.backends.protocol import CopyCall, RoundTurn  # noqa: E402
+from specee.backends.plain_copies import CopiedText  # noqa: E402
+from specee.backends.protocol import (  # noqa: E402
+    CopyCall,
+    LayerChainCall,
+    RoundCall,
+    RoundTurn,
+    TreeCall,
+)
 from specee.drafting import DraftHeads  # noqa: E402
 from specee.engine import Generation, Request, reserve  # noqa: E402
-from specee.errors import DeviceError, NumericalError, OutOfMemoryError, RowError  # noqa: E402
+from specee.errors import (  # noqa: E402
+    ConfigurationError,
+    DeviceError,
+    NumericalError,
+    OutOfMemoryError,
+    RowError,
+)
 from specee.models.speculator import Speculator  # noqa: E402
 from specee.policies import Policy  # noqa: E402
 from specee.policies.auto import Auto  # noqa: E402
@@ -162,8 +175,6 @@ def test_what_goes_step_by_step_in_between(place: Place, rng: np.random.Generato
 
 def test_copies_come_first(place: Place, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the text offers some; where not, the round is one launch."""
-    from specee.backends.plain_copies import CopiedText
-
     blocks, _ = right(place, rng)
     pair = blocks.pair
     offers: list[list[int]] = []
@@ -185,6 +196,41 @@ def test_copies_come_first(place: Place, rng: np.random.Generator, monkeypatch: 
         [copied] * 2 for copied in (0, 0, 0, 1, 0, 1, 0)
     ]
     assert pair.taken == 5, "copies are verified in one launch when they come again, too"
+
+
+def test_copies_come_before_whatever_else(
+    place: Place, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would be drafted without them is none of the launch's business, but has to be allowed."""
+    pair = Pair(place, rng, "tiles")
+    blocks = Blocks(pair, nearly_right(pair, rng, 0.2))
+    monkeypatch.setattr(CopiedText, "lookup", lambda _, most: ([5, 6][:most], 0.5))
+
+    def instead(sequences: list[Any], drafts: Any) -> list[RoundCall]:
+        return [
+            RoundCall(one, GREEDY, (), 99, drafts(one, column), CopyCall(pair.whole.copies(3, 1), 2, 0.0))
+            for one, column in zip(sequences, blocks.columns, strict=True)
+        ]
+
+    def tree(sequence: Any, column: Any) -> TreeCall:
+        return TreeCall(sequence, column, 4, 2, 2, 2, 0.0, 0.0, GREEDY)
+
+    def rounds(backend: CudaBackend, sequences: list[Any]) -> list[RoundTurn]:
+        return [blocks.round(backend, instead(sequences, tree)) for _ in range(4)]
+
+    assert all(text.copied for turn in blocks.both(rounds) for text in turn)
+    assert pair.taken == 3
+    sequences = blocks.begin(pair.whole)
+    rounds(pair.whole, sequences)
+    before = pair.taken
+    wrong = instead(sequences, lambda one, _: LayerChainCall(one, 0, None, 2, 0.0, GREEDY))
+    with pytest.raises(RowError, match="cannot draft at layer 0"):
+        blocks.round(pair.whole, wrong)
+    with pytest.raises(ConfigurationError, match="a round with drafts needs a drafter"):
+        pair.whole.run_rounds(instead(sequences, tree))
+    assert pair.taken == before
+    rounds(pair.whole, sequences)
+    assert pair.taken == before + 4
 
 
 def test_states_are_copies_of_their_rows_alone(

@@ -165,19 +165,19 @@ def test_the_end_of_a_cache_goes_step_by_step(place: Place, rng: np.random.Gener
     assert len(said) == room
     assert max(one.length for one in sequences) == CAPACITY
     assert pair.taken == room - 2
-    # Chains of three: a room for four where it fits, for three where only that does, and steps behind it.
+    # Chains of four: a room for seven where it fits, for four where only that does, and steps behind it.
     pair = Pair(place, rng)
-    for length, drafts in ((CAPACITY - 5, 4), (CAPACITY - 4, 3), (CAPACITY - 3, None)):
+    for length, drafts in ((CAPACITY - 8, 7), (CAPACITY - 7, 4), (CAPACITY - 5, 4), (CAPACITY - 4, None)):
         sequence = pair.whole.sequence(CAPACITY)
         pair.whole.advance([(sequence, sequence.append([1] * (length - 1)))], pair.config.num_layers)
         sequence.append([1])
-        call = RoundCall(sequence, GREEDY, (), 4, LayerChainCall(sequence, 1, None, 3, 0.0, GREEDY))
+        call = RoundCall(sequence, GREEDY, (), 4, LayerChainCall(sequence, 1, None, 4, 0.0, GREEDY))
         wanted = pair.whole._rounds._wants.of([call], NOBODY)
         assert (None if wanted is None else wanted.shape.drafts) == drafts
         if wanted is not None:
             round_ = [pair.whole._rounds._round(wanted) for _ in range(2)][-1]
             assert round_ is not None
-            plans = [SequencePlan(1, length - 1, drafts=3)]
+            plans = [SequencePlan(1, length - 1, drafts=4)]
             round_.run(range(pair.config.num_layers), plans)
 
 
@@ -253,7 +253,7 @@ def left_to_steps(pair: Pair) -> dict[str, Callable[[CudaBackend, list[Any]], li
         "drafts drawn otherwise": otherwise,
         "penalties": plain(4, [penalty, GREEDY]),
         "filters": plain(4, [GREEDY, filtered]),
-        "long chains": drafting(4, 16, 1),
+        "long chains": drafting(4, 18, 1),
     }
 
 

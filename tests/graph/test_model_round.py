@@ -151,7 +151,7 @@ def test_emulated_rounds_refuse_what_does_not_fit(fake: FakeDriver, rng: np.rand
         (Shape(drafts=1), "1 drafts after None layers"),
         (Shape(draft_layer=1), "0 drafts after 1 layers"),
         (Shape(drafts=2, draft_layer=2), r"2 drafts after 2 layers: allowed are 1..1"),
-        (Shape(drafts=16, draft_layer=1), "2 sequences with 16 drafts each"),
+        (Shape(drafts=18, draft_layer=1), "2 sequences with 18 drafts each"),
         (Shape(drafts=1, draft_layer=1, given=True), "1 drafts after 1 layers and given: allowed are"),
         (Shape(given=True), "0 drafts after None layers and given: allowed are"),
         (Shape(drafts=1, by_block=True), r"given: \(False, False\), and the shape has them: \(True, False\)"),

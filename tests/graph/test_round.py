@@ -146,8 +146,8 @@ def test_rounds_that_do_not_fit_are_refused(fake: FakeDriver, rng: np.random.Gen
         both.rounds[0].run([0], [SequencePlan(1, 1, drafts=2)])
     with pytest.raises(ConfigurationError, match=r"layers: 256; allowed are 0..255"):
         encode([256], [one])
-    with pytest.raises(ConfigurationError, match=r"16 drafts in a round: allowed are 0..15"):
-        encode([0], [SequencePlan(1, 1, drafts=16)])
+    with pytest.raises(ConfigurationError, match=r"18 drafts in a round: allowed are 0..17"):
+        encode([0], [SequencePlan(1, 1, drafts=18)])
     with pytest.raises(ConfigurationError, match=r"0 sequences in a round: allowed are 1..64"):
         encode([0], [])
     state = toy_model.state(LAYERS, 2, 1)
@@ -189,7 +189,7 @@ def test_python_lays_records_out_as_the_header_does(tmp_path: Path) -> None:
         "GivenDrafts": given_record.GIVEN_DRAFTS,
         "GivenPlan": given_record.GIVEN_PLAN,
     }
-    lines, expected = [], ["256 64 16", "17 16"]
+    lines, expected = [], ["256 64 18", "17 16"]
     for name, dtype in dtypes.items():
         lines.append(f'  std::printf("{name} %zu\\n", sizeof({name}));')
         expected.append(f"{name} {dtype.itemsize}")

@@ -60,6 +60,11 @@ def test_each_of_ours_has_a_process_and_a_library_shares_one() -> None:
         ["specee:packed"],
         ["llama.cpp"],
     ]
+    # What compiles has one to itself.
+    assert worker.groups(["transformers:cuda", "transformers:cuda:static", "transformers:cuda:fp32"]) == [
+        ["transformers:cuda", "transformers:cuda:fp32"],
+        ["transformers:cuda:static"],
+    ]
 
 
 def test_a_question_a_line_an_answer_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +91,24 @@ def test_too_few_tokens_are_an_error_and_the_worker_lives_on(monkeypatch: pytest
     first, second = answers(monkeypatch, short, question, {"facts": ["one"]})
     assert "made 2 tokens of 3" in str(first["error"])
     assert "one" in second
+
+
+def test_what_is_known_later_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+
+    def run(prompt: list[int], tokens: int, clock: Stopwatch) -> None:
+        taken.append(tokens)
+        counting(prompt, tokens, clock)
+
+    made = Contender("one", run, {"weights": "w"}, later=lambda: {"taken": len(taken)})
+    monkeypatch.setattr(contenders, "prepare", lambda name, setting: made)
+    asked = [{"facts": ["one"]}, {"name": "one", "prompt": PROMPT, "tokens": 3}, {"facts": ["one"]}]
+    said = io.StringIO()
+    questions = io.StringIO("".join(json.dumps(question) + "\n" for question in asked))
+    worker.serve(questions, said, ["one"], Setting(None, 1, 64))
+    found = [json.loads(line) for line in said.getvalue().splitlines()]
+    assert found[0] == {"one": {"weights": "w", "taken": 0}}
+    assert found[2] == {"one": {"weights": "w", "taken": 1}}
 
 
 def test_a_worker_gives_the_tokens_of_the_model(folder: str) -> None:
@@ -120,6 +143,12 @@ def test_errors_in_the_process_come_back_as_errors(folder: str, tmp_path: Path) 
         worker.started(["specee:fp32:threshold:exit_layer=3"], folder, threads=1, capacity=64),
     ):
         pass
+    failed: dict[str, str] = {}
+    names = ["specee:fp32:threshold:exit_layer=3", "specee:fp32"]
+    with worker.started(names, folder, 1, 64, failed) as loaded:
+        assert [one.name for one in loaded] == ["specee:fp32"]
+        assert "exit_layer=3" in failed.pop(names[0])
+        assert failed == {}
     with worker.started(["specee:fp32"], folder, threads=1, capacity=64) as (ours,):
         with pytest.raises(worker.WorkerError, match="context"):
             ours.sample(PROMPT, 100_000)

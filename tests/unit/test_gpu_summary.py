@@ -21,6 +21,8 @@ JUNIT = """<testsuites><testsuite tests="3">
 
 def test_a_round_is_summed_up(tmp_path: Path) -> None:
     (tmp_path / "tests.xml").write_text(JUNIT)
+    (tmp_path / "triton_tests.xml").write_text(JUNIT[:40])
+    (tmp_path / "rounds.json").write_text("")
     (tmp_path / "benches.json").write_text(json.dumps({"benchmarks": [{"extra_info": {"op": "swiglu"}}]}))
     found = gpu_summary.summary(tmp_path, ["build=0=12", "tests=1=40", "sanitizer=not installed=0"])
     assert [done["status"] for done in found["stages"]] == [0, 1, "not installed"]
@@ -28,6 +30,8 @@ def test_a_round_is_summed_up(tmp_path: Path) -> None:
     assert found["tests"]["skipped"] == [{"test": "tests.triton.test_a.test_left", "why": "no device"}]
     assert found["tests"]["failure"][0]["why"] == "off by 2"
     assert found["kernels"] == [{"op": "swiglu"}]
+    assert "triton_tests.xml cannot be read" in found["triton_tests"]["error"], "it was cut off"
+    assert "rounds.json cannot be read" in found["rounds"]["error"]
 
 
 def test_what_a_stage_did_not_leave_is_missing(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ namespace specee {
 
 inline constexpr int kRoundLayers = 256;    // at most
 inline constexpr int kRoundSequences = 64;  // at most
-inline constexpr int kRoundTokens = 16;     // of a sequence in one round: drafts, and the one after them
+inline constexpr int kRoundTokens = 18;     // of a sequence in one round: drafts, and the one after them
 inline constexpr int kLayerWords = kRoundLayers / 64;
 
 struct SequencePlan {
