@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,40 +22,14 @@ import numpy as np
 
 from specee.backends.protocol import Backend, RoundCall
 from specee.errors import SpeceeError
-from specee.types import ModelConfig, RopeConfig, Sampling, WeightFormat
+from specee.types import ModelConfig, Sampling, WeightFormat
 
 from .cuda_exits import exit_cases, no_launch
 from .cuda_random import backend_with, random_weights
+from .cuda_shapes import LLAMA_2_7B, LLAMA_3_2_1B
 from .cuda_steps import summary
 from .cuda_task import Report, finish, parser
 
-LLAMA_2_7B = ModelConfig(
-    family="llama",
-    vocab_size=32000,
-    hidden_size=4096,
-    intermediate_size=11008,
-    num_layers=32,
-    num_heads=32,
-    num_kv_heads=32,
-    head_dim=128,
-    max_position=4096,
-    norm_eps=1e-5,
-    rope=RopeConfig(theta=10000.0),
-    windows=(0,) * 32,
-    tied_head=False,
-)
-LLAMA_3_2_1B = replace(
-    LLAMA_2_7B,
-    vocab_size=128256,
-    hidden_size=2048,
-    intermediate_size=8192,
-    num_layers=16,
-    num_kv_heads=8,
-    head_dim=64,
-    rope=RopeConfig(theta=500000.0),
-    windows=(0,) * 16,
-    tied_head=True,
-)
 CONTEXT, TURNS, REPEATS = 128, 8, 12
 
 

@@ -23,30 +23,16 @@ from specee.cuda import choose, graph
 from specee.cuda.graph import Means
 from specee.cuda.record import SequencePlan
 from specee.errors import SpeceeError
-from specee.types import ModelConfig, RopeConfig
+from specee.types import ModelConfig
 
 from .cuda_blocks import block_cases
 from .cuda_exits import exit_cases, no_launch
 from .cuda_random import backend_with, random_weights
+from .cuda_shapes import LLAMA_3_2_1B
 from .cuda_task import Report, finish, parser
 from .cuda_task import milliseconds as words
 from .decode.contenders import device_name
 
-LLAMA = ModelConfig(
-    family="llama",
-    vocab_size=128256,
-    hidden_size=2048,
-    intermediate_size=8192,
-    num_layers=16,
-    num_heads=32,
-    num_kv_heads=8,
-    head_dim=64,
-    max_position=4096,
-    norm_eps=1e-5,
-    rope=RopeConfig(theta=500000.0),
-    windows=(0,) * 16,
-    tied_head=True,
-)
 REPEATS, WARM, TURNS = 30, 5, 8
 Cases = Iterator[tuple[str, Callable[[], object]]]
 
@@ -160,7 +146,7 @@ def on_device(report: Report) -> None:
         "device": device_name(),
         "graphs": graph.missing() or "conditional nodes",
     }
-    run(Setting(LLAMA, "cuda", Means(launcher, launcher.function)), report)
+    run(Setting(LLAMA_3_2_1B, "cuda", Means(launcher, launcher.function)), report)
 
 
 def main() -> int:

@@ -20,31 +20,17 @@ from functools import partial
 from typing import Any
 
 from specee.backends.protocol import Backend, ChainCall, FittedDrafter
-from specee.types import ModelConfig, RopeConfig, Sampling
+from specee.types import ModelConfig, Sampling
 
 from . import cuda_task
 from .cuda_blocks import blank_block
 from .cuda_random import backend_with, random_weights
+from .cuda_shapes import LLAMA_3_8B
 
 ROWS = (1, 6, 64)
 CONTEXTS = (128, 2048)
 DRAFTS = (1, 5)
 REPEATS = 10
-LLAMA_3_8B = ModelConfig(
-    family="llama",
-    vocab_size=128256,
-    hidden_size=4096,
-    intermediate_size=14336,
-    num_layers=32,
-    num_heads=32,
-    num_kv_heads=8,
-    head_dim=128,
-    max_position=8192,
-    norm_eps=1e-5,
-    rope=RopeConfig(theta=500000.0),
-    windows=(0,) * 32,
-    tied_head=False,
-)
 
 
 def first_ones() -> int:
