@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
-from specee.backends.calls import ChainCall, ExitChainCall, LayerChainCall, RoundCall, TreeCall
+from specee.backends.calls import ChainCall, LayerChainCall, RoundCall
 from specee.backends.cuda_block_chains import drafts_of
 from specee.backends.cuda_block_round import BlockDrafts
 from specee.backends.cuda_draft import CudaDraftHead
@@ -51,12 +51,8 @@ class Wants:
         self._config, self._graphs = config, graphs
 
     def of(self, calls: Seq[RoundCall], drafting: Drafting) -> Wanted | None:
-        """None for what a launch cannot do."""
-        indices = [id(call.copies.ngrams) for call in calls if call.copies is not None]
-        if not calls or len(indices) > len(set(indices)):
-            return None
-        layers = self._config.num_layers
-        if not all(_is_ready(call, layers) and _is_allowed(call, drafting, layers) for call in calls):
+        """None for what a launch cannot do; calls are checked (:func:`.run_rounds`)."""
+        if not calls or not all(_is_ready(call, self._config.num_layers) for call in calls):
             return None
         copies = [_copies(call) for call in calls]
         given = any(own.tokens for own in copies)
@@ -149,30 +145,10 @@ def _length(call: RoundCall) -> int:
 def _is_ready(call: RoundCall, layers: int) -> bool:
     """Whether the newest row alone is to be computed, and nobody wants a look at scores."""
     sequence = call.sequence
-    if not isinstance(sequence, ReferenceSequence) or sequence.length < 1 or call.remaining < 1:
-        return False
-    if sequence.speculative or not is_plain(call.sampling):
+    if not isinstance(sequence, ReferenceSequence) or sequence.speculative or not is_plain(call.sampling):
         return False
     newest = sequence.find(sequence.length - 1)
     return newest.done == 0 and (newest.parent is None or newest.parent.done == layers)
-
-
-def _is_allowed(call: RoundCall, drafting: Drafting, layers: int) -> bool:
-    """Whether steps would draft it: they say what is wrong, even where copies come first."""
-    drafts = call.drafts
-    if call.copies is not None and call.copies.length < 1:
-        return False
-    if drafts is None:
-        return True
-    most = drafts.nodes if isinstance(drafts, TreeCall) else drafts.length
-    if drafts.sequence is not call.sequence or most < 1:
-        return False
-    if isinstance(drafts, LayerChainCall):
-        return 1 <= drafts.layer < layers
-    if isinstance(drafts, ExitChainCall):
-        known = () if drafting.exits is None else drafting.exits.layers
-        return drafting.drafter is not None and set(drafts.layers) <= set(known)
-    return drafting.drafter is not None
 
 
 def _is_drawn_alike(call: RoundCall) -> bool:

@@ -19,6 +19,9 @@ from specee.backends.protocol import (
 )
 from specee.errors import CapacityError, RowError
 
+Whole = Callable[[Seq[RoundCall], Parts], RoundTurn | None]
+"""Makes a turn in one piece of calls that are checked, or None."""
+
 
 def run_rounds(
     backend: Verbs,
@@ -27,19 +30,19 @@ def run_rounds(
     head: DraftHead | None = None,
     turns: int = 1,
     exits: FittedExits | None = None,
-    whole: Callable[[Seq[RoundCall], Parts], RoundTurn | None] = lambda *_: None,
+    whole: Whole = lambda *_: None,
 ) -> list[RoundTurn]:
     """See :meth:`.Backend.run_rounds`. ``whole`` makes those turns that it can, and None of others."""
     if turns < 1:
         raise RowError(f"rounds of {turns} turns: give 1 or more")
     parts = Parts(drafter, head, exits)
-    done = [whole(calls, parts) or _turn(backend, calls, parts)]
+    done = [_turn(backend, calls, parts, whole)]
     while len(done) < turns:
         pairs = zip(calls, done[-1].texts, strict=True)
         calls = [call._replace(remaining=call.remaining - len(text.tokens)) for call, text in pairs]
         if not all(_goes_on(*pair) for pair in zip(calls, done[-1].texts, strict=True)):
             break
-        done.append(whole(calls, parts) or _turn(backend, calls, parts))
+        done.append(_turn(backend, calls, parts, whole))
     return done
 
 
@@ -57,11 +60,14 @@ def _most(drafts: RoundDrafts) -> int:
     return drafts.nodes if isinstance(drafts, TreeCall) else drafts.length
 
 
-def _turn(backend: Verbs, calls: Seq[RoundCall], parts: Parts) -> RoundTurn:
+def _turn(backend: Verbs, calls: Seq[RoundCall], parts: Parts, whole: Whole) -> RoundTurn:
     for call in calls:
         _check(call)
     _check_distinct(calls)
     drafted = Drafting(backend, calls, parts)
+    found = whole(calls, parts)
+    if found is not None:
+        return found
     drafted.run()
     for call in calls:
         _check_room(call)
