@@ -32,10 +32,8 @@ void Inputs::convert(Buffer& buffer, int r, int k, const Forms& forms) const {
     float* rounded = buffer.rounded.data() + r * stride_;
     for (int i = 0; i < even; ++i) rounded[i] = round_to_bf16(row[i]);
   }
-  if (forms.has(InputForm::halves)) {
-    uint16_t* half = buffer.halves.data() + r * stride_;
-    for (int i = 0; i < even; ++i) half[i] = float_to_bf16(row[i]);
-  }
+  if (forms.has(InputForm::halves))
+    kernels_.narrow(row, even, Dtype::bf16, buffer.halves.data() + r * stride_);
   if (forms.has(InputForm::quantised)) kernels_.quantise_row(row, k, buffer.units.data() + r * unit_stride_);
 }
 

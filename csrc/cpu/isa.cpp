@@ -2,6 +2,11 @@
 
 #include "specee/errors.h"
 
+#ifdef SPECEE_X86
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace specee {
 namespace {
 
@@ -23,6 +28,17 @@ bool has_avx512() {
 }
 bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 bool has_avx512bf16() { return has_avx512vnni() && __builtin_cpu_supports("avx512bf16"); }
+
+// Linux gives tile registers to processes that ask, since saving them needs room on every signal's stack.
+bool granted_tiles() {
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return granted;
+}
+bool has_amx() {
+  return has_avx512bf16() && __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
+         granted_tiles();
+}
 
 // Put together here: every processor lists all tables, and code in an instruction set's own files could not
 // run on each.
@@ -47,11 +63,14 @@ const Kernels& kernels_avx512bf16() {
   return table;
 }
 
-constexpr Isa kIsas[] = {{kernels_portable, always},
-                         {kernels_avx2, has_avx2},
-                         {kernels_avx512, has_avx512},
-                         {kernels_avx512vnni, has_avx512vnni},
-                         {kernels_avx512bf16, has_avx512bf16}};
+const Kernels& kernels_amx() {
+  static const Kernels table = with_products(kernels_avx512bf16(), "amx", kAmxLinear);
+  return table;
+}
+
+constexpr Isa kIsas[] = {{kernels_portable, always},           {kernels_avx2, has_avx2},
+                         {kernels_avx512, has_avx512},         {kernels_avx512vnni, has_avx512vnni},
+                         {kernels_avx512bf16, has_avx512bf16}, {kernels_amx, has_amx}};
 #else
 constexpr Isa kIsas[] = {{kernels_portable, always}};
 #endif

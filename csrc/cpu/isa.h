@@ -8,7 +8,7 @@
 
 namespace specee {
 
-// Slowest first: portable, avx2, avx512, avx512vnni, avx512bf16 (all but the first in x86-64 builds only).
+// Slowest first: portable, avx2, avx512, avx512vnni, avx512bf16, amx (all but the first in x86-64 builds only).
 std::vector<std::string> compiled_isas();
 std::vector<std::string> supported_isas();
 

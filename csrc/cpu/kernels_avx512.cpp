@@ -2,6 +2,10 @@
 #include "cpu/vec_avx512.h"
 #include "cpu/vec_math.h"
 
+namespace {
+inline constexpr int kQuantNextRows = 5;
+}
+
 #include "cpu/quant_avx512.h"
 #include "cpu/quant_pairs.h"
 

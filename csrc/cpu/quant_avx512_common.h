@@ -16,7 +16,8 @@ inline constexpr int quant_blocks(int rows) { return rows <= 2 ? 6 : rows <= 4 ?
 inline constexpr bool kQuantFetchedAlone = false;
 inline constexpr int kQuantFetchRows = kQuantRows + 1;
 inline constexpr int quant_fetch_rows() { return kQuantFetchRows; }
-inline constexpr int kQuantNextRows = 5;  // from how many on all of the next blocks is fetched, up to there
+// From kQuantNextRows rows on, up to there, all of the next blocks is fetched; how many those are is up to
+// the instruction set's kernels_*.cpp, as its processors differ in this.
 
 struct QBytes {
   __m512i v;  // [16 outputs][4 k]

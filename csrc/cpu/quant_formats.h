@@ -2,6 +2,7 @@
 // become the weights of a step (four k), and what they are scaled by. The layout is that of kernels.h.
 #pragma once
 
+#include "cpu/each_step.h"
 #include "cpu/kernels.h"
 
 namespace {
@@ -125,19 +126,6 @@ inline QFloats add_scaled(const QuantScales<Format::kGroups>& by, const QInts& d
   if constexpr (Format::kMinimum && Group + 1 == Format::kGroups)
     acc = qfma(by.minimum, qset(x.scaled_sum), acc);
   return acc;
-}
-
-// f(integral constant) for 0 .. Count - 1: steps are constants, as which bits they take depends on them.
-template <int I>
-struct Step {
-  static constexpr int value = I;
-};
-template <int Count, int I = 0, class Function>
-inline void each_step(const Function& f) {
-  if constexpr (I < Count) {
-    f(Step<I>());
-    each_step<Count, I + 1>(f);
-  }
 }
 
 }  // namespace

@@ -14,8 +14,8 @@ from tests.exactness.test_batch_invariance import Result, differing, read, token
 from tests.random_model import SHAPES, random_model
 
 FUSED = [isa for isa in supported_isas() if isa != "portable"]
-# bf16 products of this one are left to the processor's pairwise instruction.
-PAIRWISE = ["avx512bf16"]
+# bf16 products of these are left to the processor's instructions for pairs, one row's and sixteen rows'.
+PAIRWISE = ["avx512bf16", "amx"]
 pytestmark = pytest.mark.skipif(len(FUSED) < 2, reason=f"nothing to compare: this machine has {FUSED}")
 
 

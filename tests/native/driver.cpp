@@ -92,6 +92,7 @@ int main(int argc, char** argv) {
     }
   repeat(options, "thread pool", options.rounds / 2, native::test_thread_pool);
   repeat(options, "tiles", options.rounds, native::test_tiles);
+  repeat(options, "linear in plain tiles", 4 * options.rounds, native::test_tile_linear);
   repeat(options, "policy", options.rounds, native::test_policy);
   const std::vector<std::string>& tested = options.required.empty() ? isas : options.required;
   for (const std::string& isa : tested) test_isa(options, isa);

@@ -9,6 +9,8 @@
 namespace native {
 
 void test_linear(const specee::Kernels& kernels, Random& random);
+// The same of products by AMX, over tiles in plain C++.
+void test_tile_linear(Random& random);
 void test_quant_linear(const specee::Kernels& kernels, Random& random);
 void test_quantise_row(const specee::Kernels& kernels, Random& random);
 void test_rms_norm(const specee::Kernels& kernels, Random& random);

@@ -17,13 +17,14 @@ import pytest
 
 from tests.packaging.conftest import Built
 
-ISA_OBJECT = re.compile(r"kernels_(avx2|avx512|avx512vnni|avx512bf16)\.o")
+ISA_OBJECT = re.compile(r"kernels_(avx2|avx512|avx512vnni|avx512bf16|amx)\.o")
 # A function that gives the table; where only some products differ, the array of these (csrc/cpu/isa.cpp).
 EXPORTS = {
     "avx2": ("T", "specee::kernels_avx2()"),
     "avx512": ("T", "specee::kernels_avx512()"),
     "avx512vnni": ("D", "specee::kAvx512VnniLinear"),
     "avx512bf16": ("D", "specee::kAvx512Bf16Linear"),
+    "amx": ("D", "specee::kAmxLinear"),
 }
 LINE = re.compile(r"^[0-9a-f]* *([A-Za-z]) (.+)$")
 
