@@ -105,7 +105,10 @@ def test_states_are_those_of_the_formula(
         ours, theirs = kernels.column(250, "fp16", poison=True), formula.column(250, "fp16")
         ours.first = theirs.first = first
         for position in range(first, first + 10, 2):
-            (embedding,), states = random_states(rng, config, 1), random_states(rng, config, len(formula.layers))
+            (embedding,), states = (
+                random_states(rng, config, 1),
+                random_states(rng, config, len(formula.layers)),
+            )
             found = kernels.text_row(ours, position, embedding.to(device), list(states.to(device)))
             before = formula.text_row(theirs, position, embedding, list(states))
             behind_text.append(apart(found, before))
