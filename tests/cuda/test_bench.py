@@ -8,7 +8,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from specee.bench import cuda_decode, cuda_kernels, cuda_steps
+from specee.bench import cuda_decode, cuda_kernels, cuda_planted, cuda_steps
 from specee.bench.cuda_cases import Shapes, cases
 from specee.bench.cuda_random import backend_with, random_weights
 from tests.cuda.emulator import EmulatedLauncher, LibraryLauncher, compiler
@@ -77,7 +77,7 @@ def test_how_far_exits_are_from_a_line() -> None:
     assert cuda_decode.line_of(layers, [1.0, 1.8, 2.0, 2.5])["off_line"] > 0.05
 
 
-@pytest.mark.parametrize("bench", [cuda_kernels, cuda_steps, cuda_decode])
+@pytest.mark.parametrize("bench", [cuda_kernels, cuda_steps, cuda_decode, cuda_planted])
 def test_without_a_device_it_says_why(
     bench: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
