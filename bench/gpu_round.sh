@@ -65,6 +65,7 @@ stage cuda-benches 90 "$python" -m bench.cuda_kernels --out "$out/cuda.json"
 stage cuda-decode 75 "$python" -m bench.cuda_decode --out "$out/cuda_decode.json"
 stage cuda-rounds 60 "$python" -m bench.cuda_rounds --out "$out/rounds.json"
 stage cuda-steps 75 "$python" -m bench.cuda_steps --out "$out/cuda_steps.json"
+stage cuda-planted 90 "$python" -m bench.cuda_planted --out "$out/cuda_planted.json"
 if [ -n "${MODEL:-}" ]; then
     stage decode 110 "$python" -m bench.decode.speed --model "$MODEL" --contender specee:cuda \
         --contender specee:cuda:drafter --contender specee:cuda:auto --contender specee:cuda:int8:auto \

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-RESULTS = ("cuda", "cuda_decode", "rounds", "cuda_steps", "decode")  # what benches write
+RESULTS = ("cuda", "cuda_decode", "rounds", "cuda_steps", "cuda_planted", "decode")  # what benches write
 LEFT_OUT = ("not installed", "no model")  # which is no failure
 TAIL = 6000  # characters of the log of a stage that failed
 
