@@ -1,10 +1,12 @@
 """Builds of specee beside each other: what rows take with each, in one interleaved run.
 
-    python -m bench.decode.builds FOLDER FOLDER... [--weights packed]... [--contexts 128] [--apart]
+    python -m bench.decode.builds FOLDER[:ISA] FOLDER[:ISA]... [--weights packed]... [--contexts 128]
+                                  [--apart]
 
-Each folder is a checkout whose extension was built in place (``python setup.py build_ext --inplace``); the
-first is what the others are compared with. Every build has a process of its own; they take turns, in an order
-that turns round, and ratios are taken turn by turn: on a shared machine minutes differ more than builds do.
+Each folder is a checkout whose extension was built in place (``python setup.py build_ext --inplace``), held
+to an instruction set if one is named; the first is what the others are compared with. Every build has a
+process of its own; they take turns, in an order that turns round, and ratios are taken turn by turn: on a
+shared machine minutes differ more than builds do.
 Rows are a chain of one text, or with ``--apart`` of texts of their own.
 """
 
@@ -16,24 +18,39 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import options as common
 from ..progress import progress
 from ..spread import ratio, spread
 from .contenders import WEIGHTS
 
-COUNTS = (1, 2, 3, 4, 6, 8)
+COUNTS = (1, 2, 3, 4, 6, 8, 16)
 _SCRIPT = Path(__file__).with_name("build_rows.py")
 
 
-class Build:
-    """A process that imports the build in ``folder``. Raises RuntimeError where it does not get ready."""
+class Source(NamedTuple):
+    """Where a build is, and the instruction set that it is held to, if any."""
 
-    def __init__(self, folder: Path, arguments: Sequence[str]) -> None:
-        self._folder = folder
+    folder: Path
+    isa: str = ""
+
+    @classmethod
+    def of(cls, text: str) -> Source:
+        """``FOLDER`` or ``FOLDER:ISA``."""
+        folder, _, isa = text.partition(":")
+        return cls(Path(folder), isa)
+
+
+class Build:
+    """A process that imports the build in a folder. Raises RuntimeError where it does not get ready."""
+
+    def __init__(self, source: Source, arguments: Sequence[str]) -> None:
+        self._folder = folder = source.folder
         command = [sys.executable, "-c", _SCRIPT.read_text(), *arguments]
         environment = {**os.environ, "PYTHONPATH": str(folder.resolve())}
+        if source.isa:
+            environment["SPECEE_FORCE_ISA"] = source.isa
         self._process = subprocess.Popen(
             command,
             cwd=folder,
@@ -72,7 +89,7 @@ class Build:
 
 
 def compare(
-    folders: Sequence[Path],
+    sources: Sequence[Source],
     weights: str,
     model: str | None,
     threads: int,
@@ -84,9 +101,9 @@ def compare(
     """Milliseconds of each build, and their ratio to the first one's."""
     texts = "apart" if apart else "together"
     arguments = [weights, model or "", str(threads), str(context), texts, *map(str, COUNTS)]
-    taken: list[list[list[float]]] = [[] for _ in folders]
+    taken: list[list[list[float]]] = [[] for _ in sources]
     with ExitStack() as stack:
-        builds = [stack.enter_context(Build(folder, arguments)) for folder in folders]
+        builds = [stack.enter_context(Build(source, arguments)) for source in sources]
         for turn in progress(range(repeats), "round"):
             order = range(len(builds)) if turn % 2 == 0 else reversed(range(len(builds)))
             for at in order:
@@ -111,7 +128,7 @@ def _commit(folder: Path) -> str | None:
 def main() -> None:
     """Run and save."""
     parser = common.parser(__doc__)
-    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
+    parser.add_argument("builds", type=Source.of, nargs="+", metavar="FOLDER[:ISA]")
     parser.add_argument(
         "--weights", action="append", choices=WEIGHTS, help="may be given again; default: auto"
     )
@@ -121,7 +138,7 @@ def main() -> None:
     options = common.parse(parser)
     found = [
         compare(
-            options.folders,
+            options.builds,
             weights,
             options.model,
             options.threads,

@@ -96,10 +96,12 @@ def test_builds_take_turns_and_the_first_is_what_others_are_compared_with(
     folder: str, apart: bool, rows: str
 ) -> None:
     build = Path(specee.__file__).parents[1]
-    part = builds.compare([build, build], "fp32", folder, threads=1, context=20, repeats=3, apart=apart)
+    sources = [builds.Source.of(text) for text in (str(build), f"{build}:portable")]
+    part = builds.compare(sources, "fp32", folder, threads=1, context=20, repeats=3, apart=apart)
     first, second = part["builds"]
     assert list(first["rows"]) == list(second["rows"]) == [str(count) for count in builds.COUNTS]
-    assert first["isa"] == second["isa"]
+    assert first["isa"] == specee.load(folder, backend="cpu").backend.isa  # type: ignore[attr-defined]
+    assert second["isa"] == "portable"
     assert first["rows"]["4"]["ratio"] == {"median": 1.0, "min": 1.0, "max": 1.0}
     assert second["rows"]["4"]["ratio"]["max"] > 0
     assert second["rows"]["1"]["ms"]["min"] > 0
@@ -111,7 +113,7 @@ def test_builds_take_turns_and_the_first_is_what_others_are_compared_with(
 def test_a_build_that_does_not_start_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "specee.py").write_text("raise SystemExit('not built')\n")
     with pytest.raises(RuntimeError, match="ended: its message is above"):
-        builds.Build(tmp_path, ["fp32", "", "1", "20", "together", "1"])
+        builds.Build(builds.Source(tmp_path), ["fp32", "", "1", "20", "together", "1"])
 
 
 def test_windows_bound_the_keys_and_values_read(model: specee.Model) -> None:
