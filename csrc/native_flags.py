@@ -28,7 +28,7 @@ _ISA = {
     "_avx512.cpp": _AVX512,
     "_avx512vnni.cpp": _VNNI,
     "_avx512bf16.cpp": [*_VNNI, "-mavx512bf16"],
-    "_amx.cpp": [*_VNNI, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
+    "_amx.cpp": [*_VNNI, "-mamx-tile", "-mamx-bf16"],
 }
 
 

@@ -4,7 +4,8 @@
                                   [--apart]
 
 Each folder is a checkout whose extension was built in place (``python setup.py build_ext --inplace``), held
-to an instruction set if one is named; the first is what the others are compared with. Every build has a
+to an instruction set if one is named (the others to SPECEE_FORCE_ISA, if that is set); the first is what the
+others are compared with. Every build has a
 process of its own; they take turns, in an order that turns round, and ratios are taken turn by turn: on a
 shared machine minutes differ more than builds do.
 Rows are a chain of one text, or with ``--apart`` of texts of their own.
@@ -38,8 +39,8 @@ class Source(NamedTuple):
     @classmethod
     def of(cls, text: str) -> Source:
         """``FOLDER`` or ``FOLDER:ISA``."""
-        folder, _, isa = text.partition(":")
-        return cls(Path(folder), isa)
+        folder, colon, isa = text.rpartition(":")
+        return cls(Path(folder), isa) if colon and not Path(text).exists() else cls(Path(text))
 
 
 class Build:

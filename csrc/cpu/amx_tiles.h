@@ -1,8 +1,6 @@
 // The tile registers of AMX: eight of them, each up to 16 rows of 64 bytes, shaped by one configuration.
 #pragma once
 
-#include <immintrin.h>
-
 #include <cstddef>
 #include <cstdint>
 
@@ -11,32 +9,32 @@ namespace {
 inline constexpr int kTileHeight = 16;
 
 // What LDTILECFG reads.
-class TileShapes {
- public:
-  void set(int tile, int rows, int bytes) {
-    bytes_[tile] = static_cast<uint16_t>(bytes);
-    rows_[tile] = static_cast<uint8_t>(rows);
-  }
+struct TileShapes {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t bytes[16] = {};
+  uint8_t rows[16] = {};
 
- private:
-  uint8_t palette_ = 1, start_ = 0, reserved_[14] = {};
-  uint16_t bytes_[16] = {};
-  uint8_t rows_[16] = {};
+  void set(int tile, int tile_rows, int row_bytes) {
+    bytes[tile] = static_cast<uint16_t>(row_bytes);
+    rows[tile] = static_cast<uint8_t>(tile_rows);
+  }
 };
 static_assert(sizeof(TileShapes) == 64);
 
 // Tiles in use; given back in the end, as a processor saves and restores nothing for those that are not.
+// Nothing that might use tiles may be called meanwhile.
 class UsedTiles {
  public:
   UsedTiles() = default;
   UsedTiles(const UsedTiles&) = delete;
   UsedTiles& operator=(const UsedTiles&) = delete;
-  ~UsedTiles() { _tile_release(); }
-  void shape(const TileShapes& shapes) { _tile_loadconfig(&shapes); }
+  ~UsedTiles() { __asm__ volatile("tilerelease"); }
+  void shape(const TileShapes& shapes) { __asm__ volatile("ldtilecfg %0" : : "m"(shapes)); }
 };
 
 // As assembly: a tile's number is part of the instruction, and the compilers' intrinsics, macros in GCC, take
-// no template's argument for one.
+// no template's argument for one. Volatile, so that all of these stay in order; tiles cannot be named as
+// changed, and no compiler uses them on its own.
 template <int Tile>
 inline void tile_load(const void* first, ptrdiff_t stride) {
   __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(first), "r"(stride), "i"(Tile) : "memory");

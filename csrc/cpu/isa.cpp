@@ -1,5 +1,9 @@
 #include "cpu/isa.h"
 
+#include <cerrno>
+#include <cstring>
+#include <iterator>
+
 #include "specee/errors.h"
 
 #ifdef SPECEE_X86
@@ -12,7 +16,8 @@ namespace {
 
 struct Isa {
   const Kernels& (*kernels)();
-  bool (*supported)();
+  bool (*supported)();  // by processor and system; asks for nothing
+  bool (*ready)();      // asks the system for what the process needs; errno says why not
 };
 
 bool always() { return true; }
@@ -29,16 +34,17 @@ bool has_avx512() {
 bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 bool has_avx512bf16() { return has_avx512vnni() && __builtin_cpu_supports("avx512bf16"); }
 
-// Linux gives tile registers to processes that ask, since saving them needs room on every signal's stack.
-bool granted_tiles() {
-  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-  return granted;
-}
+// Linux gives tile registers to processes that ask, since saving them needs room on every signal's stack: one
+// that has been given them can no longer set up an alternate stack of less than about 12 KB.
+constexpr long kSupportedParts = 0x1021, kRequestPart = 0x1023;  // ARCH_GET_XCOMP_SUPP, ARCH_REQ_XCOMP_PERM
+constexpr long kTileData = 18;                                   // XFEATURE_XTILEDATA
+
 bool has_amx() {
+  uint64_t parts = 0;
   return has_avx512bf16() && __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
-         granted_tiles();
+         syscall(SYS_arch_prctl, kSupportedParts, &parts) == 0 && (parts >> kTileData & 1) != 0;
 }
+bool granted_tiles() { return syscall(SYS_arch_prctl, kRequestPart, kTileData) == 0; }
 
 // Put together here: every processor lists all tables, and code in an instruction set's own files could not
 // run on each.
@@ -63,16 +69,17 @@ const Kernels& kernels_avx512bf16() {
   return table;
 }
 
-const Kernels& kernels_amx() {
+const Kernels& kernels_amx() {  // with inputs in halves, as the table has them that this one begins with
   static const Kernels table = with_products(kernels_avx512bf16(), "amx", kAmxLinear);
   return table;
 }
 
-constexpr Isa kIsas[] = {{kernels_portable, always},           {kernels_avx2, has_avx2},
-                         {kernels_avx512, has_avx512},         {kernels_avx512vnni, has_avx512vnni},
-                         {kernels_avx512bf16, has_avx512bf16}, {kernels_amx, has_amx}};
+constexpr Isa kIsas[] = {
+    {kernels_portable, always, always},           {kernels_avx2, has_avx2, always},
+    {kernels_avx512, has_avx512, always},         {kernels_avx512vnni, has_avx512vnni, always},
+    {kernels_avx512bf16, has_avx512bf16, always}, {kernels_amx, has_amx, granted_tiles}};
 #else
-constexpr Isa kIsas[] = {{kernels_portable, always}};
+constexpr Isa kIsas[] = {{kernels_portable, always, always}};
 #endif
 
 std::string joined(const std::vector<std::string>& names) {
@@ -97,15 +104,20 @@ std::vector<std::string> supported_isas() {
 }
 
 const Kernels& select_kernels(const std::string& name) {
-  const Kernels* chosen = nullptr;
-  for (const Isa& isa : kIsas)
-    if (isa.supported() && (name.empty() || name == isa.kernels().name)) chosen = &isa.kernels();
-  if (chosen == nullptr)
-    throw ConfigurationError("instruction set '" + name +
-                             "' is not available: this processor and build support " +
-                             joined(supported_isas()) + " (compiled: " + joined(compiled_isas()) +
-                             "); choose one of those with SPECEE_FORCE_ISA, or unset it");
-  return *chosen;
+  for (size_t i = std::size(kIsas); i-- > 0;) {
+    const Isa& isa = kIsas[i];
+    if ((!name.empty() && name != isa.kernels().name) || !isa.supported()) continue;
+    if (isa.ready()) return isa.kernels();
+    const int why = errno;
+    if (!name.empty())
+      throw ConfigurationError("instruction set '" + name + "' is not available: the system refuses it (" +
+                               std::strerror(why) + "), as it does where a thread has a small stack for " +
+                               "signals; choose another with SPECEE_FORCE_ISA, or unset it");
+  }
+  throw ConfigurationError("instruction set '" + name +
+                           "' is not available: this processor and build support " +
+                           joined(supported_isas()) + " (compiled: " + joined(compiled_isas()) +
+                           "); choose one of those with SPECEE_FORCE_ISA, or unset it");
 }
 
 }  // namespace specee

@@ -12,10 +12,10 @@
 //          the bits above (q5_k: one vector, bit s of a byte belongs to step s; q6_k: two, bits 2i, 2i + 1 of
 //          vector j belong to step 4j + i).
 // A block is read from its first byte to its last, which is what hardware prefetchers follow best. Each
-// output is ONE chain of fused multiply-adds over k (float formats; the bf16 instructions of avx512bf16 and amx
-// take two or 32 k as a step, each in its own way) or over units (quantised formats, whose
-// dot products within a unit are exact integers): tiles may be cut any way for speed, and neither the number
-// of rows, nor the tile, nor the vector width, nor the thread count can change a bit of the result.
+// output is ONE chain of fused multiply-adds over k (float formats; the bf16 instructions of avx512bf16 and
+// amx take two or 32 k as a step, each in its own way) or over units (quantised formats, whose dot products
+// within a unit are exact integers): tiles may be cut any way for speed, and neither the number of rows, nor
+// the tile, nor the vector width, nor the thread count can change a bit of the result.
 #pragma once
 
 #include <cstddef>

@@ -31,7 +31,17 @@ struct Bf16Rows {
   ptrdiff_t stride;  // in bytes
   int rows;          // at most kRowsTogether
   int steps;
+  const char*
+      rest;  // of each, one tile's width apart: the k behind the last whole tile; null if there are none
 };
+
+// Those of a row or a block, `bytes` for each pair of k, and zeros up to `size`. Before there are sums in
+// tiles: this calls other libraries' functions.
+inline void copy_rest(const char* from, int steps, ptrdiff_t bytes, char* to, ptrdiff_t size) {
+  const ptrdiff_t done = steps / kTileSteps * kTileSteps * bytes, left = steps * bytes - done;
+  std::memcpy(to, from + done, static_cast<size_t>(left));
+  std::memset(to + left, 0, static_cast<size_t>(size - left));
+}
 
 // [block][kMaxRows][16], from the first of the rows on
 using Bf16Out = float (*)[kLanes];
@@ -62,19 +72,6 @@ inline void multiply_bf16(const char* x, ptrdiff_t stride, const char* w, ptrdif
   });
 }
 
-// The k behind the last whole tile, among zeros.
-template <int RowTiles, int Blocks>
-void multiply_rest_bf16(const Bf16Rows& x, const char* w, ptrdiff_t block_bytes) {
-  const int done = x.steps / kTileSteps * kTileSteps, left = x.steps - done;
-  if (left == 0) return;
-  alignas(64) char rows[kRowsTogether][kStepBytes] = {}, weights[Blocks][kTileSteps][kStepBytes] = {};
-  for (int r = 0; r < x.rows; ++r)
-    std::memcpy(rows[r], x.first + r * x.stride + done * kPairBytes, left * kPairBytes);
-  for (int b = 0; b < Blocks; ++b)
-    std::memcpy(weights[b], w + b * block_bytes + done * kStepBytes, left * kStepBytes);
-  multiply_bf16<RowTiles, Blocks>(rows[0], kStepBytes, weights[0][0], kTileBytes);
-}
-
 template <int RowTiles, int Blocks>
 void bf16_tile(const char* w, ptrdiff_t block_bytes, const Bf16Rows& x, const FetchShare& share,
                Bf16Out out) {
@@ -82,6 +79,9 @@ void bf16_tile(const char* w, ptrdiff_t block_bytes, const Bf16Rows& x, const Fe
   const int tiles = x.steps / kTileSteps;
   LoopFetch fetch(share, 1);
   const NextBlocks next(w + Blocks * block_bytes, block_bytes, tiles * kLinesAhead, share.stream);
+  alignas(64) char rest[Blocks][kTileSteps][kStepBytes];
+  for (int b = 0; b < Blocks && x.rest != nullptr; ++b)
+    copy_rest(w + b * block_bytes, x.steps, kStepBytes, rest[b][0], kTileBytes);
   each_step<RowTiles>([](auto t) {
     each_step<Blocks>([](auto b) { tile_zero<kSums + 2 * decltype(t)::value + decltype(b)::value>(); });
   });
@@ -91,7 +91,7 @@ void bf16_tile(const char* w, ptrdiff_t block_bytes, const Bf16Rows& x, const Fe
     fetch_pages<Blocks, kTileBytes>(at, block_bytes);
     multiply_bf16<RowTiles, Blocks>(x.first + i * kTileSteps * kPairBytes, x.stride, at, block_bytes);
   }
-  multiply_rest_bf16<RowTiles, Blocks>(x, w, block_bytes);
+  if (x.rest != nullptr) multiply_bf16<RowTiles, Blocks>(x.rest, kStepBytes, rest[0][0], kTileBytes);
   each_step<RowTiles>([&](auto tile) {
     constexpr int t = decltype(tile)::value;
     each_step<Blocks>([&](auto step) {
@@ -122,6 +122,9 @@ void linear_bf16_amx(const LinearCall& call) {
   const int passes = (call.rows + kRowsTogether - 1) / kRowsTogether;
   const ptrdiff_t block_bytes = steps * kStepBytes, stride = call.x_stride * ptrdiff_t{sizeof(uint16_t)};
   const FetchShare share = {call.stream, block_bytes / passes, false};
+  alignas(64) char rest[specee::kMaxRows][kStepBytes];
+  for (int r = 0; r < call.rows && steps % kTileSteps != 0; ++r)
+    copy_rest(static_cast<const char*>(call.x) + r * stride, steps, kPairBytes, rest[r], kStepBytes);
   UsedTiles tiles;
   int shaped = 0;  // rows that the tiles have shapes for
   for (int block = call.block_begin; block < call.block_end; block += together) {
@@ -132,7 +135,8 @@ void linear_bf16_amx(const LinearCall& call) {
       const int rows = (call.rows - row + passes - p - 1) / (passes - p);  // shared evenly
       if (rows != shaped) tiles.shape(bf16_shapes(rows));
       shaped = rows;
-      const Bf16Rows x = {static_cast<const char*>(call.x) + row * stride, stride, rows, steps};
+      const char* first = static_cast<const char*>(call.x) + row * stride;
+      const Bf16Rows x = {first, stride, rows, steps, steps % kTileSteps == 0 ? nullptr : rest[row]};
       if (rows <= kTileHeight)
         bf16_blocks<1>(w, blocks, block_bytes, x, share, out[0] + row);
       else

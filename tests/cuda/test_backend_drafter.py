@@ -119,7 +119,7 @@ def test_states_are_those_of_the_formula(
     for off in (behind_text, behind_drafts):
         assert np.quantile(off, 0.25) < CLOSE
         assert max(off) < ROUNDED
-    for cut, at in ((9, 78), (2, 74)):
+    for cut, at in ((9, 77), (2, 73)):
         theirs.cut(cut)
         assert apart(found, formula.row(theirs, at, embedding, before)) > 100 * CLOSE
 

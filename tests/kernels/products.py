@@ -45,7 +45,10 @@ def random_product(rng: np.random.Generator, stored: str, *, swiglu: bool = Fals
         if stored in references.QUANTISED_FORMATS
         else int(rng.integers(1, 200))
     )
-    outputs, rows = int(rng.integers(1, 90)), int(rng.choice([1, 2, 3, 4, 5, 6, 7, 8, 13, 16, 64]))
+    outputs, rows = (
+        int(rng.integers(1, 90)),
+        int(rng.choice([1, 2, 3, 4, 5, 6, 7, 8, 13, 16, 17, 33, 63, 64])),
+    )
     matrix = random_rows(rng, outputs * (2 if swiglu else 1), k, stored, k**-0.5)
     x = rng.standard_normal((rows, k), dtype=np.float32) * np.float32(10.0 ** rng.uniform(-3, 3))
     if swiglu:

@@ -1,4 +1,5 @@
-// The product that is written for AMX, over plain tiles: on every processor, and in view of sanitizers.
+// The product that is written for AMX, over plain tiles: on every processor, and in view of sanitizers,
+// without which some of what it must not read would not show.
 // clang-format off: the vector type and the tiles come first, the files after them are written over them.
 #include "cpu/vec_portable.h"
 #include "cpu/vec_math.h"
@@ -8,15 +9,21 @@
 #include "cpu/linear_amx.h"
 // clang-format on
 
+#include <algorithm>
+
+#include "cpu/isa.h"
 #include "tests.h"
 
 namespace native {
 
 void test_tile_linear(Random& random) {
-  specee::Kernels kernels = specee::kernels_portable();
-  kernels.bf16_form = specee::InputForm::halves;
-  kernels.linear[static_cast<int>(specee::WeightType::bf16)] = linear_bf16_amx;
-  test_linear(kernels, random);
+  specee::Kernels plain = specee::kernels_portable();
+  plain.bf16_form = specee::InputForm::halves;
+  plain.linear[static_cast<int>(specee::WeightType::bf16)] = linear_bf16_amx;
+  test_bf16_linear(plain, random);
+  const std::vector<std::string> isas = specee::supported_isas();
+  if (std::find(isas.begin(), isas.end(), "amx") != isas.end())
+    test_same_bf16(specee::select_kernels("amx"), plain, random);
 }
 
 }  // namespace native

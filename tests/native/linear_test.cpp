@@ -52,9 +52,9 @@ void pack(Problem& p) {
     }
 }
 
-Problem make(Random& random) {
+Problem make(Random& random, bool bf16) {
   Problem p;
-  p.bf16 = random.chance(50);
+  p.bf16 = bf16;
   p.f16 = !p.bf16 && random.chance(50);
   p.epilogue = static_cast<Epilogue>(random.between(0, 2));
   p.rows = random.chance(30) ? random.between(1, specee::kMaxRows) : random.between(1, 9);
@@ -147,10 +147,7 @@ bool computed(const Problem& p, int column) {
   return block >= p.block_begin && block < p.block_end;
 }
 
-}  // namespace
-
-void test_linear(const specee::Kernels& kernels, Random& random) {
-  const Problem p = make(random);
+void check_linear(const specee::Kernels& kernels, const Problem& p, int row_alone) {
   const std::vector<float> y = run(kernels, p, 0, p.rows);
   for (int row = 0; row < p.rows; ++row)
     for (int column = 0; column < p.outputs; ++column) {
@@ -166,11 +163,31 @@ void test_linear(const specee::Kernels& kernels, Random& random) {
       CHECK(std::fabs(got - e.value) <= e.bound, where + ", expected " + std::to_string(e.value));
     }
   // A row alone has the bits it has in company.
-  const int row = random.between(0, p.rows - 1);
-  const std::vector<float> alone = run(kernels, p, row, 1);
-  CHECK(std::memcmp(alone.data(), y.data() + static_cast<size_t>(row) * p.outputs,
+  const std::vector<float> alone = run(kernels, p, row_alone, 1);
+  CHECK(std::memcmp(alone.data(), y.data() + static_cast<size_t>(row_alone) * p.outputs,
                     alone.size() * sizeof(float)) == 0,
-        "row " + std::to_string(row) + " of " + std::to_string(p.rows) + " changes when it is alone");
+        "row " + std::to_string(row_alone) + " of " + std::to_string(p.rows) + " changes when it is alone");
+}
+
+}  // namespace
+
+void test_linear(const specee::Kernels& kernels, Random& random) {
+  const Problem p = make(random, random.chance(50));
+  check_linear(kernels, p, random.between(0, p.rows - 1));
+}
+
+void test_bf16_linear(const specee::Kernels& kernels, Random& random) {
+  const Problem p = make(random, true);
+  check_linear(kernels, p, random.between(0, p.rows - 1));
+}
+
+void test_same_bf16(const specee::Kernels& kernels, const specee::Kernels& other, Random& random) {
+  const Problem p = make(random, true);
+  if (p.epilogue == Epilogue::swiglu) return;  // its exponentials are each table's own
+  const std::vector<float> y = run(kernels, p, 0, p.rows), theirs = run(other, p, 0, p.rows);
+  CHECK(std::memcmp(y.data(), theirs.data(), y.size() * sizeof(float)) == 0,
+        std::string(kernels.name) + " and " + other.name + " differ, k " + std::to_string(p.k) + ", " +
+            std::to_string(p.rows) + " rows");
 }
 
 }  // namespace native

@@ -2,6 +2,7 @@
 // what these read and write.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -75,12 +76,17 @@ inline void tile_zero() {
   std::memset(plain_tile(Tile).data, 0, sizeof(PlainTile::data));
 }
 
+// Denormals are zero, going in and coming out.
+inline float flushed(float value) {
+  return std::fabs(value) < 0x1p-126f ? std::copysign(0.0f, value) : value;
+}
 inline float plain_bf16(const PlainTile& tile, int row, int index) {
   uint16_t bits;
   std::memcpy(&bits, tile.data[row] + 2 * index, sizeof bits);
-  return specee::bf16_to_float(bits);
+  return flushed(specee::bf16_to_float(bits));
 }
-// Even and odd k have sums of their own, added in the end, as the processor's have.
+// As Intel describes TDPBF16PS: even and odd k are chains of fused multiply-adds of their own, which are
+// added up and then to the sum.
 template <int Sums, int Rows, int Columns>
 inline void tile_dot_bf16() {
   static_assert(Sums != Rows && Rows != Columns && Sums != Columns, "an instruction takes three tiles");
@@ -90,14 +96,15 @@ inline void tile_dot_bf16() {
         "shapes that do not go together");
   for (int r = 0; r < sums.rows; ++r)
     for (int c = 0; c < sums.bytes / 4; ++c) {
-      float sum[2] = {};
+      float chain[2] = {};
       for (int k = 0; k < columns.rows; ++k)
         for (int half = 0; half < 2; ++half)
-          sum[half] += plain_bf16(rows, r, 2 * k + half) * plain_bf16(columns, k, 2 * c + half);
-      float value;
-      std::memcpy(&value, sums.data[r] + 4 * c, sizeof value);
-      value += sum[0] + sum[1];
-      std::memcpy(sums.data[r] + 4 * c, &value, sizeof value);
+          chain[half] = flushed(
+              std::fma(plain_bf16(rows, r, 2 * k + half), plain_bf16(columns, k, 2 * c + half), chain[half]));
+      float sum;
+      std::memcpy(&sum, sums.data[r] + 4 * c, sizeof sum);
+      sum = flushed(flushed(sum) + flushed(chain[0] + chain[1]));
+      std::memcpy(sums.data[r] + 4 * c, &sum, sizeof sum);
     }
 }
 

@@ -9,7 +9,10 @@
 namespace native {
 
 void test_linear(const specee::Kernels& kernels, Random& random);
-// The same of products by AMX, over tiles in plain C++.
+void test_bf16_linear(const specee::Kernels& kernels, Random& random);
+// That two tables give the same bits.
+void test_same_bf16(const specee::Kernels& kernels, const specee::Kernels& other, Random& random);
+// Products by AMX over tiles in plain C++, and the processor's, if it has any, beside them.
 void test_tile_linear(Random& random);
 void test_quant_linear(const specee::Kernels& kernels, Random& random);
 void test_quantise_row(const specee::Kernels& kernels, Random& random);
