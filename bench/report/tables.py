@@ -124,7 +124,8 @@ def _builds(result: dict[str, Any]) -> list[Table]:
         ]
         rows_of = "texts" if part.get("rows") == "apart" else "rows"
         title = f"Builds, {part['weights']}, context {part['context']}: times the first, turn by turn"
-        header = (rows_of, *(build["commit"] or f"build {at + 1}" for at, build in enumerate(builds)))
+        names = [build["commit"] or f"build {at + 1}" for at, build in enumerate(builds)]
+        header = (rows_of, *(f"{name}, {build['isa']}" for name, build in zip(names, builds, strict=True)))
         found.append(Table(title, header, rows))
     return found
 
