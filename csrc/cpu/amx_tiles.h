@@ -21,16 +21,11 @@ struct TileShapes {
 };
 static_assert(sizeof(TileShapes) == 64);
 
-// Tiles in use; given back in the end, as a processor saves and restores nothing for those that are not.
-// Nothing that might use tiles may be called meanwhile.
-class UsedTiles {
- public:
-  UsedTiles() = default;
-  UsedTiles(const UsedTiles&) = delete;
-  UsedTiles& operator=(const UsedTiles&) = delete;
-  ~UsedTiles() { __asm__ volatile("tilerelease"); }
-  void shape(const TileShapes& shapes) { __asm__ volatile("ldtilecfg %0" : : "m"(shapes)); }
-};
+// Nothing that might use tiles may be called from the one to the other. They are given back as a processor
+// saves and restores nothing for those that are not in use. (Not a destructor's work: an object of an
+// instruction set would have a reference to the exceptions' library in it, for all to link.)
+inline void use_tiles(const TileShapes& shapes) { __asm__ volatile("ldtilecfg %0" : : "m"(shapes)); }
+inline void release_tiles() { __asm__ volatile("tilerelease"); }
 
 // As assembly: a tile's number is part of the instruction, and the compilers' intrinsics, macros in GCC, take
 // no template's argument for one. Volatile, so that all of these stay in order; tiles cannot be named as

@@ -31,8 +31,8 @@ struct Bf16Rows {
   ptrdiff_t stride;  // in bytes
   int rows;          // at most kRowsTogether
   int steps;
-  const char*
-      rest;  // of each, one tile's width apart: the k behind the last whole tile; null if there are none
+  // Of each row, a tile's width apart, the k behind the last whole tile; null if there are none.
+  const char* rest;
 };
 
 // Those of a row or a block, `bytes` for each pair of k, and zeros up to `size`. Before there are sums in
@@ -125,7 +125,6 @@ void linear_bf16_amx(const LinearCall& call) {
   alignas(64) char rest[specee::kMaxRows][kStepBytes];
   for (int r = 0; r < call.rows && steps % kTileSteps != 0; ++r)
     copy_rest(static_cast<const char*>(call.x) + r * stride, steps, kPairBytes, rest[r], kStepBytes);
-  UsedTiles tiles;
   int shaped = 0;  // rows that the tiles have shapes for
   for (int block = call.block_begin; block < call.block_end; block += together) {
     const int left = call.block_end - block, blocks = left < together ? left : together;
@@ -133,7 +132,7 @@ void linear_bf16_amx(const LinearCall& call) {
     float out[kMostBlocks][specee::kMaxRows][kLanes];
     for (int p = 0, row = 0; p < passes; ++p) {
       const int rows = (call.rows - row + passes - p - 1) / (passes - p);  // shared evenly
-      if (rows != shaped) tiles.shape(bf16_shapes(rows));
+      if (rows != shaped) use_tiles(bf16_shapes(rows));
       shaped = rows;
       const char* first = static_cast<const char*>(call.x) + row * stride;
       const Bf16Rows x = {first, stride, rows, steps, steps % kTileSteps == 0 ? nullptr : rest[row]};
@@ -145,6 +144,7 @@ void linear_bf16_amx(const LinearCall& call) {
     }
     finish<specee::kMaxRows>(call, out, block, blocks, 0, call.rows);
   }
+  release_tiles();
 }
 
 }  // namespace

@@ -43,21 +43,15 @@ class TileShapes {
   int rows_[8] = {}, bytes_[8] = {};
 };
 
-class UsedTiles {
- public:
-  UsedTiles() = default;
-  UsedTiles(const UsedTiles&) = delete;
-  UsedTiles& operator=(const UsedTiles&) = delete;
-  ~UsedTiles() { shape({}); }
-  void shape(const TileShapes& shapes) {
-    for (int tile = 0; tile < 8; ++tile) {
-      PlainTile& own = plain_tiles()[tile];
-      own.rows = shapes.rows(tile);
-      own.bytes = shapes.bytes(tile);
-      std::memset(own.data, 0x7f, sizeof own.data);  // a huge number, to whoever does not load or zero it
-    }
+inline void use_tiles(const TileShapes& shapes) {
+  for (int tile = 0; tile < 8; ++tile) {
+    PlainTile& own = plain_tiles()[tile];
+    own.rows = shapes.rows(tile);
+    own.bytes = shapes.bytes(tile);
+    std::memset(own.data, 0x7f, sizeof own.data);  // a huge number, to whoever does not load or zero it
   }
-};
+}
+inline void release_tiles() { use_tiles({}); }
 
 template <int Tile>
 inline void tile_load(const void* first, ptrdiff_t stride) {
