@@ -65,7 +65,7 @@ LinearCall linear_call(const Kernels& kernels, const PackedMatrix& matrix, const
 }
 
 void run_linear(const Kernels& kernels, const PackedMatrix& matrix, const LinearCall& call) {
-  if (call.block_begin < call.block_end) kernels.linear[static_cast<int>(matrix.type())](call);
+  if (call.block_begin < call.block_end) kernels.linear.of[static_cast<int>(matrix.type())](call);
 }
 
 void run_share(const Kernels& kernels, const PackedMatrix& matrix, LinearCall call, Range blocks,

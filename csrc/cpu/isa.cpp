@@ -48,10 +48,10 @@ bool granted_tiles() { return syscall(SYS_arch_prctl, kRequestPart, kTileData) =
 
 // Put together here: every processor lists all tables, and code in an instruction set's own files could not
 // run on each.
-Kernels with_products(Kernels table, const char* name, const LinearKernel (&own)[kWeightTypes]) {
+Kernels with_products(Kernels table, const char* name, const LinearKernels& own) {
   table.name = name;
   for (int type = 0; type < kWeightTypes; ++type)
-    if (own[type] != nullptr) table.linear[type] = own[type];
+    if (own.of[type] != nullptr) table.linear.of[type] = own.of[type];
   return table;
 }
 

@@ -20,22 +20,12 @@ namespace {
 template <class Bf16>
 constexpr specee::Kernels kernel_table(const char* name, specee::InputForm bf16_form) {
   return {
-      name,
-      bf16_form,
-      {linear<F32Format>, linear<Bf16>, linear<F16Format>, linear_quant<Q4_0Format>, linear_quant<Q4_1Format>,
-       linear_quant<Q8_0Format>, linear_quant<Q4KFormat>, linear_quant<Q5KFormat>, linear_quant<Q6KFormat>},
-      quantise_row,
-      rms_norm,
-      silu,
-      rotate,
-      attend_scores,
-      attend_weights,
-      attend_values,
-      narrow,
-      largest,
-      sum_exp,
-      screen,
-      sweep};
+      name,          bf16_form,     with_packed(linear<F32Format>, linear<Bf16>, linear<F16Format>),
+      quantise_row,  rms_norm,      silu,
+      rotate,        attend_scores, attend_weights,
+      attend_values, narrow,        largest,
+      sum_exp,       screen,        sweep,
+  };
 }
 
 }  // namespace

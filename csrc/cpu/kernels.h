@@ -143,11 +143,14 @@ struct ScreenCall {
 };
 
 using LinearKernel = void (*)(const LinearCall&);
+struct LinearKernels {
+  LinearKernel of[kWeightTypes];  // by WeightType
+};
 
 struct Kernels {
   const char* name;
-  InputForm bf16_form;                // rounded, or halves where the instruction set multiplies bf16 pairs
-  LinearKernel linear[kWeightTypes];  // by WeightType
+  InputForm bf16_form;  // rounded, or halves where the instruction set multiplies bf16 pairs
+  LinearKernels linear;
   // Writes the quantised form of a row of k floats: quant_bytes(k) of units.
   void (*quantise_row)(const float* x, int k, QuantUnit* units);
   // y[i] = x[i] / sqrt(mean(x^2) + eps) * w[i]   (Zhang & Sennrich 2019)
@@ -186,8 +189,7 @@ const Kernels& kernels_avx2();
 const Kernels& kernels_avx512();
 // Products that AVX-512 has others of with VNNI, with bf16 instructions as well, and with AMX; null where it
 // has not.
-extern const LinearKernel kAvx512VnniLinear[kWeightTypes], kAvx512Bf16Linear[kWeightTypes],
-    kAmxLinear[kWeightTypes];
+extern const LinearKernels kAvx512VnniLinear, kAvx512Bf16Linear, kAmxLinear;
 #endif
 
 }  // namespace specee

@@ -19,16 +19,6 @@ inline constexpr int kQuantNextRows = 3;
 
 namespace specee {
 
-const LinearKernel kAmxLinear[kWeightTypes] = {
-    nullptr,
-    linear_bf16_amx,
-    nullptr,
-    linear_quant<Q4_0Format>,
-    linear_quant<Q4_1Format>,
-    linear_quant<Q8_0Format>,
-    linear_quant<Q4KFormat>,
-    linear_quant<Q5KFormat>,
-    linear_quant<Q6KFormat>,
-};
+constexpr LinearKernels kAmxLinear = with_packed(nullptr, linear_bf16_amx, nullptr);
 
 }  // namespace specee

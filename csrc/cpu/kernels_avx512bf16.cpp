@@ -37,6 +37,6 @@ struct Bf16DotFormat {
 
 namespace specee {
 
-const LinearKernel kAvx512Bf16Linear[kWeightTypes] = {nullptr, linear<Bf16DotFormat>};
+constexpr LinearKernels kAvx512Bf16Linear = {{nullptr, linear<Bf16DotFormat>}};
 
 }  // namespace specee

@@ -13,16 +13,6 @@ inline constexpr int kQuantNextRows = 5;
 
 namespace specee {
 
-const LinearKernel kAvx512VnniLinear[kWeightTypes] = {
-    nullptr,
-    nullptr,
-    nullptr,
-    linear_quant<Q4_0Format>,
-    linear_quant<Q4_1Format>,
-    linear_quant<Q8_0Format>,
-    linear_quant<Q4KFormat>,
-    linear_quant<Q5KFormat>,
-    linear_quant<Q6KFormat>,
-};
+constexpr LinearKernels kAvx512VnniLinear = with_packed(nullptr, nullptr, nullptr);
 
 }  // namespace specee

@@ -72,4 +72,11 @@ void linear_quant(const LinearCall& call) {
   }
 }
 
+// Products of all types: those of packed ones, and what is given for the others; null where there is none.
+constexpr specee::LinearKernels with_packed(specee::LinearKernel f32, specee::LinearKernel bf16,
+                                            specee::LinearKernel f16) {
+  return {{f32, bf16, f16, linear_quant<Q4_0Format>, linear_quant<Q4_1Format>, linear_quant<Q8_0Format>,
+           linear_quant<Q4KFormat>, linear_quant<Q5KFormat>, linear_quant<Q6KFormat>}};
+}
+
 }  // namespace

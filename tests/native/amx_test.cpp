@@ -19,7 +19,7 @@ namespace native {
 void test_tile_linear(Random& random) {
   specee::Kernels plain = specee::kernels_portable();
   plain.bf16_form = specee::InputForm::halves;
-  plain.linear[static_cast<int>(specee::WeightType::bf16)] = linear_bf16_amx;
+  plain.linear.of[static_cast<int>(specee::WeightType::bf16)] = linear_bf16_amx;
   test_bf16_linear(plain, random);
   const std::vector<std::string> isas = specee::supported_isas();
   if (std::find(isas.begin(), isas.end(), "amx") != isas.end())

@@ -101,7 +101,7 @@ std::vector<float> run(const specee::Kernels& kernels, const Problem& p, int row
   call.y = y.data();
   call.y_stride = p.outputs;
   call.epilogue = p.epilogue;
-  kernels.linear[static_cast<int>(p.type())](call);
+  kernels.linear.of[static_cast<int>(p.type())](call);
   return y;
 }
 

@@ -192,7 +192,7 @@ void test_quant_linear(const specee::Kernels& kernels, Random& random) {
     for (int begin = 0; begin < matrix.blocks(); begin = call.block_end) {  // any pieces
       call.block_begin = begin;
       call.block_end = random.chance(70) ? matrix.blocks() : random.between(begin + 1, matrix.blocks());
-      kernels.linear[static_cast<int>(type)](call);
+      kernels.linear.of[static_cast<int>(type)](call);
     }
     // All of it has been taken off, but for what does not divide among tiles of rows.
     CHECK(call.stream == nullptr || (stream.left >= 0 && stream.left < matrix.blocks() * specee::kMaxRows),
