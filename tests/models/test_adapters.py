@@ -128,7 +128,7 @@ def test_positions_are_those_that_say_what_the_model_wrote(model: specee.Model, 
 
 def test_agreement_is_what_the_engine_drafts(model: specee.Model, frozen: Frozen, seed: int) -> None:
     """The share of tokens of its own draft heads that are those of plain decoding."""
-    texts = texts_of(model, seed, 6)
+    texts = texts_of(model, seed, 30)
     ids = np.arange(0, model.config.vocab_size, 3)
     training = trained(frozen, torch.from_numpy(ids), (16,), 10)
     for _ in range(10):
@@ -148,7 +148,7 @@ def test_agreement_is_what_the_engine_drafts(model: specee.Model, frozen: Frozen
             wanted = model.backend.argmax(work)
             right += [(each == wanted).sum() for each in drafted]
             total += len(slots)
-        assert np.abs(right / total - rates).max() <= 3 / total, "but for ties of bf16"
+        assert np.abs(right / total - rates).max() <= 0.025, "but for ties of bf16"
 
 
 def test_speed_is_tokens_over_seconds() -> None:
