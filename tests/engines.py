@@ -70,6 +70,10 @@ def cuda_engines() -> list[object]:
     return [*found, pytest.param(Engine("cuda", "device"), id="cuda-device", marks=marks)]
 
 
+# bf16 products of these are left to the processor's instructions for pairs, one row's and sixteen rows'.
+PAIRWISE = ("avx512bf16", "amx")
+
+
 def supported_isas() -> list[str]:
     """Instruction sets that the C++ backend has on this machine, slowest first; [] if it is not built."""
     try:

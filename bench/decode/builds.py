@@ -5,9 +5,8 @@
 
 Each folder is a checkout whose extension was built in place (``python setup.py build_ext --inplace``), held
 to an instruction set if one is named (the others to SPECEE_FORCE_ISA, if that is set); the first is what the
-others are compared with. Every build has a
-process of its own; they take turns, in an order that turns round, and ratios are taken turn by turn: on a
-shared machine minutes differ more than builds do.
+others are compared with. Every build has a process of its own; they take turns, in an order that turns round,
+and ratios are taken turn by turn: on a shared machine minutes differ more than builds do.
 Rows are a chain of one text, or with ``--apart`` of texts of their own.
 """
 

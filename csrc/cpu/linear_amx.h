@@ -1,8 +1,8 @@
 // Row-linear of bf16 by AMX: y[r][n] = sum over k, 32 at a time, of x[r][k] * w[n][k]. A vector in the layout
 // of kernels.h, [16 outputs][2 k], is a row of a tile, so tiles are loaded from the weights as they are. One
 // instruction multiplies sixteen rows, and hardly takes less for one; all numbers of rows go this way, so
-// that a row's bits do not depend on how many are beside it. Its rounding is the processor's own
-// (docs/numerics.md). Written over the tiles of amx_tiles.h, or a test's, and a vector type: they come first.
+// that a row's bits do not depend on how many are beside it. How it adds up is in docs/numerics.md. Written
+// over the tiles of amx_tiles.h, or a test's, and a vector type: they come first.
 #pragma once
 
 #include <cstring>

@@ -9,13 +9,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.engines import Engine, supported_isas
+from tests.engines import PAIRWISE, Engine, supported_isas
 from tests.exactness.test_batch_invariance import Result, differing, read, tokens_of
 from tests.random_model import SHAPES, random_model
 
 FUSED = [isa for isa in supported_isas() if isa != "portable"]
-# bf16 products of these are left to the processor's instructions for pairs, one row's and sixteen rows'.
-PAIRWISE = ["avx512bf16", "amx"]
 pytestmark = pytest.mark.skipif(len(FUSED) < 2, reason=f"nothing to compare: this machine has {FUSED}")
 
 
